@@ -1,0 +1,1 @@
+"""One script per claim; never imported by the library."""

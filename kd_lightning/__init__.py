@@ -1,0 +1,54 @@
+"""Knowledge distillation as a Lightning citizen: frozen teachers, feature taps, composable losses."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from kd_lightning import losses, schedules
+from kd_lightning.adapter import Adapter
+from kd_lightning.errors import KDError
+from kd_lightning.export import export
+from kd_lightning.features import FeatureTap, TappedModel
+from kd_lightning.matching import Match
+from kd_lightning.module import DistillationModule
+from kd_lightning.objective import MatchScheme, Objective, Term
+from kd_lightning.students.bigru_model import register as _register_bigru
+from kd_lightning.teachers import LiveTeacher, TeacherSource
+from kd_lightning.types import LossReport
+
+__all__ = [
+    "Adapter",
+    "DistillationModule",
+    "FeatureTap",
+    "KDError",
+    "LiveTeacher",
+    "LossReport",
+    "Match",
+    "MatchScheme",
+    "Objective",
+    "TappedModel",
+    "TeacherSource",
+    "Term",
+    "callbacks",
+    "data",
+    "export",
+    "losses",
+    "schedules",
+    "students",
+]
+
+_register_bigru()  # so that AutoModelForSequenceClassification.from_pretrained loads one
+
+_LATE = ("callbacks", "data", "students")
+"""Sub-packages that bring heavier libraries along; imported when first used."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LATE:
+        return importlib.import_module(f"kd_lightning.{name}")
+    raise AttributeError(f"module 'kd_lightning' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""The command: the only code, with `schema.py`, that knows Hydra."""

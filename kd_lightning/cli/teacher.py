@@ -1,0 +1,136 @@
+"""The teacher stage: find the fine-tuned teacher under its fingerprint, or make it, once, whoever asks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_lightning.cli.build import (
+    build_data,
+    build_student,
+    build_trainer,
+    fresh_teacher,
+    hard_only,
+    load_tokenizer,
+    locate,
+    on_one_device,
+    plain,
+)
+from kd_lightning.cli.fitting import build_module, fit
+from kd_lightning.data.cache import build_once, cache_root
+from kd_lightning.data.encode import digest
+from kd_lightning.errors import ConfigError, closest
+from kd_lightning.export import export
+
+log = logging.getLogger(__name__)
+
+TRAINER_SHAPES = (
+    "max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "limit_train_batches",
+    "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
+)  # fmt: skip
+"""Trainer arguments that change what comes out of training, and so belong to a teacher's fingerprint."""
+
+
+def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
+    """Return the folder of a teacher that is ready to teach, and the seconds spent on making it.
+
+    Raises:
+        ConfigError: if `teacher.path` is no model's folder.
+
+    """
+    start = time.perf_counter()
+    if cfg.teacher.path is not None:
+        return _given(Path(cfg.teacher.path)), 0.0
+    recipe = _own_recipe(cfg)
+    data = build_data(recipe)
+    data.tokenizer = load_tokenizer(recipe, data)
+    folder = cache_root() / "teachers" / f"{cfg.teacher.name}-{digest(_shape(recipe, data))}"
+    if not folder.is_dir():
+        rehearse(cfg, data, fresh_teacher(cfg, data))
+    built = build_once(folder, lambda scratch: _fine_tune(recipe, data, scratch))
+    log.info("Teacher %s: %s %s.", cfg.teacher.name, "fine-tuned into" if built else "found in", folder)
+    return folder, time.perf_counter() - start if built else 0.0
+
+
+def load_teacher(folder: Path) -> tuple[nn.Module, Any]:
+    """Load a fine-tuned teacher and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    return AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def check_labels(model: Any, num_labels: int, folder: Path) -> None:
+    """Refuse a teacher for other labels.
+
+    Raises:
+        ConfigError: if its head has another number of labels than the data.
+
+    """
+    if model.config.num_labels != num_labels:
+        raise ConfigError(
+            f"The teacher in {folder} tells {model.config.num_labels} labels apart, but the data has {num_labels} "
+            "(data.num_labels). Choose a teacher that was fine-tuned for this data."
+        )
+
+
+def _given(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        near = closest(str(folder), (str(path.parent) for path in folder.parent.glob("*/config.json")))
+        advice = f" Closest: {', '.join(near)}." if near else ""
+        raise ConfigError(f"teacher.path={folder} holds no fine-tuned model (no config.json).{advice}")
+    return folder
+
+
+def _own_recipe(cfg: DictConfig) -> DictConfig:
+    """Return the configuration of the teacher's own training: its trainer settings, optimizer and scheduler."""
+    own = {key: cfg.teacher[key] for key in ("trainer", "optimizer", "scheduler")}
+    return on_one_device(OmegaConf.merge(cfg, own))  # type: ignore[arg-type]
+
+
+def _shape(cfg: DictConfig, data: Any) -> Any:
+    """Return everything that shapes the fine-tuned weights."""
+    trainer = {name: cfg.trainer.get(name) for name in TRAINER_SHAPES}
+    recipe = [plain(node) if node is not None else None for node in (cfg.optimizer, cfg.scheduler, cfg.task)]
+    origin = plain(cfg.teacher.architecture) if cfg.teacher.pretrained is None else _weights(cfg.teacher.pretrained)
+    order = {name: getattr(data, name, None) for name in ("batch_size", "group_by_length", "seed", "num_labels")}
+    hard = OmegaConf.select(cfg, "objective.terms.hard.loss")
+    return [origin, data.fingerprint, order, trainer, recipe, plain(hard) if hard is not None else None, cfg.seed]
+
+
+def _weights(pretrained: str) -> str:
+    """Return a hash of a local model's files; a hub name stands for itself."""
+    folder = Path(locate(pretrained))
+    if not folder.is_dir():
+        return pretrained
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.json"))]
+    digests += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.safetensors"))]
+    return digest(digests)
+
+
+def rehearse(cfg: DictConfig, data: Any, teacher: nn.Module) -> None:
+    """Put student and objective to a teacher, before anything is trained: what does not fit fails now, not later."""
+    build_module(cfg, build_student(cfg, teacher, data), teacher, instantiate(cfg.objective))
+
+
+def _fine_tune(cfg: DictConfig, data: Any, folder: Path) -> None:
+    """Fine-tune on labels alone and keep the best epoch, with its curves beside it."""
+    seed_everything(cfg.seed, verbose=False)
+    module = build_module(cfg, fresh_teacher(cfg, data), None, hard_only(cfg))
+    training = folder / "training"
+    fit(module, data, build_trainer(cfg, training), training)
+    shutil.rmtree(training / "checkpoints", ignore_errors=True)
+    export(module, folder / "model", tokenizer=data.tokenizer)
+    for path in (folder / "model").iterdir():
+        path.rename(folder / path.name)
+    (folder / "model").rmdir()
+    (folder / "recipe.json").write_text(json.dumps(plain(cfg), indent=2))

@@ -1,0 +1,141 @@
+"""`kd-train`, `python train.py`: from what was typed to a run, and from any mistake to one sentence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from kd_lightning import schema
+from kd_lightning.cli.configs import CONFIGS, known_keys
+from kd_lightning.cli.files import write_text
+from kd_lightning.cli.messages import one_sentence
+from kd_lightning.cli.precision import fast_precision
+from kd_lightning.cli.quiet import quiet
+from kd_lightning.cli.targets import check_root_keys, check_targets
+from kd_lightning.errors import ConfigError, hint
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the command; exits with 1 after any error, or after a sweep with a failed job."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, and leave as one sentence
+    schema.register()
+    try:
+        sys.argv[1:] = _arguments(sys.argv[1:])
+        _task()
+    except Exception as error:
+        sentence = one_sentence(error, known_keys)
+        if sentence is None:
+            raise
+        sys.exit(f"error: {sentence}")
+    from kd_lightning.cli.reports.sweep import last_failures
+
+    if last_failures():
+        sys.exit(1)
+
+
+def _arguments(typed: list[str]) -> list[str]:
+    """Send a resumed run to its own folder, before a new one is made.
+
+    Raises:
+        ConfigError: if there is no run to resume, or several are asked for.
+
+    """
+    resumed = [a.removeprefix("resume=") for a in typed if a.startswith("resume=") and a != "resume=null"]
+    if not resumed:
+        return typed
+    if {"-m", "--multirun"} & set(typed):
+        raise ConfigError("resume continues one run; leave -m away, or start the sweep again: it reuses its teachers.")
+    folder = Path(resumed[-1])
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"resume={folder} is no run's folder: it has no config.yaml.")
+    return [*typed, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+def _task(cfg: DictConfig) -> float | None:
+    """Carry out one job; in a sweep its error is kept in its folder, so that the others go on."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.RUN:
+        return _single(cfg, run_dir)
+    try:
+        return _job(cfg, run_dir)
+    except Exception as error:
+        sentence = one_sentence(error, known_keys)
+        write_text(run_dir / "error.txt", sentence or traceback.format_exc())
+        log.error("Job %s failed: %s", run_dir.name, sentence or repr(error))
+        return float("-inf" if cfg.task.mode == "max" else "inf")  # a search goes on, and looks elsewhere
+
+
+def _single(cfg: DictConfig, run_dir: Path) -> float | None:
+    try:
+        return _job(cfg, run_dir)
+    except Exception as error:
+        sentence = one_sentence(error, known_keys)
+        if sentence is None:
+            raise
+        sys.exit(f"error: {sentence}")
+
+
+def _job(cfg: DictConfig, run_dir: Path) -> float | None:
+    """Check the configuration as a whole, run it, and return the main metric."""
+    from kd_lightning.cli.build import check_whole
+    from kd_lightning.cli.run import run
+
+    quiet()
+    check_root_keys(cfg, schema.TrainSchema)
+    cfg = _saved(cfg, run_dir) if cfg.resume is not None else settle(cfg)
+    check_targets(cfg)
+    check_whole("seed", cfg.seed)
+    check_metric(cfg)
+    metrics = run(cfg, run_dir)
+    return metrics["student"]["metrics"].get(cfg.task.metric)
+
+
+def check_metric(cfg: DictConfig) -> None:
+    """Refuse a main metric that is not computed: it would be missed only after the first epoch.
+
+    Raises:
+        ConfigError: naming the metrics there are.
+
+    """
+    metric, computed = cfg.task.metric, [str(name) for name in cfg.task.metrics]
+    if metric not in computed:
+        raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
+
+
+def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
+    """Return a resumed run's own configuration; values typed beside `resume` must be those it was made with.
+
+    Where a group was chosen again, the whole configuration counts, and is compared before the first stage.
+    """
+    from kd_lightning.cli.run import check_same
+
+    typed = [text.lstrip("+~").partition("=")[0].partition("@")[0] for text in HydraConfig.get().overrides.task]
+    if any((CONFIGS / key).is_dir() for key in typed):
+        return settle(cfg)
+    saved, now = OmegaConf.load(run_dir / "config.yaml"), settle(cfg)
+    for key in typed:
+        if key != "resume":
+            check_same(run_dir, key, OmegaConf.select(saved, key), OmegaConf.select(now, key))
+    return saved  # type: ignore[return-value]
+
+
+def settle(cfg: DictConfig) -> DictConfig:
+    """Make folders absolute and `auto` definite, so that the configuration means the same wherever it is read."""
+    with open_dict(cfg):
+        if cfg.teacher.precision == "auto":
+            cfg.teacher.precision = fast_precision()
+        for node, key in ((cfg.data, "root"), (cfg.teacher, "path")):
+            if node.get(key) is not None:
+                node[key] = str(Path(str(node[key])).expanduser().resolve())
+    return cfg

@@ -1,0 +1,24 @@
+"""Data modules, and the parts they are made of: resumable loading, grouping by length, padding."""
+
+from __future__ import annotations
+
+from kd_lightning.data.base import TokenDataModule
+from kd_lightning.data.loader import Loader
+from kd_lightning.data.padding import Padding
+from kd_lightning.data.sampler import EvalBatches, TrainBatches
+from kd_lightning.data.synthetic import SyntheticSentiment
+from kd_lightning.data.text_classification import TextClassification
+from kd_lightning.data.tokens import TokenRows
+from kd_lightning.data.vocabulary import build_tokenizer
+
+__all__ = [
+    "EvalBatches",
+    "Loader",
+    "Padding",
+    "SyntheticSentiment",
+    "TextClassification",
+    "TokenDataModule",
+    "TokenRows",
+    "TrainBatches",
+    "build_tokenizer",
+]

@@ -1,0 +1,98 @@
+"""Texts → token rows, and what identifies a tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from kd_lightning.data.tokens import TokenRows
+from kd_lightning.errors import DataError
+
+CHUNK = 4096  # texts per call of the tokenizer
+FIELDS = {"input_ids": np.int32, "token_type_ids": np.int8}
+
+
+def digest(*parts: Any) -> str:
+    """Return 16 hex digits that stand for JSON-like values.
+
+    Example:
+        >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a1")
+        (True, False)
+
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check_tokenizer(tokenizer: Any, max_length: int) -> None:
+    """Refuse what is no tokenizer, or takes fewer tokens than asked for.
+
+    Raises:
+        DataError: as said.
+
+    """
+    if tokenizer is None:
+        raise DataError("A text data module needs a tokenizer: pass tokenizer=… or set its attribute `tokenizer`.")
+    if not callable(tokenizer) or not hasattr(tokenizer, "pad_token_id"):
+        raise DataError(
+            f"tokenizer is to be a transformers tokenizer, not {type(tokenizer).__name__};"
+            " make one with AutoTokenizer.from_pretrained(…)."
+        )
+    if max_length > tokenizer.model_max_length:
+        raise DataError(
+            f"max_length={max_length} is more than the {tokenizer.model_max_length} tokens this tokenizer says its"
+            " model takes; lower it, or set tokenizer.model_max_length if the model takes more."
+        )
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Return a hash of all that decides which ids a text becomes: vocabulary, rules, special tokens, truncation side.
+
+    Where it was loaded from, and how it was last called, do not count.
+    """
+    rules = _rules(tokenizer)
+    special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+    fields = list(tokenizer.model_input_names)
+    return digest(type(tokenizer).__name__, rules, special, fields, tokenizer.truncation_side)
+
+
+def _rules(tokenizer: Any) -> Any:
+    if tokenizer.is_fast:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        return {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = sorted(path for path in Path(folder).iterdir() if path.name != "tokenizer_config.json")
+        return [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
+
+
+def encode(tokenizer: Any, texts: Sequence[Sequence[str]], labels: np.ndarray, max_length: int) -> TokenRows:
+    """Tokenise rows, cutting each to `max_length` tokens.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        texts: one list of texts, or two of equal length for pairs.
+        labels: (rows,).
+        max_length: tokens per row, special ones included; of a pair the longer text is cut first.
+
+    """
+    chunks = [_encode(tokenizer, texts, slice(i, i + CHUNK), max_length) for i in range(0, len(labels), CHUNK)]
+    fields = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    offsets = np.concatenate([[0], np.cumsum(fields.pop("lengths"))])
+    return TokenRows(fields, offsets, labels)
+
+
+def _encode(tokenizer: Any, texts: Sequence[Sequence[str]], rows: slice, max_length: int) -> dict[str, np.ndarray]:
+    columns = [list(column[rows]) for column in texts]
+    encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
+    flat = {
+        name: np.fromiter((i for row in encoded[name] for i in row), dtype=kind)
+        for name, kind in FIELDS.items()
+        if name in encoded
+    }
+    return flat | {"lengths": np.array([len(row) for row in encoded["input_ids"]])}

@@ -1,0 +1,78 @@
+"""Rows of different lengths → one rectangular batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_lightning.errors import DataError
+
+
+class Padding:
+    """Collate rows into a batch, padded to the longest of them.
+
+    Makes `input_ids`, `attention_mask` (1 on tokens, 0 on padding), other token fields the rows have, `labels` and
+    `sample_id`, all int64: (batch, length) for tokens, (batch,) for the last two.
+
+    Args:
+        values: what each token field is padded with.
+        side: where padding goes.
+        multiple_of: round the length up to a multiple, which suits tensor cores (8) and compiled models (64).
+
+    Raises:
+        DataError: `side` or `multiple_of` makes no sense.
+
+    Example:
+        >>> rows = [{"input_ids": [5, 6], "labels": 1, "sample_id": 7}, {"input_ids": [8], "labels": 0, "sample_id": 9}]
+        >>> batch = Padding({"input_ids": 0}, side="left")(rows)
+        >>> batch["input_ids"].tolist(), batch["attention_mask"].tolist(), batch["sample_id"].tolist()
+        ([[5, 6], [0, 8]], [[1, 1], [0, 1]], [7, 9])
+
+    """
+
+    def __init__(
+        self, values: Mapping[str, int], side: Literal["right", "left"] = "right", multiple_of: int | None = None
+    ) -> None:
+        if side not in ("right", "left"):
+            raise DataError(f"Padding goes to the right or to the left; got side={side!r}.")
+        if multiple_of is not None and multiple_of < 1:
+            raise DataError(f"pad_to_multiple_of must be at least 1; got {multiple_of}.")
+        self.values = dict(values)
+        self.side = side
+        self.multiple_of = multiple_of or 1
+
+    @classmethod
+    def of(cls, tokenizer: Any, multiple_of: int | None = None) -> Padding:
+        """Pad as a transformers tokenizer would.
+
+        Raises:
+            DataError: the tokenizer has no padding token.
+
+        """
+        if tokenizer.pad_token_id is None:
+            raise DataError(
+                f"{type(tokenizer).__name__} has no padding token; set tokenizer.pad_token, perhaps to its eos_token."
+            )
+        values = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        return cls(values, side=tokenizer.padding_side, multiple_of=multiple_of)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return the batch of `rows`."""
+        mask = self._mask(np.array([len(row["input_ids"]) for row in rows]))
+        batch = {name: self._pad(rows, name, mask) for name in self.values if name in rows[0]}
+        batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        return batch | {name: torch.tensor([row[name] for row in rows]) for name in ("labels", "sample_id")}
+
+    def _mask(self, lengths: np.ndarray) -> np.ndarray:
+        longest = -(-lengths.max() // self.multiple_of) * self.multiple_of
+        places = np.arange(longest) if self.side == "right" else np.arange(longest)[::-1]
+        return places < lengths[:, None]
+
+    def _pad(self, rows: Sequence[Mapping[str, Any]], name: str, mask: np.ndarray) -> Tensor:
+        out = np.full(mask.shape, self.values[name], dtype=np.int64)
+        out[mask] = np.concatenate([row[name] for row in rows])
+        return torch.from_numpy(out)

@@ -1,0 +1,174 @@
+"""One probe per address: which hooks it needs, and how their note becomes the feature."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from kd_lightning.errors import AddressError, hint
+from kd_lightning.features import hooks
+from kd_lightning.features.board import Board
+from kd_lightning.features.hooks import Remover
+from kd_lightning.features.interface import Listener, listen
+from kd_lightning.features.maps import attention_map, attention_scores
+from kd_lightning.features.multihead import CallHook, multihead_feature
+from kd_lightning.features.outputs import output_fields
+from kd_lightning.features.requested import request_map
+from kd_lightning.features.selfattention import own_eager
+from kd_lightning.features.stacks import Stack
+
+
+class Probe(ABC):
+    """Base of all probes.
+
+    Args:
+        address: what the feature is called.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    @abstractmethod
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Put hooks on the model and append what takes each of them off."""
+
+    def finish(self, note: Any) -> Tensor:
+        """Return the feature that a note stands for."""
+        if isinstance(note, PackedSequence):
+            raise AddressError(f"'{self.address}' is a packed sequence; address the module that pads it instead.")
+        if not isinstance(note, Tensor):
+            raise AddressError(f"'{self.address}' is a {type(note).__name__}, and only tensors can be features.")
+        return note
+
+
+class ModuleProbe(Probe):
+    """A module's output, or its input."""
+
+    def __init__(self, address: str, module: nn.Module, takes_input: bool = False, index: int = 0) -> None:
+        super().__init__(address)
+        self.module, self.takes_input, self.index = module, takes_input, index
+
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Put one hook on the module."""
+        if self.takes_input:
+            hook = hooks.Input(board, self.address)
+            removers.append(self.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        else:
+            removers.append(self.module.register_forward_hook(hooks.Output(board, self.address, self.index)).remove)
+
+
+class LastProbe(ModuleProbe):
+    """The last hidden state of a model that ties it to its `last_hidden_state`, after the final norm."""
+
+    def __init__(self, address: str, layer: nn.Module, model: nn.Module, index: int) -> None:
+        super().__init__(address, layer, index=index)
+        self.model = model
+
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Put a hook on the last layer, and one on the model that may know better."""
+        super().install(board, removers)
+        removers.append(self.model.register_forward_hook(hooks.LastHiddenState(board, self.address)).remove)
+
+
+class SharedProbe(Probe):
+    """The hidden state after call number `wanted` of a stack whose modules run as several layers."""
+
+    def __init__(self, address: str, stack: Stack, wanted: int) -> None:
+        super().__init__(address)
+        self.modules = list({id(layer.module): layer.outer for layer in stack.layers}.values())
+        self.wanted, self.index = wanted, stack.index
+
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Put the same counting hook on every module of the stack."""
+        first = hooks.FirstInput(board, self.address)
+        counted = hooks.CountedOutput(board, self.address, self.wanted, self.index)
+        for module in self.modules:
+            if self.wanted:
+                removers.append(module.register_forward_hook(counted).remove)
+            else:
+                removers.append(module.register_forward_pre_hook(first, with_kwargs=True).remove)
+
+
+class KernelProbe(Probe):
+    """What an attention kernel receives, or the map made from it, in modules with the attention interface."""
+
+    def __init__(self, address: str, kind: str, modules: list[nn.Module], wanted: int = 0) -> None:
+        super().__init__(address)
+        self.kind, self.modules, self.wanted = kind, modules, wanted
+        self.eager: Callable[..., Any] = own_eager(modules[0])  # type: ignore[assignment]
+
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Listen to the kernel."""
+        listener = Listener(board, self.address, self.wanted)
+        removers.extend(listen(module, self.eager, listener) for module in self.modules)
+
+    def finish(self, note: Any) -> Tensor:
+        """Return the noted tensor, or make the map."""
+        if self.kind == "attention":
+            return attention_map(note, self.eager)
+        return attention_scores(note) if self.kind == "scores" else getattr(note, self.kind)
+
+
+class RequestProbe(Probe):
+    """The map of a module that returns it on request."""
+
+    def __init__(self, address: str, module: nn.Module) -> None:
+        super().__init__(address)
+        self.module = module
+
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Ask in each forward pass."""
+        request_map(self.module, board, self.address, removers)
+
+    def finish(self, note: Any) -> Tensor:
+        """Return the map, if it is one."""
+        if note.map is None or note.map.shape[-2] != note.words:
+            shape = "none" if note.map is None else tuple(note.map.shape)
+            raise AddressError(
+                f"'{self.address}' is no map of words by words: {type(self.module).__name__} returned {shape} "
+                f"for {note.words} words."
+            )
+        return note.map
+
+
+class MultiheadProbe(Probe):
+    """A feature of an `nn.MultiheadAttention`."""
+
+    def __init__(self, address: str, kind: str, module: nn.Module) -> None:
+        super().__init__(address)
+        self.kind, self.module = kind, module
+
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Note the arguments."""
+        hook = CallHook(board, self.address)
+        removers.append(self.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def finish(self, note: Any) -> Tensor:
+        """Make the feature from the arguments."""
+        return multihead_feature(note, self.kind)
+
+
+class FieldProbe(Probe):
+    """A field of the model's output."""
+
+    def __init__(
+        self, address: str, model: nn.Module, outputs: Callable[[Any], Mapping[str, Any]] | None = None
+    ) -> None:
+        super().__init__(address)
+        self.model, self.outputs = model, outputs or output_fields
+
+    def install(self, board: Board, removers: list[Remover]) -> None:
+        """Note the whole output."""
+        removers.append(self.model.register_forward_hook(hooks.Whole(board, self.address)).remove)
+
+    def finish(self, note: Any) -> Tensor:
+        """Return the field."""
+        fields = self.outputs(note)
+        given = [name for name in fields if fields[name] is not None]
+        if self.address not in given:
+            raise AddressError(f"The model's output has no '{self.address}' this time. {hint(self.address, given)}")
+        return super().finish(fields[self.address])

@@ -1,0 +1,114 @@
+"""A student's logits against the batch's labels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from kd_lightning.errors import MatchError
+from kd_lightning.functional.logits import check_logits_mask, entries
+from kd_lightning.functional.masking import blank, masked_mean
+from kd_lightning.functional.precision import widen
+from kd_lightning.functional.softmax import masked_log_softmax
+
+IGNORED = -100
+"""The label that counts for nothing, PyTorch's and Hugging Face's convention."""
+
+
+def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross entropy over the labels that count (see `counted_labels`).
+
+    Args:
+        logits: (B, C), (B, L, C), or (B, L) over positions.
+        labels: integers, the logits' shape without the last axis.
+        mask: (B, L). For (B, L, C) logits: which tokens count. For (B, L) logits: which positions are in the softmax.
+        label_smoothing: share of the target that is spread evenly over all classes (positions in the softmax).
+
+    Returns:
+        A scalar.
+
+    Raises:
+        MatchError: shapes that do not belong together.
+
+    Example:
+        >>> import torch
+        >>> hard_label(torch.zeros(2, 4), torch.tensor([3, -100]))
+        tensor(1.3863)
+
+    """
+    keep = counted_labels(logits, labels, mask)
+    inside = entries(logits, mask)
+    log_p = masked_log_softmax(blank(widen(logits), keep), inside)
+    loss = -log_p.gather(-1, labels.long().masked_fill(~keep, 0).unsqueeze(-1)).squeeze(-1)
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * _mean_entry(log_p, inside)
+    return masked_mean(loss, keep)
+
+
+def hard_label_multilabel(
+    logits: Tensor, labels: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean binary cross entropy over the labels that count.
+
+    Args:
+        logits: (B, C) or (B, L, C).
+        labels: 0, 1 or a probability each, the logits' shape; −100 is ignored.
+        mask: the logits' shape, or without the last axis.
+        label_smoothing: moves every target towards ½ by this share.
+
+    Example:
+        >>> import torch
+        >>> hard_label_multilabel(torch.zeros(1, 2), torch.tensor([[1, -100]]))
+        tensor(0.6931)
+
+    """
+    keep = counted_labels(logits, labels, mask, multilabel=True)
+    logits = blank(widen(logits), keep)
+    target = blank(labels.to(logits.dtype), keep) * (1 - label_smoothing) + label_smoothing / 2
+    return masked_mean(binary_cross_entropy_with_logits(logits, target, reduction="none"), keep)
+
+
+def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, multilabel: bool = False) -> Tensor:
+    """Return which labels count, with the labels' shape.
+
+    Those that are not −100 and not masked. With (B, L) logits over positions and a mask of that shape: those that name
+    an unmasked position inside [0, L).
+
+    Raises:
+        MatchError: shapes that do not belong together.
+
+    Example:
+        >>> import torch
+        >>> counted_labels(torch.zeros(3, 2), torch.tensor([0, 2, 1]), torch.tensor([[1, 1], [1, 1], [1, 0]]))
+        tensor([ True, False, False])
+
+    """
+    _check_labels(logits, labels, multilabel)
+    check_logits_mask("HardLabel", logits, mask)
+    keep = labels != IGNORED
+    if mask is None:
+        return keep
+    if multilabel:
+        return keep & (mask.bool() if mask.shape == labels.shape else mask.bool().unsqueeze(-1))
+    if entries(logits, mask) is None:
+        return keep & mask.bool()
+    inside = (labels >= 0) & (labels < logits.shape[-1])
+    return inside & mask.bool().gather(-1, labels.long().masked_fill(~inside, 0).unsqueeze(-1)).squeeze(-1)
+
+
+def _check_labels(logits: Tensor, labels: Tensor, multilabel: bool) -> None:
+    """Raise `MatchError` where labels do not have the logits' shape (without its last axis, unless multilabel)."""
+    expected = logits.shape if multilabel else logits.shape[:-1]
+    if labels.shape != expected:
+        raise MatchError(
+            f"HardLabel got logits of shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)}: "
+            f"labels must have shape {tuple(expected)}"
+            + ("." if multilabel else ", or use multilabel=True where every class has a 0/1 label of its own.")
+        )
+
+
+def _mean_entry(log_p: Tensor, inside: Tensor | None) -> Tensor:
+    """Return the mean over the last axis, over the entries that take part in the softmax."""
+    if inside is None:
+        return log_p.mean(-1)
+    return blank(log_p, inside).sum(-1) / inside.bool().sum(-1).clamp(min=1)

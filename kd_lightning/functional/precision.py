@@ -1,0 +1,30 @@
+"""At least float32, whatever the models run in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return `x` in at least float32; float64 stays float64.
+
+    Example:
+        >>> widen(torch.zeros(1, dtype=torch.bfloat16)).dtype, widen(torch.zeros(1, dtype=torch.float64)).dtype
+        (torch.float32, torch.float64)
+
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Return `a @ b` in their own precision, also inside an autocast region, which would narrow the product.
+
+    Example:
+        >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+        ...     matmul(torch.ones(2, 2), torch.ones(2, 2)).dtype
+        torch.float32
+
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b

@@ -1,0 +1,85 @@
+"""Refuse tensors that do not belong together, looking at their shapes only, in one sentence that names the way out."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kd_lightning.errors import MatchError
+
+SAME_TOKENS = "both must come from the same batch and the same tokens"
+
+
+def same_shape(loss: str, student: Tensor, teacher: Tensor, axis: int, fix: str) -> None:
+    """Check that two tensors have one shape.
+
+    Args:
+        loss: who asks, for the message.
+        student: any shape.
+        teacher: the shape of `student`.
+        axis: the axis that `fix` can mend.
+        fix: what the user can do where only that axis differs.
+
+    Raises:
+        MatchError: the shapes differ.
+
+    """
+    if student.shape == teacher.shape:
+        return
+    if student.dim() != teacher.dim() or _without(student, axis) != _without(teacher, axis):
+        fix = SAME_TOKENS
+    raise MatchError(
+        f"{loss} needs equal shapes but got {tuple(student.shape)} from the student and {tuple(teacher.shape)} "
+        f"from the teacher: {fix}."
+    )
+
+
+def mask_fits(loss: str, mask: Tensor | None, *tensors: Tensor) -> None:
+    """Check that a (B, L) mask covers the first two axes of every tensor.
+
+    Raises:
+        MatchError: it does not.
+
+    """
+    if mask is None:
+        return
+    for tensor in tensors:
+        if tensor.shape[:2] != mask.shape:
+            raise MatchError(
+                f"{loss} got a mask of shape {tuple(mask.shape)} for a tensor of shape {tuple(tensor.shape)}: "
+                f"the mask must cover its first two axes, batch and tokens."
+            )
+
+
+def layer_pair(loss: str, student: object, teacher: object, equal_widths: bool = False) -> None:
+    """Check that each side is a pair of (B, L, D) tensors, for losses that compare how two layers relate.
+
+    Args:
+        loss: who asks, for the message.
+        student: what should be a pair.
+        teacher: what should be a pair.
+        equal_widths: whether the two layers of one side must also have one width.
+
+    Raises:
+        MatchError: one of them is not.
+
+    """
+    for side, value in (("student", student), ("teacher", teacher)):
+        if not (isinstance(value, (tuple, list)) and len(value) == 2):
+            got = f"{len(value)} tensors" if isinstance(value, (tuple, list)) else "one tensor"
+            raise MatchError(
+                f"{loss} relates two layers of each model but got {got} from the {side}: give the match a pair of "
+                f'addresses, as in {side}=("hidden.0", "hidden.1").'
+            )
+        a, b = value
+        if a.shape[:-1] != b.shape[:-1] or (equal_widths and a.shape != b.shape):
+            raise MatchError(
+                f"{loss} got {tuple(a.shape)} and {tuple(b.shape)} as the {side}'s pair of layers: both must have the "
+                f"same batch and tokens{' and the same width' if equal_widths else ''}."
+            )
+
+
+def _without(x: Tensor, axis: int) -> list[int]:
+    """Return the shape of `x` with one axis left out."""
+    shape = list(x.shape)
+    del shape[axis]
+    return shape

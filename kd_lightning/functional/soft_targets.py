@@ -1,0 +1,104 @@
+"""A student's distribution against a teacher's: divergence and squared error of logits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from kd_lightning.functional.logits import check_logits, entries, rows
+from kd_lightning.functional.masking import blank, masked_mean
+from kd_lightning.functional.precision import widen
+from kd_lightning.functional.softmax import cross_entropy, kl_divergence, masked_log_softmax
+
+Kind = Literal["kl", "ce"]
+
+
+def soft_target(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    teacher_temperature: float | None = None,
+    kind: Kind = "kl",
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Mean over rows of KL(p_t ‖ p_s), or of the cross entropy −Σ p_t log p_s, of tempered softmaxes.
+
+    Without the factor T² (`losses.SoftTarget` multiplies by it). Hinton et al. 2015 (1503.02531), section 2.
+
+    Args:
+        student: logits (B, C), (B, L, C), or (B, L) over positions.
+        teacher: the same shape; detached.
+        temperature: of the student, and of the teacher where it has none of its own.
+        teacher_temperature: of the teacher.
+        kind: "kl" or "ce"; they differ by the teacher's entropy, which has no gradient.
+        mask: (B, L). For (B, L, C) logits: which tokens count. For (B, L) logits: which positions are in the softmax.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[1.0, 2.0]])
+        >>> soft_target(z, z, temperature=2.0)
+        tensor(0.)
+
+    """
+    check_logits("SoftTarget", student, teacher, mask)
+    log_q = _tempered(student, temperature, mask)
+    log_p = _tempered(teacher.detach(), teacher_temperature or temperature, mask)
+    p = log_p.exp()
+    per_row = kl_divergence(p, log_p, log_q) if kind == "kl" else cross_entropy(p, log_q)
+    return masked_mean(per_row, rows(student, mask))
+
+
+def soft_target_multilabel(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    teacher_temperature: float | None = None,
+    kind: Kind = "kl",
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Mean over rows and labels of the Bernoulli divergence (or cross entropy) of tempered sigmoids, without T².
+
+    Arguments are those of `soft_target`; a mask may also have the logits' own shape, and then leaves labels out.
+
+    Example:
+        >>> import torch
+        >>> soft_target_multilabel(torch.zeros(1, 3), torch.zeros(1, 3), kind="ce")
+        tensor(0.6931)
+
+    """
+    check_logits("SoftTarget", student, teacher, mask)
+    z_s = blank(widen(student), mask) / temperature
+    z_t = blank(widen(teacher.detach()), mask) / (teacher_temperature or temperature)
+    p, not_p = z_t.sigmoid(), (-z_t).sigmoid()
+    loss = -p * logsigmoid(z_s) - not_p * logsigmoid(-z_s)
+    if kind == "kl":
+        loss = loss + p * logsigmoid(z_t) + not_p * logsigmoid(-z_t)
+    return masked_mean(loss, mask)
+
+
+def logit_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over rows and classes (or over unmasked positions) of the squared difference of logits.
+
+    Args:
+        student: logits (B, C), (B, L, C), or (B, L) over positions.
+        teacher: the same shape; detached.
+        mask: (B, L): the tokens, or the positions, that count.
+
+    Example:
+        >>> import torch
+        >>> logit_mse(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2))
+        tensor(5.)
+
+    """
+    check_logits("LogitMSE", student, teacher, mask)
+    return masked_mean(blank(widen(student) - widen(teacher.detach()), mask).square(), mask)
+
+
+def _tempered(logits: Tensor, temperature: float, mask: Tensor | None) -> Tensor:
+    """Return the log-softmax of logits / temperature, over the positions that take part."""
+    return masked_log_softmax(blank(widen(logits), mask) / temperature, entries(logits, mask))

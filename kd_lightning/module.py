@@ -1,0 +1,213 @@
+"""The one LightningModule: a frozen teacher, a trainable student, and the objective between them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from kd_lightning.adapter import Adapter
+from kd_lightning.batches import batch_size, required_field, view
+from kd_lightning.checks import check_factory, check_not_shared, check_same_teacher, check_trainable
+from kd_lightning.errors import NonFiniteLossError
+from kd_lightning.functional.masking import widen
+from kd_lightning.objective import Objective
+from kd_lightning.optim import (
+    OptimizerFactory,
+    SchedulerFactory,
+    build_scheduler,
+    clippable,
+    default_optimizer,
+    parameter_groups,
+    steps_of,
+)
+from kd_lightning.runner import Runner
+from kd_lightning.teachers import TeacherSource, as_teacher
+from kd_lightning.types import Batch, Features, LossReport
+
+
+class DistillationModule(LightningModule):
+    """Trains a student under an objective, with a teacher as its guest.
+
+    The student stays the `nn.Module` it was; the teacher is frozen and not part of this module: in no checkpoint, no
+    optimizer, no gradient bucket. Projections are built here, from the models' structure.
+
+    Args:
+        student: the model to train. One that is wholly in eval mode, as `from_pretrained` returns it, is set to train.
+        teacher: a teacher source, a model (which becomes a `LiveTeacher`), or None where no term asks a teacher.
+        objective: the named, weighted terms; it meets the two models here.
+        optimizer: `(parameter groups) -> Optimizer`, such as `functools.partial(torch.optim.AdamW, lr=1e-4)`.
+        scheduler: `(optimizer) -> scheduler`, stepped every step; `total_steps`, `num_training_steps` or `T_max` is
+            filled in where it has such an argument.
+        metrics: metrics by name for validation, updated with the student's logits and the batch's labels; logged as
+            `val/<name>`. None: the objective itself is evaluated and logged as `val/loss`.
+        adapter: for a student that does not follow the usual forms.
+        compile: run the student and its taps as one compiled graph.
+
+    Raises:
+        AddressError, MatchError: where a term does not fit the models.
+        ConfigError: where teacher and student share parameters, or nothing of the student can be trained.
+
+    Example:
+        >>> from kd_lightning import Match, Term
+        >>> objective = Objective({"mse": Term(Match("logits", "logits"), nn.MSELoss())})
+        >>> module = DistillationModule(nn.Linear(4, 2), nn.Linear(4, 2), objective)
+        >>> sorted(module.state_dict())
+        ['student.bias', 'student.weight']
+
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: TeacherSource | nn.Module | None,
+        objective: Objective,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        metrics: MetricCollection | Mapping[str, Metric] | None = None,
+        adapter: Adapter | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        check_factory(optimizer, "optimizer", "functools.partial(torch.optim.AdamW, lr=1e-4)")
+        check_factory(scheduler, "scheduler", "functools.partial(kd_lightning.optim.linear_warmup, warmup=0.1)")
+        check_not_shared(student, teacher)  # before the teacher is frozen
+        check_trainable(student)
+        self.teacher = as_teacher(teacher) if teacher is not None else None
+        self.student = student if any(m.training for m in student.modules()) else student.train()
+        self._runner = Runner(student, adapter, compile)
+        self.objective = objective.bind(self._runner.anatomy, self.teacher.anatomy if self.teacher else None)
+        self.metrics = MetricCollection(dict(metrics.items())) if metrics else None
+        self._val_loss = MeanMetric()  # weighs batches by rows, which `self.log(sync_dist=True)` does only roughly
+        self._make_optimizer = optimizer or default_optimizer
+        self._make_scheduler = scheduler
+        self._total_steps: int | None = None
+        self._ask()
+
+    def _ask(self) -> None:
+        wanted = dict.fromkeys(self.objective.student_addresses)
+        self._runner.ask([*wanted, *(["logits"] if self.metrics and "logits" not in wanted else [])])
+        if self.teacher is not None:
+            self.teacher.ask(self.objective.teacher_addresses)
+
+    # -- one batch ---------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compare student and teacher on one batch; logs `train/loss`, `train/loss/<term>`, `train/weighted/<term>`."""
+        report = self.compare(batch, across_ranks=True)
+        self._check_finite(report)
+        self.log_dict(report.logs("train"), batch_size=batch_size(view(batch, "student")))
+        return report.total
+
+    def compare(self, batch: Batch, across_ranks: bool = False) -> LossReport:
+        """Evaluate the objective on one batch."""
+        teacher = self.teacher(batch) if self.teacher is not None and self.objective.teacher_addresses else {}
+        return self.objective(self.forward(batch), teacher, batch, self.progress, across_ranks)
+
+    def forward(self, batch: Batch) -> Features:
+        """Return the student's features on a batch, by address."""
+        return self._runner(view(batch, "student"))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the metrics, or log the objective where there are none."""
+        size = batch_size(view(batch, "student"))
+        if self.metrics is None:
+            self._val_loss.update(self.compare(batch).total, size)
+            return
+        self.metrics.update(widen(self.forward(batch)["logits"]), required_field(batch, "labels"))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each metric over the whole validation set, on all ranks, as `val/<name>`."""
+        metrics = self.metrics or MetricCollection({"loss": self._val_loss})
+        self.log_dict({f"val/{name}": value for name, value in metrics.compute().items()}, prog_bar=True)
+        metrics.reset()
+
+    # -- the run -----------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> float:
+        """Share of the run's optimizer steps that are done, in [0, 1]; 0 where no schedule asks or outside of a fit."""
+        if not self._scheduled or self._trainer is None or self.trainer.state.fn != "fit":
+            return 0.0
+        return min(self.global_step / self.total_steps(), 1.0)
+
+    @property
+    def _scheduled(self) -> bool:
+        return any(term.schedule is not None for term in self.objective.named_terms().values())
+
+    def total_steps(self) -> int:
+        """Return the optimizer steps of the whole run.
+
+        Raises:
+            ConfigError: for an endless loader without `max_steps`.
+
+        """
+        if self._total_steps is None:
+            self._total_steps = steps_of(self.trainer)
+        return self._total_steps
+
+    def setup(self, stage: str) -> None:
+        """Bring the teacher to the student's device, and put taps on before a compiled student's first call."""
+        self._total_steps = None
+        self._ask()  # the teacher may have worked for another student since
+        self._runner.open()
+        if self.teacher is not None:
+            check_same_teacher(self.teacher)
+            self.teacher.to(self.trainer.strategy.root_device)
+
+    def teardown(self, stage: str) -> None:
+        """Leave both models as they were found."""
+        self.close()
+        if self.teacher is not None:
+            self.teacher.to("cpu")
+
+    def close(self) -> None:
+        """Take the taps of compiled models off; others are on only while a model runs."""
+        self._runner.close()
+        if self.teacher is not None:
+            self.teacher.close()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Close after an exception too, when a trainer calls no teardown."""
+        return [_CloseOnException()]
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer over student and projections, and the scheduler, stepped every step."""
+        optimizer = clippable(self._make_optimizer(parameter_groups(self.student, self.objective)))
+        if self._scheduled:
+            self.total_steps()  # fails here, not in the first step
+        if self._make_scheduler is None:
+            return optimizer
+        scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the student is, as plain data, so that it can be rebuilt from the checkpoint alone."""
+        student = getattr(self.student, "_orig_mod", self.student)
+        config: Any = getattr(student, "config", None)
+        if hasattr(config, "to_json_string"):
+            plain = json.loads(config.to_json_string(use_diff=False))
+            checkpoint["kd_student"] = {"class": type(student).__name__, "config": plain}
+
+    def _check_finite(self, report: LossReport) -> None:
+        """Stop at a non-finite term; where looking would stall the device, only at logging steps."""
+        on_device = report.total.device.type != "cpu"
+        every = getattr(self.trainer, "log_every_n_steps", 1)
+        if on_device and self.global_step % max(every, 1):
+            return
+        if not torch.isfinite(report.total):
+            names = report.non_finite() or list(report.parts)
+            raise NonFiniteLossError(
+                f"The loss became non-finite at step {self.global_step}, in term {', '.join(names)}. "
+                "Lower the learning rate or the term's weight, or set trainer.gradient_clip_val."
+            )
+
+
+class _CloseOnException(Callback):
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        pl_module.close()

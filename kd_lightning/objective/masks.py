@@ -1,0 +1,43 @@
+"""Which positions of a feature count: the only place where the batch's mask meets an address."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kd_lightning.batches import field, token_mask
+from kd_lightning.types import Batch
+
+POSITION_LOGITS = ("start_logits", "end_logits")
+"""Outputs whose last axis runs over token positions, not over classes."""
+
+
+def feature_mask(address: str, feature: Tensor, batch: Batch) -> Tensor | None:
+    """Return the (B, L) mask that goes with a feature, or None where every entry counts.
+
+    Args:
+        address: decides what the axes mean; shapes alone cannot tell (B, C) logits from (B, L) ones.
+        feature: the tensor found there.
+        batch: the whole batch; where each model has a part of its own, the student's mask counts.
+
+    Returns:
+        The attention mask for features with a token axis; for per-token logits (B, L, C) only where labels, if they
+        are (B, L) too, differ from −100; None for (B, C) logits and for pooled features.
+
+    """
+    mask = token_mask(batch)
+    if mask is None or not _has_token_axis(address, feature, mask):
+        return None
+    if address == "logits":
+        labels = field(batch, "labels")
+        if isinstance(labels, Tensor) and labels.shape == mask.shape:
+            return mask.bool() & (labels != -100)
+    return mask
+
+
+def _has_token_axis(address: str, feature: Tensor, mask: Tensor) -> bool:
+    batch, length = mask.shape
+    if feature.ndim == 2:
+        return address in POSITION_LOGITS and feature.shape == mask.shape
+    if feature.ndim == 3:
+        return feature.shape[:2] == mask.shape
+    return feature.ndim == 4 and feature.shape[0] == batch and feature.shape[2] == length

@@ -1,0 +1,156 @@
+"""The objective: a named, weighted sum of terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.objective.scheme import MatchScheme
+from kd_lightning.objective.term import Term
+from kd_lightning.types import Anatomy, Batch, Features, LossReport
+
+Terms: TypeAlias = Mapping[str, Term | MatchScheme]
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+class Objective(nn.Module):
+    """What the student is trained for: `total = Σ weight · part`, every weight explicit.
+
+    Args:
+        terms: terms and match schemes by name; names are letters, digits and underscores, and are the same in
+            configs, logs (`train/loss/<name>`) and checkpoints (`objective.terms.<name>.…`).
+
+    Raises:
+        ConfigError: for no terms at all or a name with other characters.
+
+    Example:
+        >>> from kd_lightning.matching import Match
+        >>> objective = Objective({"hard": Term(Match("logits", "labels"), nn.CrossEntropyLoss(), weight=2.0)})
+        >>> report = objective({"logits": torch.zeros(3, 2)}, {}, {"labels": torch.tensor([0, 1, 1])})
+        >>> round(float(report.total), 3), round(float(report.parts["hard"]), 3)
+        (1.386, 0.693)
+
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        super().__init__()
+        if not terms:
+            raise ConfigError("An objective needs at least one term, such as {'logits': Term(…)}.")
+        for name, term in terms.items():
+            _check(name, term)
+        self.declared = dict(terms)
+        self.terms = nn.ModuleDict()
+        self._add({name: term for name, term in terms.items() if isinstance(term, Term)})
+
+    def bind(self, student: Anatomy, teacher: Anatomy | None) -> Objective:
+        """Meet the models: schemes become terms, addresses and widths are checked, projections are built.
+
+        Raises:
+            AddressError, MatchError: for the first term that does not fit, by its name.
+            ConfigError: where a scheme makes a term whose name is taken.
+
+        """
+        terms: dict[str, Term] = {}
+        for name, term in self.declared.items():
+            made = term.expand(name, student, teacher) if isinstance(term, MatchScheme) else {name: term}
+            _check_distinct(terms, made)
+            terms |= made
+        for name, term in terms.items():
+            term.bind(name, student, teacher)
+        self.terms = nn.ModuleDict()
+        self._add(terms)
+        return self
+
+    def _add(self, terms: Mapping[str, Term]) -> None:
+        for name, term in terms.items():
+            try:
+                self.terms[name] = term
+            except KeyError as error:
+                raise ConfigError(f"A term cannot be named '{name}': {error.args[0]}.") from None
+
+    def named_terms(self) -> dict[str, Term]:
+        """Return the terms by name, in order."""
+        return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
+
+    @property
+    def student_addresses(self) -> tuple[str, ...]:
+        """Every student address, once, in order."""
+        return _unique(a for term in self.named_terms().values() for a in term.match.student_addresses)
+
+    @property
+    def teacher_addresses(self) -> tuple[str, ...]:
+        """Every address the teacher must give, once, in order."""
+        return _unique(a for term in self.named_terms().values() for a in term.teacher_addresses)
+
+    def projections(self) -> dict[str, nn.Module]:
+        """Return the trainable projections by term name."""
+        return {name: term.projection for name, term in self.named_terms().items() if term.projection is not None}
+
+    def forward(
+        self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0, across_ranks: bool = False
+    ) -> LossReport:
+        """Evaluate every term, in at least float32 and outside autocast.
+
+        Args:
+            student: the student's features by address.
+            teacher: the teacher's features by address.
+            batch: for labels and masks.
+            progress: share of training done, for schedules.
+            across_ranks: make every mean exact over all ranks' tokens, so that averaged gradients are those of one
+                process on the whole batch (one small collective; every rank must call).
+
+        """
+        terms = self.named_terms()
+        with torch.autocast(device_type=_device_type(student), enabled=False):
+            results = {name: term(student, teacher, batch, progress) for name, term in terms.items()}
+        parts = {name: part for name, (part, _) in results.items()}
+        if across_ranks:
+            parts = _exact_over_ranks(parts, [count for _, count in results.values()])
+        weights = {name: term.weight_at(progress) for name, term in terms.items()}
+        total = torch.stack([parts[name] * weights[name] for name in terms]).sum()
+        return LossReport(total, parts, weights)
+
+    def extra_repr(self) -> str:
+        """Show schemes that are not terms yet."""
+        waiting = [name for name, term in self.declared.items() if isinstance(term, MatchScheme)]
+        return f"schemes={waiting}" if waiting else ""
+
+
+def _exact_over_ranks(parts: dict[str, Tensor], counts: list[Tensor | None]) -> dict[str, Tensor]:
+    """Scale each rank's mean by n·W/Σn: the ranks' average is then the mean over all ranks' items."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return parts
+    reference = next(iter(parts.values()))
+    local = torch.stack([reference.new_ones(()) if n is None else n.detach().to(reference) for n in counts])
+    summed = local.clone()
+    dist.all_reduce(summed)
+    scale = local * dist.get_world_size() / summed.clamp(min=1e-12)
+    return {name: part * scale[i] for i, (name, part) in enumerate(parts.items())}
+
+
+def _check(name: str, term: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"Expected a term's name to be letters, digits and underscores but got {name!r}.")
+    if not isinstance(term, Term | MatchScheme):
+        raise ConfigError(f"Expected term '{name}' to be a Term or a MatchScheme but got {type(term).__name__}.")
+
+
+def _check_distinct(terms: Mapping[str, Term], made: Mapping[str, Term]) -> None:
+    twice = next((name for name in made if name in terms), None)
+    if twice is not None:
+        raise ConfigError(f"A match scheme makes two terms of one name, '{twice}'. Rename the scheme or the term.")
+
+
+def _device_type(features: Features) -> str:
+    return next((x.device.type for x in features.values()), "cpu")
+
+
+def _unique(addresses: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(addresses))  # type: ignore[call-overload]

@@ -1,0 +1,106 @@
+"""Match schemes: a rule and a layer map that become terms once the two depths are known."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from torch import Tensor
+
+from kd_lightning.errors import MatchError
+from kd_lightning.matching import LayerMap, Match, Projection, layer_map
+from kd_lightning.objective.term import Term
+from kd_lightning.types import Anatomy, Schedule
+
+
+class MatchScheme:
+    """One loss on many layers, written once for teachers and students of any depth and width.
+
+    In an objective it stands like a term; when the objective meets the models it becomes one term per pair of layers,
+    named `<scheme>_<student layer>`.
+
+    Args:
+        feature: what is matched on each layer: `hidden`, `attention`, `query`, … or with a stack, `encoder.hidden`.
+        loss: copied for each pair.
+        layers: `uniform`, `skip`, `last`, `top`, or explicit `(student, teacher)` pairs.
+        embeddings: also match layer 0, the embeddings' output (hidden features only).
+        pairs: give the loss each layer twice, as losses over pairs of layers (NST, FSP) want it: `[k, k]`.
+        every: keep only student layers divisible by this (TextBrewer's `small` schemes: 2).
+        student_layers: refuse a student of any other depth (TextBrewer's `L3…`, `L4…`, `L6…` names); None takes any.
+        teacher_feature: the teacher's feature where it differs from the student's.
+        weight: of each term.
+        schedule: of each term's weight.
+        projection: used only where the two widths differ.
+        projection_lr: learning rate of the projections.
+
+    Example:
+        >>> from torch import nn
+        >>> scheme = MatchScheme("hidden", nn.MSELoss(), embeddings=True)
+        >>> [str(match) for _, match in scheme.matches(student_layers=2, teacher_layers=6)]
+        ['hidden.0 ← hidden.0', 'hidden.1 ← hidden.3', 'hidden.2 ← hidden.6']
+
+    """
+
+    def __init__(
+        self,
+        feature: str,
+        loss: Callable[..., Tensor],
+        layers: LayerMap = "uniform",
+        embeddings: bool = False,
+        pairs: bool = False,
+        every: int = 1,
+        student_layers: int | None = None,
+        teacher_feature: str | None = None,
+        weight: float = 1.0,
+        schedule: Schedule | None = None,
+        projection: Projection = None,
+        projection_lr: float | None = None,
+    ) -> None:
+        self.feature, self.teacher_feature = feature, teacher_feature or feature
+        self.loss = loss
+        self.layers = layers
+        self.embeddings, self.pairs, self.every = embeddings, pairs, every
+        self.student_layers = student_layers
+        self.weight, self.schedule = weight, schedule
+        self.projection, self.projection_lr = projection, projection_lr
+
+    def matches(self, student_layers: int, teacher_layers: int) -> list[tuple[int, Match]]:
+        """Return `(student layer, match)` for two depths.
+
+        Raises:
+            MatchError: if the scheme is for another depth, its layer map does not fit, or nothing is left to match.
+
+        """
+        if self.student_layers not in (None, student_layers):
+            raise MatchError(
+                f"it is made for {self.student_layers} student layers, but the student has {student_layers}."
+            )
+        mapped = layer_map(self.layers, student_layers, teacher_layers)
+        kept = ([(0, 0)] if self.embeddings else []) + [pair for pair in mapped if pair[0] % self.every == 0]
+        if not kept:
+            raise MatchError(f"no student layer of {student_layers} is left to match with every={self.every}.")
+        return [(s, Match(self._side(self.feature, s), self._side(self.teacher_feature, t))) for s, t in kept]
+
+    def expand(self, name: str, student: Anatomy, teacher: Anatomy | None) -> dict[str, Term]:
+        """Return the named terms for two models; they are not yet bound."""
+        if teacher is None:
+            raise MatchError(f"Match scheme '{name}' needs a teacher, but none was given.")
+        try:
+            matches = self.matches(student.layers(_stack(self.feature)), teacher.layers(_stack(self.teacher_feature)))
+        except MatchError as error:
+            raise MatchError(f"Match scheme '{name}': {error}") from None
+        return {f"{name}_{layer}": self._term(match, student, teacher) for layer, match in matches}
+
+    def _term(self, match: Match, student: Anatomy, teacher: Anatomy) -> Term:
+        own, target = student.width(match.student_addresses[0]), teacher.width(match.teacher_addresses[0])
+        projection = None if own is not None and own == target else copy.deepcopy(self.projection)
+        return Term(match, copy.deepcopy(self.loss), self.weight, self.schedule, projection, self.projection_lr)
+
+    def _side(self, feature: str, layer: int) -> str | tuple[str, str]:
+        address = f"{feature}.{layer}"
+        return (address, address) if self.pairs else address
+
+
+def _stack(feature: str) -> str:
+    """Return the stack in front of a feature's name: `encoder` of `encoder.hidden`, else nothing."""
+    return feature.rpartition(".")[0]

@@ -1,0 +1,176 @@
+"""A term: one match, one loss, one weight, and the projection between them if there is one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from kd_lightning.batches import field, is_batch_field, required_field
+from kd_lightning.errors import AddressError, ConfigError, MatchError, hint
+from kd_lightning.functional.precision import widen
+from kd_lightning.matching import Match, Projection, build_projection
+from kd_lightning.objective.masks import feature_mask
+from kd_lightning.objective.widths import check_widths
+from kd_lightning.types import Anatomy, Batch, Features, Schedule
+
+EXTRAS = ("mask", "labels", "batch", "progress")
+"""Keyword arguments a loss may name in its `forward` and is then given."""
+
+
+class Term(nn.Module):
+    """What the student learns at one place, and how much it counts.
+
+    Args:
+        match: which student feature learns from which teacher feature.
+        loss: `(student, teacher) -> scalar`, on tensors of at least float32. It is also given `mask` (B, L), `labels`,
+            `batch` and `progress` (0 to 1), each only if its `forward` has an argument of that name.
+        weight: the factor in the objective's sum.
+        schedule: progress in [0, 1] → factor that multiplies `weight`; None keeps the weight as it is.
+        projection: applied to the student's feature; built from the models' widths when the term is bound to them.
+        projection_lr: learning rate of the projection alone; None: the student's.
+
+    Raises:
+        ConfigError: for a weight that is not a finite number or a loss that cannot be called.
+
+    Example:
+        >>> import torch
+        >>> term = Term(Match("logits", "labels"), nn.CrossEntropyLoss(), weight=0.5)
+        >>> batch = (torch.zeros(2, 4), torch.tensor([0, 1]))
+        >>> value, _ = term({"logits": torch.zeros(2, 2)}, {}, batch)
+        >>> round(float(value), 3)
+        0.693
+
+    """
+
+    def __init__(
+        self,
+        match: Match,
+        loss: Callable[..., Tensor],
+        weight: float = 1.0,
+        schedule: Schedule | None = None,
+        projection: Projection = None,
+        projection_lr: float | None = None,
+    ) -> None:
+        super().__init__()
+        if not callable(loss):
+            raise ConfigError(f"Expected argument `loss` of a term to be an nn.Module or a function but got {loss!r}.")
+        if not isinstance(weight, int | float) or not abs(weight) < float("inf"):
+            raise ConfigError(f"Expected argument `weight` of a term to be a finite number but got {weight!r}.")
+        self.match = match
+        self.loss = loss
+        self.weight = float(weight)
+        self.schedule = schedule
+        self.projection_lr = projection_lr
+        self.projection = projection if isinstance(projection, nn.Module) else None
+        self._projection_kind = None if isinstance(projection, nn.Module) else projection
+        self._extras = _extras_of(loss)
+
+    @property
+    def teacher_addresses(self) -> tuple[str, ...]:
+        """The addresses the teacher must give: its side of the match without the batch's own fields."""
+        return tuple(a for a in self.match.teacher_addresses if not is_batch_field(a))
+
+    def bind(self, name: str, student: Anatomy, teacher: Anatomy | None) -> None:
+        """Check the term against both models and build its projection.
+
+        Raises:
+            AddressError: for an address a model does not have, or a teacher feature where there is no teacher.
+            MatchError: for widths that do not agree, or that cannot be known.
+
+        """
+        try:
+            student.check(self.match.student_addresses)
+            if self.teacher_addresses:
+                _required(teacher).check(self.teacher_addresses)
+            self._bind_widths(student, teacher)
+        except (AddressError, MatchError) as error:
+            raise type(error)(f"Term '{name}' ({self.match}): {error}") from None
+
+    def _bind_widths(self, student: Anatomy, teacher: Anatomy | None) -> None:
+        widths = [student.width(a) for a in self.match.student_addresses]
+        targets = [teacher.width(a) for a in self.teacher_addresses] if teacher is not None else []
+        if self._projection_kind is not None:
+            self.projection = build_projection(
+                self._projection_kind, _only(widths, "student"), _only(targets, "teacher")
+            )
+        elif getattr(self.loss, "equal_widths", False):
+            check_widths(self.projection, widths, targets)
+
+    def weight_at(self, progress: float) -> float:
+        """Return base weight × schedule at a progress in [0, 1]."""
+        return self.weight if self.schedule is None else self.weight * self.schedule(progress)
+
+    def forward(
+        self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the unweighted loss and the count its mean runs over (None: not a plain mean)."""
+        raw = _pick(student, self.match.student_addresses, batch)
+        target = _pick(teacher, self.match.teacher_addresses, batch)
+        extras = self._given(raw[0], batch, progress)
+        arguments = (_one_or_all([self._project(x) for x in raw]), *([_one_or_all(target)] if target else []))
+        count = getattr(self.loss, "count", None)
+        value = _scalar(self.loss(*arguments, **extras), self.match)
+        return value, count(*arguments, **extras) if callable(count) else None
+
+    def _project(self, x: Tensor) -> Tensor:
+        if self.projection is None:
+            return x
+        weight = next(self.projection.parameters(), x)
+        return widen(self.projection(x.to(weight.dtype)))  # its own dtype: there is no autocast here
+
+    def _given(self, feature: Tensor, batch: Batch, progress: float) -> dict[str, Any]:
+        makers: dict[str, Callable[[], Any]] = {
+            "mask": lambda: feature_mask(self.match.student_addresses[0], feature, batch),
+            "labels": lambda: field(batch, "labels"),
+            "batch": lambda: batch,
+            "progress": lambda: progress,
+        }
+        return {name: makers[name]() for name in self._extras}
+
+
+def _extras_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
+    except ValueError:  # a builtin such as torch.dist, which names nothing
+        return ()
+    return tuple(name for name in EXTRAS if name in parameters)
+
+
+def _pick(features: Features, addresses: tuple[str, ...], batch: Batch) -> list[Tensor]:
+    found = [required_field(batch, a) if is_batch_field(a) else _found(features, a) for a in addresses]
+    return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in found]
+
+
+def _found(features: Features, address: str) -> Tensor:
+    if address not in features:
+        raise AddressError(f"The feature '{address}' did not arrive. {hint(address, features)}")
+    return features[address]
+
+
+def _one_or_all(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def _required(teacher: Anatomy | None) -> Anatomy:
+    if teacher is None:
+        raise AddressError("this match needs a teacher, but none was given.")
+    return teacher
+
+
+def _scalar(value: object, match: Match) -> Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.reshape(())
+    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise MatchError(f"Expected the loss of {match} to be a scalar tensor but got {got}.")
+
+
+def _only(widths: list[int | None], side: str) -> int | None:
+    if len(set(widths)) > 1:
+        raise MatchError(
+            f"one projection is shared by the {side}'s features, but their widths differ: "
+            f"{', '.join(map(str, widths))}."
+        )
+    return next(iter(widths), None)

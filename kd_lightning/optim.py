@@ -1,0 +1,113 @@
+"""From `functools.partial`s to an optimizer and a scheduler that know the projections and the number of steps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.objective import Objective
+
+OptimizerFactory: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
+SchedulerFactory: TypeAlias = Callable[..., Any]
+
+STEP_ARGUMENTS = ("total_steps", "num_training_steps", "T_max")
+"""What schedulers call the number of steps of a whole run; filled in where it is not given."""
+
+default_optimizer: OptimizerFactory = partial(torch.optim.AdamW, lr=1e-4)
+
+
+def parameter_groups(student: nn.Module, objective: Objective) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: student and projections, then one group per learning rate of their own.
+
+    Example:
+        >>> from kd_lightning import Match, Term
+        >>> objective = Objective({"hard": Term(Match("logits", "labels"), nn.CrossEntropyLoss())})
+        >>> len(parameter_groups(nn.Linear(2, 2), objective))
+        1
+
+    """
+    first = [p for p in student.parameters() if p.requires_grad]
+    own: dict[float, list[nn.Parameter]] = {}
+    seen = {id(p) for p in first}
+    for term in objective.named_terms().values():
+        fresh = [p for p in term.parameters() if p.requires_grad and id(p) not in seen]
+        seen |= {id(p) for p in fresh}
+        (first if term.projection_lr is None else own.setdefault(term.projection_lr, [])).extend(fresh)
+    return [{"params": first}, *({"params": params, "lr": lr} for lr, params in own.items() if params)]
+
+
+def clippable(optimizer: Optimizer) -> Optimizer:
+    """Let gradients of a fused optimizer be clipped under mixed precision, which Lightning 2.6 refuses.
+
+    Fused optimizers offer to undo a loss scaler's scaling within their step, too late for clipping. Without the offer
+    the scaler undoes it before, as for any other optimizer; without a scaler nothing changes.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
+
+
+def build_scheduler(factory: SchedulerFactory, optimizer: Optimizer, total_steps: Callable[[], int]) -> Any:
+    """Build a scheduler and give it the total number of steps if it has an argument for that and none was given."""
+    given = getattr(factory, "keywords", {})
+    names = inspect.signature(factory).parameters
+    missing = [name for name in STEP_ARGUMENTS if name in names and given.get(name) is None]
+    if given.get("steps_per_epoch") is not None:  # OneCycleLR's other way to say it
+        missing = []
+    return factory(optimizer, **{name: total_steps() for name in missing})
+
+
+def steps_of(trainer: Trainer) -> int:
+    """Return the optimizer steps of a whole run, without spoiling the resumption of its loaders.
+
+    Raises:
+        ConfigError: for an endless loader without `max_steps`.
+
+    """
+    early = trainer.fit_loop._combined_loader is None
+    steps = trainer.estimated_stepping_batches
+    if early:
+        # Counting set the loaders up; a fit that finds them set up does not load their saved position (Lightning 2.6).
+        trainer.fit_loop._combined_loader = None
+    if steps == float("inf") or steps < 1:
+        raise ConfigError("The run has no end, so no schedule can be made. Set Trainer(max_steps=…).")
+    return int(steps)
+
+
+def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
+    """Raise the learning rate linearly over the first share of training, then lower it linearly to zero.
+
+    Args:
+        optimizer: whose learning rates are scaled.
+        total_steps: optimizer steps of the whole run.
+        warmup: share of the steps, in [0, 1).
+
+    Raises:
+        ConfigError: if `warmup` is out of range.
+
+    Example:
+        >>> optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+        >>> schedule = linear_warmup(optimizer, total_steps=10, warmup=0.2).lr_lambdas[0]
+        >>> schedule(1), schedule(2), schedule(6), schedule(10)
+        (0.5, 1.0, 0.5, 0.0)
+
+    """
+    if not 0 <= warmup < 1:
+        raise ConfigError(f"Expected argument `warmup` to be a share of the steps in [0, 1) but got {warmup}.")
+    rise = warmup * total_steps
+    return LambdaLR(optimizer, partial(_rise_and_fall, rise=rise, total=total_steps))
+
+
+def _rise_and_fall(step: int, rise: float, total: int) -> float:
+    if step < rise:
+        return step / rise
+    return max(0.0, (total - step) / max(total - rise, 1e-9))

@@ -1,0 +1,31 @@
+"""Students: smaller models made like a teacher, and a recurrent one for where attention is too slow."""
+
+from kd_lightning.students.bigru_model import (
+    BiGRUConfig,
+    BiGRUForSequenceClassification,
+    BiGRUForTokenClassification,
+    BiGRUModel,
+    register,
+)
+from kd_lightning.students.copying import copy_layers
+from kd_lightning.students.projecting import project_embeddings
+from kd_lightning.students.recurrent_student import bigru
+from kd_lightning.students.shrinking import shrink
+from kd_lightning.students.sizes import t3, t3_small, t4_tiny, t6, t12_nano
+
+__all__ = [
+    "BiGRUConfig",
+    "BiGRUForSequenceClassification",
+    "BiGRUForTokenClassification",
+    "BiGRUModel",
+    "bigru",
+    "copy_layers",
+    "project_embeddings",
+    "register",
+    "shrink",
+    "t3",
+    "t3_small",
+    "t4_tiny",
+    "t6",
+    "t12_nano",
+]

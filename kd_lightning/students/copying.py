@@ -1,0 +1,116 @@
+"""Starting a student from some of its teacher's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.errors import ConfigError, MatchError
+
+
+def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[int]) -> list[str]:
+    """Copy chosen layers of a teacher into a student of equal width, and all that surrounds them where it fits.
+
+    Embeddings, poolers and heads are copied where name and shape agree; a student with its own vocabulary or its own
+    labels keeps its own values there. Values are copied, never shared.
+
+    Args:
+        teacher: any model whose layers are one list; may be of another dtype or on another device.
+        student: changed in place.
+        layers: one teacher layer for each student layer, counted from 1 (`[2, 4, 6]`), or a rule: `"uniform"`,
+            `"skip"`, `"last"` (see `kd_lightning.matching.layer_maps`).
+
+    Returns:
+        The student's tensors that kept their own values.
+
+    Raises:
+        MatchError: for a number of layers other than the student's, or a layer the teacher does not have.
+        ConfigError: if the widths differ or one of the two has no list of layers.
+
+    Example:
+        >>> teacher = nn.Sequential(nn.ModuleList([nn.Linear(2, 2) for _ in range(4)]), nn.Linear(2, 3))
+        >>> student = nn.Sequential(nn.ModuleList([nn.Linear(2, 2) for _ in range(2)]), nn.Linear(2, 5))
+        >>> copy_layers(teacher, student, "uniform")
+        ['1.weight', '1.bias']
+        >>> torch.equal(student[0][0].weight, teacher[0][1].weight)
+        True
+
+    """
+    (teacher_path, teacher_depth), (student_path, student_depth) = (
+        _stack(teacher, "teacher"),
+        _stack(student, "student"),
+    )
+    chosen = _resolve(layers, student_depth, teacher_depth)
+    source, kept = _tensors(teacher), []
+    with torch.no_grad():
+        for name, target in _tensors(student).items():
+            origin = _origin(name, student_path, teacher_path, chosen)
+            if origin in source and source[origin].shape == target.shape:
+                target.copy_(source[origin])
+            elif name.startswith(student_path):
+                _refuse(name, target, source.get(origin))
+            else:
+                kept.append(name)
+    return kept
+
+
+def _resolve(layers: str | Sequence[int], student_depth: int, teacher_depth: int) -> list[int]:
+    """Return the teacher layer (from 1) of each student layer."""
+    from kd_lightning.matching.layer_maps import layer_map
+
+    if not isinstance(layers, str) and len(layers) != student_depth:
+        raise MatchError(f"Expected one teacher layer for each of the student's {student_depth}, got {list(layers)}.")
+    rule: Any = layers if isinstance(layers, str) else list(enumerate(layers, start=1))
+    chosen = [teacher for _, teacher in layer_map(rule, student_depth, teacher_depth)]
+    if 0 in chosen:
+        raise MatchError(f"Teacher layers are counted from 1 to {teacher_depth}, got {chosen}.")
+    return chosen
+
+
+def _stack(model: nn.Module, role: str) -> tuple[str, int]:
+    """Return path (with its final dot) and length of the longest list of modules of one class."""
+    lists = [
+        (f"{path}.", module) for path, module in _plain(model).named_modules() if isinstance(module, nn.ModuleList)
+    ]
+    uniform = [(path, len(layers)) for path, layers in lists if len({type(layer) for layer in layers}) == 1]
+    if not uniform:
+        raise ConfigError(f"The {role}, a {type(model).__name__}, has no list of layers to copy.")
+    path, depth = max(uniform, key=lambda found: found[1])
+    declared = getattr(getattr(model, "config", None), "num_hidden_layers", depth)
+    if declared != depth:  # ALBERT: one set of weights, applied many times
+        raise ConfigError(f"The {role}, a {type(model).__name__}, runs {declared} layers on {depth} set(s) of weights.")
+    return _without_base(model, path), depth
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {_without_base(model, name): tensor for name, tensor in _plain(model).state_dict(keep_vars=True).items()}
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    return getattr(model, "_orig_mod", model)
+
+
+def _without_base(model: nn.Module, name: str) -> str:
+    """Drop Transformers' name of the body (`bert.`), so that a bare body and one under a head agree."""
+    return name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
+
+
+def _origin(name: str, student_path: str, teacher_path: str, chosen: list[int]) -> str:
+    if not name.startswith(student_path):
+        return name
+    index, _, rest = name.removeprefix(student_path).partition(".")
+    return f"{teacher_path}{chosen[int(index)] - 1}.{rest}"
+
+
+def _refuse(name: str, target: Tensor, source: Tensor | None) -> None:
+    if source is None:
+        raise ConfigError(
+            f"The teacher's layers have nothing like the student's '{name}': the two are built differently."
+        )
+    raise ConfigError(
+        f"Starting from the teacher's layers needs equal widths, but '{name}' is {list(target.shape)} "
+        f"in the student and {list(source.shape)} in the teacher."
+    )

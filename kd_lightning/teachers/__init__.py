@@ -1,0 +1,6 @@
+"""Where teacher features come from; all sources look alike."""
+
+from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.live import LiveTeacher, as_teacher
+
+__all__ = ["LiveTeacher", "TeacherSource", "as_teacher"]

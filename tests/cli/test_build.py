@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from torch import nn
+
+from kd_lightning.cli.build import (
+    build_data,
+    build_student,
+    build_trainer,
+    check_whole,
+    fresh_teacher,
+    hard_only,
+    load_tokenizer,
+    locate,
+    on_one_device,
+)
+from kd_lightning.cli.configs import compose_config
+from kd_lightning.cli.teacher import check_labels
+from kd_lightning.cli.train import settle
+from kd_lightning.data.synthetic import word_tokenizer
+from kd_lightning.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def cfg(on_films: list[str]) -> Any:
+    return compose_config([*on_films, "teacher.architecture.num_hidden_layers=2"])
+
+
+@pytest.fixture
+def data(cfg: Any) -> Any:
+    made = build_data(cfg)
+    made.tokenizer = load_tokenizer(cfg, made)
+    return made
+
+
+def test_a_package_is_a_place_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some_models" / "small").mkdir(parents=True)
+    (tmp_path / "some_models" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert locate("pkg://some_models/small") == str(tmp_path / "some_models" / "small")
+    with pytest.raises(ConfigError, match=r"pkg://some_models/large"):
+        locate("pkg://some_models/large")
+    sys.modules.pop("some_models", None)
+
+
+def test_names_and_folders_stay_what_they_are() -> None:
+    assert locate("bert-base-cased") == "bert-base-cased"
+    assert locate("/a/folder") == "/a/folder"
+
+
+def test_a_package_that_is_missing_is_named_as_it_is_installed() -> None:
+    with pytest.raises(ConfigError, match=r"Type: pip install gt-no-such-model"):
+        locate("pkg://gt_no_such_model/model")
+
+
+def test_a_model_that_is_nowhere_is_one_sentence_with_the_ways_out(cfg: Any, data: Any) -> None:
+    cfg.teacher.pretrained = "no-such-model-of-mine"
+    with pytest.raises(ConfigError, match=r"Cannot load 'no-such-model-of-mine'.*teacher\.path=DIR.*minilm_l6"):
+        fresh_teacher(cfg, data)
+
+
+def test_one_batch_feeds_both_models_so_tokenizers_must_agree() -> None:
+    synthetic = compose_config(["data=synthetic"])
+    own = build_data(synthetic).tokenizer
+    assert build_data(synthetic, own).tokenizer.get_vocab() == own.get_vocab()
+    with pytest.raises(DataError, match=r"tokenizer \(6 pieces\) and the data's \(\d+ pieces\) differ"):
+        build_data(synthetic, word_tokenizer(["good", "film"]))
+
+
+def test_the_data_gets_the_teachers_tokenizer(cfg: Any) -> None:
+    tokenizer = word_tokenizer(["good", "film"])
+    assert build_data(cfg, tokenizer).tokenizer is tokenizer
+
+
+def test_a_teacher_for_other_labels_is_refused(cfg: Any, data: Any) -> None:
+    check_labels(fresh_teacher(cfg, data), 2, Path("here"))
+    with pytest.raises(ConfigError, match="tells 2 labels apart, but the data has 5"):
+        check_labels(fresh_teacher(cfg, data), 5, Path("here"))
+
+
+def test_a_random_teacher_gets_a_vocabulary_of_the_training_text(cfg: Any, data: Any) -> None:
+    assert data.tokenizer.tokenize("a good FILM") == ["a", "good", "film"]
+    assert data.tokenizer("film").input_ids[0] == data.tokenizer.cls_token_id
+    again = load_tokenizer(cfg, build_data(cfg))
+    assert again.get_vocab() == data.tokenizer.get_vocab()
+    teacher = fresh_teacher(cfg, data)
+    assert (teacher.config.vocab_size, teacher.config.num_labels) == (len(data.tokenizer), 2)
+    assert teacher.config.pad_token_id == data.tokenizer.pad_token_id
+
+
+def test_students_take_vocabulary_and_labels_from_the_data(cfg: Any, data: Any) -> None:
+    student = build_student(cfg, fresh_teacher(cfg, data), data)
+    assert (student.config.vocab_size, student.config.num_labels) == (len(data.tokenizer), 2)
+
+
+def test_a_student_may_be_a_whole_model_of_ones_own(cfg: Any, data: Any) -> None:
+    cfg.student = OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3})
+    assert isinstance(build_student(cfg, nn.Identity(), data), nn.Linear)
+
+
+def test_relative_folders_become_absolute(on_films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = settle(compose_config([*on_films, "data.root=some/data", "teacher.path=a/teacher"]))
+    assert (cfg.data.root, cfg.teacher.path) == (str(tmp_path / "some/data"), str(tmp_path / "a/teacher"))
+    assert settle(compose_config([*on_films, "data.root='~/data'"])).data.root == str(Path("~/data").expanduser())
+    assert settle(compose_config(["data=synthetic"])).teacher.path is None
+
+
+def test_folders_of_callbacks_and_loggers_are_below_the_stage(cfg: Any, tmp_path: Path) -> None:
+    trainer = build_trainer(cfg, tmp_path)
+    assert {callback.dirpath for callback in trainer.checkpoint_callbacks} == {str(tmp_path / "checkpoints")}
+    assert {Path(logger.save_dir) for logger in trainer.loggers} == {tmp_path}
+    cfg.logger.csv.save_dir = "/elsewhere"
+    assert Path(build_trainer(cfg, tmp_path).loggers[0].save_dir) == Path("/elsewhere")
+
+
+def test_null_turns_callbacks_and_loggers_off(cfg: Any, tmp_path: Path) -> None:
+    cfg.logger.csv = cfg.logger.tensorboard = cfg.callbacks.best = cfg.callbacks.last = None
+    trainer = build_trainer(cfg, tmp_path)
+    assert not trainer.loggers
+    assert not [callback for callback in trainer.checkpoint_callbacks if callback.dirpath]
+
+
+def test_stages_before_several_processes_have_one() -> None:
+    one = on_one_device(compose_config(["trainer=ddp_cpu"])).trainer
+    assert (one.devices, one.strategy, one.num_nodes, one.accelerator) == (1, "auto", 1, "cpu")
+
+
+def test_learning_from_labels_alone_uses_the_experiments_loss(cfg: Any) -> None:
+    cfg.objective.terms.hard.loss = OmegaConf.create({"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.1})
+    assert hard_only(cfg).declared["hard"].loss.label_smoothing == 0.1
+    without = compose_config(["~objective.terms.hard"])
+    assert list(hard_only(without).declared) == ["hard"]
+
+
+@pytest.mark.parametrize("value", ["many", 1.5, True, -1])
+def test_counts_are_whole_numbers(value: object) -> None:
+    check_whole("data.limit", None)
+    check_whole("data.limit", 3)
+    with pytest.raises(ConfigError, match=r"'data\.limit' cannot be .*whole number"):
+        check_whole("data.limit", value)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+pytestmark = [pytest.mark.ddp, pytest.mark.timeout(900)]
+
+WITNESS = """
+import torch
+from lightning.pytorch import Callback
+
+class Witness(Callback):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, module):
+        parameters = {name: p.detach().clone() for name, p in module.named_parameters()}
+        torch.save(parameters, f"{self.folder}/rank{trainer.global_rank}of{trainer.world_size}.pt")
+"""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def accuracy(student: Path, file: Path) -> float:
+    """Score an exported student row by row, by nothing of ours."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(student).eval()
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    rows = pq.read_table(file).to_pylist()
+    with torch.no_grad():
+        guesses = [model(**tokenizer(row["sentence"], return_tensors="pt")).logits.argmax() for row in rows]
+    return sum(int(guess) == row["label"] for guess, row in zip(guesses, rows, strict=True)) / len(rows)
+
+
+@pytest.fixture
+def on_two(on_films: list[str]) -> list[str]:
+    return [*on_films, "trainer=ddp_cpu", "baseline=false", "callbacks.progress=null"]
+
+
+@pytest.fixture
+def with_witness(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    (tmp_path / "witness.py").write_text(WITNESS)
+    monkeypatch.setitem(environment, "PYTHONPATH", str(tmp_path))
+    return ["+callbacks.witness._target_=witness.Witness", f"+callbacks.witness.folder={tmp_path}"]
+
+
+def check(run: Path, films_root: Path) -> dict[str, Any]:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) == {"teacher", "student", "seconds", "config"}
+    plain = accuracy(run / "student", films_root / "films" / "validation.parquet")
+    assert metrics["student"]["metrics"]["accuracy"] == pytest.approx(plain, abs=1e-6)
+    return metrics
+
+
+def test_two_processes_make_one_run(
+    command: Any, tmp_path: Path, on_two: list[str], with_witness: list[str], films_root: Path
+) -> None:
+    steps = ["trainer.limit_train_batches=4", "hydra.run.dir=one"]
+    done = command(tmp_path, *on_two, *with_witness, *steps, "optimizer.lr=1e-2", "match=[hidden_mse]")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    check(tmp_path / "one", films_root)
+    ranks = [torch.load(tmp_path / f"rank{rank}of2.pt", weights_only=True) for rank in (0, 1)]
+    assert [name for name in ranks[0] if "projection" in name]
+    assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
+    assert done.stdout.count("student distilled") == 1
+    assert len(list((tmp_path / "one" / "stages" / "student" / "csv").iterdir())) == 1
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir() and p.name != "__pycache__") == ["one"]
+
+    wrong = command(tmp_path, *on_two, "optimizer.lr=1e30", "match=[]", *steps[:1], "hydra.run.dir=wrong")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: The loss became non-finite at step")
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_an_outer_torchrun_works_too(command: Any, tmp_path: Path, on_two: list[str], films_root: Path) -> None:
+    done = command(tmp_path, *on_two, "hydra.run.dir=outer", before=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    check(tmp_path / "outer", films_root)
+    assert done.stdout.count("student distilled") == 1
+    again = command(tmp_path, "resume=outer", before=TORCHRUN)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_an_outer_torchrun_of_another_size_is_refused(command: Any, tmp_path: Path, on_films: list[str]) -> None:
+    done = command(tmp_path, *on_films, "hydra.run.dir=outer", before=TORCHRUN)
+    assert done.returncode == 1
+    assert "error: torchrun started 2 processes here, but trainer.devices=1 asks for 1." in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_of_runs_with_two_processes_has_one_folder_and_one_table(
+    command: Any, tmp_path: Path, on_two: list[str], films_root: Path
+) -> None:
+    done = command(tmp_path, "-m", *on_two, "temperature=2,8", "hydra.sweep.dir=all")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "all" / "sweep.csv").open() as lines:
+        assert [(row["temperature"], row["status"]) for row in csv.DictReader(lines)] == [("2", "ok"), ("8", "ok")]
+    assert [path.name for path in tmp_path.iterdir()] == ["all"]
+    assert done.stdout.count("Table and picture are in") == 1
+    for job in ("0", "1"):
+        check(tmp_path / "all" / job, films_root)

@@ -1,0 +1,311 @@
+"""The table of losses: one row each, with what it eats and the oracle it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_lightning import losses
+
+from . import oracles
+
+BATCH, LENGTH, CLASSES, WIDTH, HEADS = 4, 4, 3, 4, 2
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
+"""Full, right padded, padded on both sides, empty."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a loss is called with. `student` and `teacher` are lists of one tensor, or of two for a pair of layers."""
+
+    student: list[Tensor]
+    teacher: list[Tensor]
+    mask: Tensor | None = None
+    padding: Callable[[Tensor], Tensor] | None = None
+
+    def arguments(self) -> tuple[Any, ...]:
+        sides = [tuple(side) if len(side) == 2 else side[0] for side in (self.student, self.teacher)]
+        return (*sides, *([] if self.mask is None else [self.mask]))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Sample:
+        """Apply a function to all floating tensors."""
+        sides = [[function(x) if x.is_floating_point() else x for x in side] for side in (self.student, self.teacher)]
+        return replace(self, student=sides[0], teacher=sides[1])
+
+    def double(self) -> Sample:
+        return self.map(lambda x: x.detach().double())
+
+    def requires_grad(self) -> Sample:
+        return self.map(lambda x: x.detach().clone().requires_grad_())
+
+    def slice(self, part: slice | Tensor) -> Sample:
+        mask = None if self.mask is None else self.mask[part]
+        padding = self.padding and partial(_padding_of, kind=self.padding.keywords["kind"], mask=mask)
+        return Sample([x[part] for x in self.student], [x[part] for x in self.teacher], mask, padding)
+
+
+def _padding_of(x: Tensor, kind: str, mask: Tensor) -> Tensor:
+    """Return which entries of a tensor are padding, by what its axes mean."""
+    pad = ~mask.bool()
+    if kind == "span":
+        return pad.expand_as(x)
+    if kind in ("tokens", "hidden"):
+        return pad[..., None].expand_as(x)
+    if kind == "attention":
+        return (pad[:, None, :, None] | pad[:, None, None, :]).expand_as(x)
+    return pad[:, None, :, None].expand_as(x)
+
+
+def _float_sides(seed: int, student: list[tuple[int, ...]], teacher: list[tuple[int, ...]]) -> tuple[Any, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda shape: torch.randn(shape, generator=generator)  # noqa: E731
+    return [draw(shape) for shape in student], [draw(shape) for shape in teacher]
+
+
+def _sample(kind: str, student: list[Tensor], teacher: list[Tensor], masked: bool = True) -> Sample:
+    mask = MASK if masked else None
+    return Sample(student, teacher, mask, partial(_padding_of, kind=kind, mask=MASK) if masked else None)
+
+
+def scalar(seed: int) -> Sample:
+    return Sample(*_float_sides(seed, [()], [()]))
+
+
+def logits(seed: int) -> Sample:
+    return Sample(*_float_sides(seed, [(BATCH, CLASSES)], [(BATCH, CLASSES)]))
+
+
+def token_logits(seed: int) -> Sample:
+    shape = (BATCH, LENGTH, CLASSES)
+    return _sample("tokens", *_float_sides(seed, [shape], [shape]))
+
+
+def span_logits(seed: int) -> Sample:
+    shape = (BATCH, LENGTH)
+    return _sample("span", *_float_sides(seed, [shape], [shape]))
+
+
+def labelled(seed: int) -> Sample:
+    student, _ = _float_sides(seed, [(BATCH, CLASSES)], [])
+    return Sample(student, [torch.tensor([2, -100, 0, 1])])
+
+
+def labelled_tokens(seed: int) -> Sample:
+    student, _ = _float_sides(seed, [(BATCH, LENGTH, CLASSES)], [])
+    labels = torch.tensor([[0, 1, -100, 2], [2, 2, 1, 0], [1, -100, 0, 2], [0, 1, 2, 0]])
+    return _sample("tokens", student, [labels])
+
+
+def labelled_spans(seed: int) -> Sample:
+    student, _ = _float_sides(seed, [(BATCH, LENGTH)], [])
+    return _sample("span", student, [torch.tensor([3, 0, LENGTH, 1])])
+
+
+def multilabelled(seed: int) -> Sample:
+    student, _ = _float_sides(seed, [(BATCH, CLASSES)], [])
+    return Sample(student, [torch.tensor([[0, 1, 1], [1, -100, 0], [0, 0, 0], [-100, -100, 1]])])
+
+
+def multilabelled_tokens(seed: int) -> Sample:
+    student, _ = _float_sides(seed, [(BATCH, LENGTH, CLASSES)], [])
+    labels = torch.randint(0, 2, (BATCH, LENGTH, CLASSES), generator=torch.Generator().manual_seed(seed))
+    return _sample("tokens", student, [labels])
+
+
+def hidden(seed: int, masked: bool = True) -> Sample:
+    shape = (BATCH, LENGTH, WIDTH)
+    return _sample("hidden", *_float_sides(seed, [shape], [shape]), masked=masked)
+
+
+def layer_pair(seed: int, student: tuple[int, int] = (3, 4), teacher: tuple[int, int] = (3, 4)) -> Sample:
+    sides = _float_sides(seed, *([(BATCH, LENGTH, width) for width in widths] for widths in (student, teacher)))
+    return _sample("hidden", *sides)
+
+
+def scores(seed: int, student_heads: int = HEADS, masked: bool = True) -> Sample:
+    shapes = [[(BATCH, heads, LENGTH, LENGTH)] for heads in (student_heads, HEADS)]
+    return _sample("attention", *_float_sides(seed, *shapes), masked=masked)
+
+
+def attention(seed: int, student_heads: int = HEADS, masked: bool = True) -> Sample:
+    """Probabilities as a model gives them: rows sum to one over the unmasked keys."""
+    raw = scores(seed, student_heads, masked)
+    if not masked:
+        return raw.map(lambda x: x.softmax(-1))
+    # An empty row is uniform.
+    return raw.map(lambda x: x.masked_fill(~MASK.bool()[:, None, None, :], -1e4).softmax(-1))
+
+
+def heads(seed: int) -> Sample:
+    """Queries, keys or values: fewer and narrower heads in the student."""
+    return _sample("heads", *_float_sides(seed, [(BATCH, 2, LENGTH, 2)], [(BATCH, 4, LENGTH, 3)]))
+
+
+@dataclass(frozen=True)
+class LossCase:
+    """One row: a loss with its options, the inputs it gets, and its oracle."""
+
+    name: str
+    build: partial[losses.DistillationLoss]
+    oracle: oracles.Oracle
+    sample: Callable[[int], Sample]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def config(self) -> dict[str, Any]:
+        return {"_target_": f"kd_lightning.losses.{self.build.func.__name__}", **self.build.keywords}
+
+
+def case(name: str, loss: type, oracle: oracles.Oracle, sample: Callable[[int], Sample], **options: Any) -> LossCase:
+    return LossCase(name, partial(loss, **options), oracle, sample)
+
+
+def textbrewer_ce_mean(student: Any, teacher: Any, mask: Any) -> float:
+    """TextBrewer's order: mean over heads first, softmax second."""
+    student, teacher = (oracles.combine_heads(maps, "mean") for maps in (student, teacher))
+    return oracles.attention_divergence(scores=True)(student, teacher, mask)
+
+
+textbrewer_ce = oracles.soft_target(4.0, kind="ce", squared=False)
+
+CASES = [
+    case("hard_label", losses.HardLabel, oracles.hard_label(), labelled),
+    case("hard_label_smoothed", losses.HardLabel, oracles.hard_label(0.1), labelled, label_smoothing=0.1),
+    case("hard_label_tokens", losses.HardLabel, oracles.hard_label(), labelled_tokens),
+    case("hard_label_spans", losses.HardLabel, oracles.hard_label(), labelled_spans),
+    case("hard_label_spans_smoothed", losses.HardLabel, oracles.hard_label(0.2), labelled_spans, label_smoothing=0.2),
+    case("hard_label_multi", losses.HardLabel, oracles.hard_label_multilabel(), multilabelled, multilabel=True),
+    case(
+        "hard_label_multi_smoothed",
+        losses.HardLabel,
+        oracles.hard_label_multilabel(0.1),
+        multilabelled_tokens,
+        multilabel=True,
+        label_smoothing=0.1,
+    ),
+    case("identity", losses.Identity, oracles.identity, scalar),
+    case("soft_target", losses.SoftTarget, oracles.soft_target(4.0), logits, temperature=4.0),
+    case("soft_target_tokens", losses.SoftTarget, oracles.soft_target(0.5), token_logits, temperature=0.5),
+    case("soft_target_spans", losses.SoftTarget, oracles.soft_target(2.0), span_logits, temperature=2.0),
+    case(
+        "soft_target_two_temperatures",
+        losses.SoftTarget,
+        oracles.soft_target(2.0, 3.0),
+        token_logits,
+        temperature=2.0,
+        teacher_temperature=3.0,
+    ),
+    case("soft_target_ce", losses.SoftTarget, oracles.soft_target(2.0, kind="ce"), logits, temperature=2.0, kind="ce"),
+    case(
+        "soft_target_textbrewer",
+        losses.SoftTarget,
+        textbrewer_ce,
+        token_logits,
+        temperature=4.0,
+        kind="ce",
+        compat="textbrewer",
+    ),
+    case(
+        "soft_target_multi",
+        losses.SoftTarget,
+        oracles.soft_target_multilabel(2.0),
+        token_logits,
+        temperature=2.0,
+        multilabel=True,
+    ),
+    case(
+        "soft_target_multi_ce",
+        losses.SoftTarget,
+        oracles.soft_target_multilabel(2.0, "ce"),
+        logits,
+        temperature=2.0,
+        multilabel=True,
+        kind="ce",
+    ),
+    case("logit_mse", losses.LogitMSE, oracles.logit_mse(), logits),
+    case("logit_mse_tokens", losses.LogitMSE, oracles.logit_mse(), token_logits),
+    case("logit_mse_spans", losses.LogitMSE, oracles.logit_mse(), span_logits),
+    case("logit_mse_textbrewer", losses.LogitMSE, oracles.logit_mse(2.0), logits, temperature=2.0, compat="textbrewer"),
+    case("hidden_mse", losses.HiddenMSE, oracles.hidden_mse, hidden),
+    case("hidden_mse_unmasked", losses.HiddenMSE, oracles.hidden_mse, partial(hidden, masked=False)),
+    case("hidden_cosine", losses.HiddenCosine, oracles.hidden_cosine, hidden),
+    case("pkd", losses.PKD, oracles.pkd, hidden),
+    case("pkd_textbrewer", losses.PKD, oracles.pkd, partial(hidden, masked=False), compat="textbrewer"),
+    case("fsp", losses.FSP, oracles.fsp, layer_pair),
+    case("nst", losses.NST, oracles.nst(), partial(layer_pair, student=(3, 3), teacher=(5, 5))),
+    case(
+        "nst_textbrewer",
+        losses.NST,
+        oracles.nst(by_length=True),
+        partial(layer_pair, student=(3, 3), teacher=(5, 5)),
+        compat="textbrewer",
+    ),
+    case("attention_mse", losses.AttentionMSE, oracles.attention_mse(), attention),
+    case("attention_mse_scores", losses.AttentionMSE, oracles.attention_mse(), partial(scores, masked=False)),
+    case(
+        "attention_mse_mean",
+        losses.AttentionMSEMean,
+        oracles.attention_mse("mean"),
+        partial(attention, student_heads=3),
+    ),
+    case("attention_mse_sum", losses.AttentionMSESum, oracles.attention_mse("sum"), partial(scores, student_heads=3)),
+    case("attention_ce", losses.AttentionCE, oracles.attention_divergence(), attention),
+    case("attention_ce_scores", losses.AttentionCE, oracles.attention_divergence(scores=True), scores, inputs="scores"),
+    case(
+        "attention_ce_textbrewer",
+        losses.AttentionCE,
+        oracles.attention_divergence(scores=True),
+        partial(attention, masked=False),
+        compat="textbrewer",
+    ),
+    case(
+        "attention_ce_mean",
+        losses.AttentionCEMean,
+        oracles.attention_divergence(heads="mean"),
+        partial(attention, student_heads=3),
+    ),
+    case(
+        "attention_ce_mean_scores",
+        losses.AttentionCEMean,
+        oracles.attention_divergence(scores=True, heads="mean"),
+        partial(scores, student_heads=3),
+        inputs="scores",
+    ),
+    case(
+        "attention_mse_textbrewer",
+        losses.AttentionMSE,
+        oracles.attention_mse(),
+        partial(attention, masked=False),
+        compat="textbrewer",
+    ),
+    case(
+        "attention_mse_sum_textbrewer",
+        losses.AttentionMSESum,
+        oracles.attention_mse("sum"),
+        partial(attention, masked=False),
+        compat="textbrewer",
+    ),
+    case(
+        "attention_ce_mean_textbrewer",
+        losses.AttentionCEMean,
+        textbrewer_ce_mean,
+        partial(attention, masked=False),
+        compat="textbrewer",
+    ),
+    case("attention_kl", losses.AttentionKL, oracles.attention_divergence("kl"), attention),
+    case(
+        "attention_kl_scores",
+        losses.AttentionKL,
+        oracles.attention_divergence("kl", scores=True),
+        scores,
+        inputs="scores",
+    ),
+    case("self_relation", losses.SelfRelation, oracles.self_relation(4), heads),
+    case("self_relation_two_heads", losses.SelfRelation, oracles.self_relation(2), heads, relation_heads=2),
+]

@@ -1,0 +1,269 @@
+"""Slow and obvious: every loss written out in loops over float64 numpy arrays, from the papers' equations.
+
+Each takes (student, teacher, mask) as arrays and returns a float; mask is a boolean array, or None for everything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Oracle = Callable[[Any, Any, Array | None], float]
+
+
+def softmax(x: Array) -> list[float]:
+    shifted = [math.exp(value - max(x)) for value in x]
+    return [value / sum(shifted) for value in shifted]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def average(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def kl(p: list[float], q: list[float]) -> float:
+    return sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def ce(p: list[float], q: list[float]) -> float:
+    return -sum(a * math.log(b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+DIVERGENCE = {"kl": kl, "ce": ce}
+
+
+def distributions(x: Array, mask: Array | None) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """Yield each row that counts with the entries of its softmax (positions: only the unmasked ones)."""
+    for row in np.ndindex(x.shape[:-1]):
+        if mask is not None and mask.shape == x.shape:
+            entries = [j for j in range(x.shape[-1]) if mask[row][j]]
+        else:
+            entries = list(range(x.shape[-1])) if mask is None or mask[row] else []
+        if entries:
+            yield row, entries
+
+
+def soft_target(
+    temperature: float = 1.0, teacher_temperature: float | None = None, kind: str = "kl", squared: bool = True
+) -> Oracle:
+    """Hinton et al. 2015, section 2: T_s·T_t · mean over rows of KL(p_t ‖ p_s)."""
+    t_s, t_t = temperature, teacher_temperature or temperature
+
+    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
+        losses = []
+        for row, entries in distributions(student, mask):
+            p = softmax(teacher[row][entries] / t_t)
+            q = softmax(student[row][entries] / t_s)
+            losses.append(DIVERGENCE[kind](p, q))
+        return (t_s * t_t if squared else 1.0) * average(losses)
+
+    return oracle
+
+
+def soft_target_multilabel(temperature: float = 1.0, kind: str = "kl") -> Oracle:
+    """T² · mean over rows and labels of the divergence of two coins."""
+
+    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
+        losses = []
+        for row, entries in distributions(student, mask):
+            for c in entries:
+                p, q = sigmoid(teacher[row][c] / temperature), sigmoid(student[row][c] / temperature)
+                losses.append(DIVERGENCE[kind]([p, 1 - p], [q, 1 - q]))
+        return temperature**2 * average(losses)
+
+    return oracle
+
+
+def logit_mse(temperature: float = 1.0) -> Oracle:
+    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
+        losses = [
+            (student[row][c] / temperature - teacher[row][c] / temperature) ** 2
+            for row, entries in distributions(student, mask)
+            for c in entries
+        ]
+        return average(losses)
+
+    return oracle
+
+
+def hard_label(smoothing: float = 0.0) -> Oracle:
+    """Cross entropy with (1 − ε) one-hot + ε uniform; label smoothing as in Szegedy et al. 2016, section 7."""
+
+    def oracle(student: Array, labels: Array, mask: Array | None) -> float:
+        losses = []
+        for row, entries in distributions(student, mask):
+            label = int(labels[row])
+            if label not in entries:
+                continue
+            target = [(1 - smoothing) * (j == label) + smoothing / len(entries) for j in entries]
+            losses.append(ce(target, softmax(student[row][entries])))
+        return average(losses)
+
+    return oracle
+
+
+def hard_label_multilabel(smoothing: float = 0.0) -> Oracle:
+    def oracle(student: Array, labels: Array, mask: Array | None) -> float:
+        losses = []
+        for row, entries in distributions(student, mask):
+            for c in entries:
+                if labels[row][c] != -100:
+                    y, q = labels[row][c] * (1 - smoothing) + smoothing / 2, sigmoid(student[row][c])
+                    losses.append(-y * math.log(q) - (1 - y) * math.log(1 - q))
+        return average(losses)
+
+    return oracle
+
+
+def identity(student: Array, teacher: Array, mask: Array | None) -> float:
+    return float(student)
+
+
+def tokens(x: Array, mask: Array | None) -> Iterator[tuple[int, int]]:
+    for b, i in np.ndindex(x.shape[:2]):
+        if mask is None or mask[b, i]:
+            yield b, i
+
+
+def lengths(batch: int, length: int, mask: Array | None) -> list[list[int]]:
+    """Return each sample's unmasked positions."""
+    return [[i for i in range(length) if mask is None or mask[b, i]] for b in range(batch)]
+
+
+def hidden_mse(student: Array, teacher: Array, mask: Array | None) -> float:
+    width = student.shape[-1]
+    return average([(student[b, i, d] - teacher[b, i, d]) ** 2 for b, i in tokens(student, mask) for d in range(width)])
+
+
+def hidden_cosine(student: Array, teacher: Array, mask: Array | None) -> float:
+    """Sanh et al. 2019, section 3."""
+    losses = []
+    for b, i in tokens(student, mask):
+        s, t = student[b, i], teacher[b, i]
+        losses.append(1 - sum(s * t) / math.sqrt(sum(s * s) * sum(t * t)))
+    return average(losses)
+
+
+def pkd(student: Array, teacher: Array, mask: Array | None) -> float:
+    """Sun et al. 2019, eq. 7: squared distance of unit vectors, at each sample's first real token."""
+    losses = []
+    for b, real in enumerate(lengths(*student.shape[:2], mask)):
+        if real:
+            s, t = student[b, real[0]], teacher[b, real[0]]
+            losses.append(sum((s / math.sqrt(sum(s * s)) - t / math.sqrt(sum(t * t))) ** 2))
+    return average(losses)
+
+
+def fsp(student: tuple[Array, Array], teacher: tuple[Array, Array], mask: Array | None) -> float:
+    """Yim et al. 2017, eq. 1 and 2."""
+    losses = []
+    for b, real in enumerate(lengths(*student[0].shape[:2], mask)):
+        for i, j in np.ndindex(student[0].shape[-1], student[1].shape[-1]):
+            if real:
+                g_s = sum(student[0][b, n, i] * student[1][b, n, j] for n in real) / len(real)
+                g_t = sum(teacher[0][b, n, i] * teacher[1][b, n, j] for n in real) / len(real)
+                losses.append((g_s - g_t) ** 2)
+    return average(losses)
+
+
+def nst(by_length: bool = False) -> Oracle:
+    """Mean over pairs of real tokens of the squared difference of inner products, each divided by its width."""
+
+    def oracle(student: tuple[Array, Array], teacher: tuple[Array, Array], mask: Array | None) -> float:
+        axis = 1 if by_length else 2
+        losses = []
+        for b, real in enumerate(lengths(*student[0].shape[:2], mask)):
+            for i, j in itertools.product(real, real):
+                g_s = float(student[0][b, i] @ student[1][b, j]) / student[0].shape[axis]
+                g_t = float(teacher[0][b, i] @ teacher[1][b, j]) / teacher[0].shape[axis]
+                losses.append((g_s - g_t) ** 2)
+        return average(losses)
+
+    return oracle
+
+
+def combine_heads(maps: Array, heads: str) -> Array:
+    """Return (B, H′, L, L): the maps, or their mean or sum as a single head."""
+    if heads == "each":
+        return maps
+    return sum(maps[:, h] for h in range(maps.shape[1]))[:, None] / (maps.shape[1] if heads == "mean" else 1)
+
+
+def attention_mse(heads: str = "each") -> Oracle:
+    """Jiao et al. 2020 (TinyBERT), eq. 7, over real tokens."""
+
+    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
+        student, teacher = combine_heads(student, heads), combine_heads(teacher, heads)
+        losses = []
+        for b, real in enumerate(lengths(student.shape[0], student.shape[2], mask)):
+            for h, i, j in itertools.product(range(student.shape[1]), real, real):
+                losses.append((student[b, h, i, j] - teacher[b, h, i, j]) ** 2)
+        return average(losses)
+
+    return oracle
+
+
+def attention_divergence(kind: str = "ce", scores: bool = False, heads: str = "each") -> Oracle:
+    """Wang et al. 2020 (MiniLM), eq. 5, over real queries and keys; cross entropy without the teacher's entropy."""
+
+    def probabilities(maps: Array, mask: Array | None) -> Array:
+        result = np.zeros_like(maps)
+        for b, real in enumerate(lengths(maps.shape[0], maps.shape[2], mask)):
+            for h, i in itertools.product(range(maps.shape[1]), real):
+                row = softmax(maps[b, h, i][real]) if scores else maps[b, h, i][real]
+                result[b, h, i, real] = row
+        return combine_heads(result, heads)
+
+    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
+        student, teacher = probabilities(student, mask), probabilities(teacher, mask)
+        losses = []
+        for b, real in enumerate(lengths(student.shape[0], student.shape[2], mask)):
+            for h, i in itertools.product(range(student.shape[1]), real):
+                p, q = teacher[b, h, i][real], np.maximum(student[b, h, i][real], 1e-12)
+                losses.append(DIVERGENCE[kind](list(p), list(q)))
+        return average(losses)
+
+    return oracle
+
+
+def self_relation(relation_heads: int) -> Oracle:
+    """Wang et al. 2021 (MiniLMv2), eq. 3 to 5: relation head r takes its own slice of the concatenated heads."""
+
+    def vectors(x: Array, b: int, i: int) -> Array:
+        return np.concatenate([x[b, h, i] for h in range(x.shape[1])]).reshape(relation_heads, -1)
+
+    def relation(x: Array, b: int, r: int, i: int, real: list[int]) -> list[float]:
+        query = vectors(x, b, i)[r]
+        return softmax(np.array([query @ vectors(x, b, j)[r] / math.sqrt(len(query)) for j in real]))
+
+    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
+        losses = []
+        for b, real in enumerate(lengths(student.shape[0], student.shape[2], mask)):
+            for r, i in itertools.product(range(relation_heads), real):
+                losses.append(kl(relation(teacher, b, r, i, real), relation(student, b, r, i, real)))
+        return average(losses)
+
+    return oracle
+
+
+def numeric_gradient(function: Callable[[list[Array]], float], inputs: list[Array], step: float = 1e-5) -> list[Array]:
+    """Return the central-difference gradient of `function` for every entry of every input."""
+    gradients = [np.zeros_like(x) for x in inputs]
+    for x, gradient in zip(inputs, gradients, strict=True):
+        for index in np.ndindex(x.shape):
+            value = x[index]
+            x[index] = value + step
+            above = function(inputs)
+            x[index] = value - step
+            below = function(inputs)
+            x[index] = value
+            gradient[index] = (above - below) / (2 * step)
+    return gradients

@@ -1,0 +1,111 @@
+"""Under `compat="textbrewer"`, or where we say "the same": TextBrewer's own functions, value and gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from textbrewer import losses as theirs
+from torch import Tensor
+
+from kd_lightning import losses as ours
+
+from .cases import Sample, attention, hidden, layer_pair, logits, scores, token_logits
+
+# TextBrewer divides by zero for samples that are all padding.
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]])
+LEFT = MASK.flip(1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A TextBrewer function, our loss for it, and what to feed both."""
+
+    name: str
+    theirs: Callable[..., Tensor]
+    ours: torch.nn.Module
+    sample: Callable[[int], Sample]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+COMPAT: dict[str, Any] = {"compat": "textbrewer"}
+
+LOGITS = [
+    Pair("ce", theirs.kd_ce_loss, ours.SoftTarget(temperature=4.0, kind="ce", **COMPAT), logits),
+    Pair("mse", theirs.kd_mse_loss, ours.LogitMSE(temperature=4.0, **COMPAT), logits),
+]
+
+FEATURES = [
+    Pair("hidden_mse", theirs.hid_mse_loss, ours.HiddenMSE(), hidden),
+    Pair("cos", theirs.cos_loss, ours.HiddenCosine(), hidden),
+    Pair("pkd", theirs.pkd_loss, ours.PKD(**COMPAT), hidden),
+    Pair("fsp", theirs.fsp_loss, ours.FSP(), layer_pair),
+    Pair("nst", theirs.mmd_loss, ours.NST(**COMPAT), partial(layer_pair, student=(3, 3), teacher=(5, 5))),
+    Pair("attention_mse", theirs.att_mse_loss, ours.AttentionMSE(**COMPAT), attention),
+    Pair("attention_mse_scores", theirs.att_mse_loss, ours.AttentionMSE(**COMPAT), scores),
+    Pair(
+        "attention_mse_sum", theirs.att_mse_sum_loss, ours.AttentionMSESum(**COMPAT), partial(scores, student_heads=3)
+    ),
+    Pair("attention_ce", theirs.att_ce_loss, ours.AttentionCE(**COMPAT), attention),
+    Pair("attention_ce_scores", theirs.att_ce_loss, ours.AttentionCE(**COMPAT), scores),
+    Pair(
+        "attention_ce_mean", theirs.att_ce_mean_loss, ours.AttentionCEMean(**COMPAT), partial(scores, student_heads=3)
+    ),
+]
+
+
+def assert_same(expected: Callable[..., Tensor], loss: Callable[..., Tensor], sample: Sample) -> None:
+    results = []
+    for function in (expected, loss):
+        fresh = replace(sample, student=[x.detach().clone().requires_grad_() for x in sample.student])
+        value = function(*fresh.arguments())
+        results.append((value.detach(), *torch.autograd.grad(value, fresh.student)))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pair", FEATURES, ids=str)
+@pytest.mark.parametrize("mask", [None, MASK, LEFT], ids=["no mask", "right padding", "left padding"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_feature_losses_equal_textbrewer(pair: Pair, mask: Tensor | None, seed: int) -> None:
+    assert_same(pair.theirs, pair.ours, replace(pair.sample(seed).double(), mask=mask))
+
+
+@pytest.mark.parametrize("pair", LOGITS, ids=str)
+@pytest.mark.parametrize("sample", [logits, lambda seed: replace(token_logits(seed), mask=None)], ids=["2-D", "3-D"])
+def test_logits_losses_equal_textbrewer(pair: Pair, sample: Callable[[int], Sample]) -> None:
+    assert_same(partial(pair.theirs, temperature=4.0), pair.ours, sample(0).double())
+
+
+@pytest.mark.parametrize("pair", LOGITS, ids=str)
+def test_masked_token_logits_equal_textbrewer_on_the_selected_tokens(pair: Pair) -> None:
+    def selected(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        return pair.theirs(student[mask.bool()], teacher[mask.bool()], temperature=4.0)
+
+    assert_same(selected, pair.ours, replace(token_logits(0).double(), mask=MASK))
+
+
+@pytest.mark.parametrize("pair", LOGITS, ids=str)
+def test_a_mask_over_positions_means_nothing_to_textbrewer(pair: Pair) -> None:
+    def unmasked(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        return pair.theirs(student, teacher, temperature=4.0)
+
+    sample = Sample(*([torch.randn(4, 4, dtype=torch.float64)] for _ in range(2)), MASK)
+    assert_same(unmasked, pair.ours, sample)
+    assert pair.ours.count(*sample.arguments()) == 4
+
+
+def test_the_documented_ratios_hold() -> None:
+    z = logits(0).double().arguments()
+    tempered = {"temperature": 4.0, "kind": "ce"}
+    assert ours.SoftTarget(**tempered)(*z) == pytest.approx(16 * ours.SoftTarget(**tempered, **COMPAT)(*z))
+    assert ours.LogitMSE()(*z) == pytest.approx(16 * ours.LogitMSE(temperature=4.0, **COMPAT)(*z))
+    pair = layer_pair(0, (3, 3), (3, 3)).double().arguments()
+    assert ours.NST(**COMPAT)(*pair) == pytest.approx(ours.NST()(*pair) * 3**2 / 4**2)
+    maps = scores(0).double().arguments()
+    assert ours.AttentionMSESum()(*maps) == pytest.approx(2**2 * ours.AttentionMSEMean()(*maps))

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from omegaconf import OmegaConf
+
+from kd_lightning.errors import MatchError
+from kd_lightning.matching import Match
+
+
+def test_one_address_and_several_read_alike():
+    assert Match("logits", "labels").student_addresses == ("logits",)
+    assert Match(["a", "b"], ("c",)).student_addresses == ("a", "b")
+    assert Match(["a", "b"], ("c",)).teacher_addresses == ("c",)
+    assert Match("loss").teacher_addresses == ()
+
+
+def test_lists_of_a_configuration_become_tuples():
+    given = OmegaConf.create({"student": ["hidden.0", "hidden.1"]})
+    match = Match(given.student, "hidden.3")
+    assert type(match.student) is tuple
+    assert hash(match) == hash(Match(("hidden.0", "hidden.1"), "hidden.3"))
+
+
+@pytest.mark.parametrize("student", ["", [], [""], [1], None, ["a", None]])
+def test_a_match_without_proper_addresses_is_refused(student):
+    with pytest.raises(MatchError, match=r"hidden\.1"):
+        Match(student, "logits")
+
+
+@pytest.mark.parametrize("teacher", [[], "", [""], [3]])
+def test_an_empty_teacher_side_is_refused_and_not_taken_for_none(teacher):
+    with pytest.raises(MatchError, match=r"hidden\.1"):
+        Match("logits", teacher)
+
+
+def test_a_match_is_a_value():
+    match = Match(["a", "b"], "c")
+    assert copy.deepcopy(match) == pickle.loads(pickle.dumps(match)) == match
+    assert str(match) == "a+b ← c"
+    assert str(Match("loss")) == "loss"

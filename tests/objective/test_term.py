@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import kd_lightning as kd
+from kd_lightning.errors import AddressError, ConfigError, MatchError
+from kd_lightning.features import describe
+
+from ..toys import bert, mlp, pairs, words
+
+HIDDEN = kd.Match("0", "0")
+
+
+class Keeps(nn.Module):
+    """Remembers what it was given."""
+
+    def forward(self, student: Any, teacher: Any = None, mask: Any = "no", labels: Any = "no") -> Tensor:
+        self.student, self.teacher, self.mask, self.labels = student, teacher, mask, labels
+        return torch.zeros(())
+
+
+def bound(term: kd.Term, student: Any = None, teacher: Any = None) -> kd.Term:
+    term.bind("t", describe(student or mlp(5)), describe(teacher or mlp(7)))
+    return term
+
+
+def value(term: kd.Term, student: Any, teacher: Any, batch: Any = None, progress: float = 0.0) -> Tensor:
+    return term(student, teacher, batch if batch is not None else pairs(), progress)[0]
+
+
+# -- what a loss is given
+
+
+def all_extras(student: Tensor, teacher: Tensor, mask: Any, labels: Any, batch: Any, progress: float) -> Tensor:
+    assert mask is None
+    assert labels is batch[1]
+    return student.sum() * progress
+
+
+def test_a_function_is_given_what_it_names():
+    term = kd.Term(HIDDEN, all_extras)
+    assert value(term, {"0": torch.ones(2, 2)}, {"0": torch.ones(2, 2)}, progress=0.25) == 1.0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.MSELoss(),
+        F.mse_loss,
+        partial(F.mse_loss, reduction="mean"),
+        lambda a, b: (a - b).square().mean(),
+        lambda student, teacher, **anything: (student - teacher).square().mean() + len(anything),
+        kd.losses.HiddenMSE(),
+    ],
+    ids=["module", "function", "partial", "lambda", "open", "ours"],
+)
+def test_losses_of_every_make_are_called_with_what_they_take(loss):
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    torch.testing.assert_close(value(kd.Term(HIDDEN, loss), {"0": a}, {"0": b}), (a - b).pow(2).mean())
+
+
+def test_a_builtin_function_without_a_signature_is_a_loss_too():
+    a, b = torch.ones(4), torch.zeros(4)
+    assert value(kd.Term(HIDDEN, torch.dist), {"0": a}, {"0": b}) == 2.0
+
+
+def test_labels_stand_in_the_teachers_place():
+    loss = Keeps()
+    batch = pairs()
+    value(kd.Term(kd.Match("logits", "labels"), loss), {"logits": torch.zeros(8, 3)}, {}, batch)
+    assert loss.teacher is batch[1]
+    assert loss.labels is batch[1]
+
+
+def test_a_match_without_teacher_gives_the_loss_one_tensor():
+    loss = Keeps()
+    value(kd.Term(kd.Match("loss"), loss), {"loss": torch.tensor(0.5)}, {})
+    assert loss.teacher is None
+
+
+def test_several_addresses_arrive_as_tuples_in_their_order():
+    loss = Keeps()
+    features = {name: torch.full((1, 2), float(i)) for i, name in enumerate("abc")}
+    value(kd.Term(kd.Match(("b", "a"), ("c", "a")), loss), features, features)
+    assert [float(x[0, 0]) for x in (*loss.student, *loss.teacher)] == [1, 0, 2, 0]
+
+
+# -- precision
+
+
+def dtypes(student: Tensor, teacher: Tensor) -> Tensor:
+    assert student.dtype is torch.float32
+    assert teacher.dtype is torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+    return (student - teacher).square().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_every_loss_a_users_own_too_computes_in_float32_outside_autocast(dtype):
+    objective = kd.Objective({"a": kd.Term(HIDDEN, dtypes)})
+    student = {"0": torch.ones(2, 2, dtype=dtype, requires_grad=True)}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        report = objective(student, {"0": torch.zeros(2, 2, dtype=torch.bfloat16)}, pairs())
+    assert report.total.dtype is torch.float32
+    report.total.backward()
+    assert student["0"].grad.dtype is dtype
+
+
+def test_float64_is_not_narrowed():
+    x = torch.ones(2, 2, dtype=torch.float64)
+    assert value(kd.Term(HIDDEN, nn.MSELoss()), {"0": x}, {"0": x}).dtype is torch.float64
+
+
+@pytest.mark.parametrize("own", [torch.float32, torch.bfloat16], ids=["mixed", "true"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_projections_take_features_of_any_precision(own, given):
+    term = bound(kd.Term(HIDDEN, dtypes, projection="tanh")).to(own)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        report = kd.Objective({"a": term})({"0": torch.ones(2, 5, dtype=given)}, {"0": torch.ones(2, 7)}, pairs())
+    report.total.backward()
+    assert all(p.grad is not None for p in term.projection.parameters())
+
+
+# -- projections
+
+
+def test_a_projection_is_built_from_the_widths_of_the_models():
+    term = bound(kd.Term(HIDDEN, nn.MSELoss(), projection="linear"))
+    assert term.projection.weight.shape == (7, 5)
+    assert [name for name, _ in term.named_parameters()] == ["projection.weight", "projection.bias"]
+
+
+def test_a_module_given_as_projection_is_used_as_it_is_and_kept_once():
+    projection = nn.Linear(5, 7)
+    term = bound(kd.Term(HIDDEN, nn.MSELoss(), projection=projection))
+    assert term.projection is projection
+    assert sorted(term.state_dict()) == ["projection.bias", "projection.weight"]
+
+
+@pytest.mark.parametrize(("width", "side"), [((6, 7), "takes 6 .* is 5"), ((5, 6), "gives 6 .* is 7")])
+def test_a_module_of_other_widths_than_the_models_is_refused_at_setup(width, side):
+    with pytest.raises(MatchError, match=rf"Term 't' \(0 ← 0\): .*{side}"):
+        bound(kd.Term(HIDDEN, kd.losses.HiddenMSE(), projection=nn.Linear(*width)))
+
+
+def test_a_module_whose_widths_do_not_tell_is_taken_on_trust():
+    class Own(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    bound(kd.Term(HIDDEN, kd.losses.HiddenMSE(), projection=Own()))
+
+
+def test_a_tuple_shares_one_projection():
+    torch.manual_seed(0)
+    loss = Keeps()
+    term = bound(kd.Term(kd.Match(("0", "2:in"), ("0", "2:in")), loss, projection="linear"))
+    student = {"0": torch.randn(2, 5), "2:in": torch.randn(2, 5)}
+    value(term, student, {"0": torch.zeros(2, 7), "2:in": torch.zeros(2, 7)})
+    weight, bias = term.projection.weight, term.projection.bias
+    for address, projected in zip(("0", "2:in"), loss.student, strict=True):
+        torch.testing.assert_close(projected, student[address] @ weight.T + bias)
+
+
+def test_a_tuple_of_different_widths_cannot_share_a_projection():
+    with pytest.raises(MatchError, match="widths differ: 5, 3"):
+        bound(kd.Term(kd.Match(("0", "2"), ("0", "0")), nn.MSELoss(), projection="linear"))
+
+
+def test_meeting_other_models_builds_the_projection_anew():
+    term = bound(kd.Term(HIDDEN, nn.MSELoss(), projection="linear"))
+    assert bound(term, student=mlp(4), teacher=mlp(9)).projection.weight.shape == (9, 4)
+
+
+# -- checks
+
+
+def test_different_widths_ask_for_a_projection():
+    with pytest.raises(MatchError, match=r"Term 't' \(0 ← 0\).*width is 5 and the teacher's 7.*projection='linear'"):
+        bound(kd.Term(HIDDEN, kd.losses.HiddenMSE()))
+
+
+def test_the_second_pair_of_a_tuple_is_checked_too():
+    with pytest.raises(MatchError, match="projection='linear'"):
+        bound(kd.Term(kd.Match(("2", "0"), ("2", "0")), kd.losses.FSP()))
+
+
+def test_losses_of_other_makes_may_compare_any_widths():
+    bound(kd.Term(HIDDEN, nn.MSELoss()))
+
+
+@pytest.mark.parametrize(
+    ("match", "words"),
+    [
+        (kd.Match("hiden.1", "hidden.1"), r"Term 't' \(hiden.1 ← hidden.1\).*Closest: hidden.1"),
+        (kd.Match("hidden.1", "hidden.5"), r"'hidden' goes from 0 to 4"),
+        (kd.Match("hidden.3", "hidden.1"), r"'hidden' goes from 0 to 2"),
+    ],
+)
+def test_an_address_that_a_model_lacks_names_term_and_nearest(match, words):
+    with pytest.raises(AddressError, match=words):
+        bound(kd.Term(match, nn.MSELoss()), bert(2), bert(4))
+
+
+def test_a_teacher_that_is_asked_for_must_be_there():
+    with pytest.raises(AddressError, match=r"Term 't'.*needs a teacher"):
+        kd.Term(HIDDEN, nn.MSELoss()).bind("t", describe(mlp(5)), None)
+
+
+def test_a_term_of_labels_needs_no_teacher():
+    kd.Term(kd.Match("logits", "labels"), nn.CrossEntropyLoss()).bind("t", describe(mlp(5)), None)
+
+
+@pytest.mark.parametrize("weight", ["1.0", float("nan"), float("inf"), None, torch.ones(())])
+def test_a_weight_that_is_no_finite_number_is_refused(weight):
+    with pytest.raises(ConfigError, match="`weight`"):
+        kd.Term(HIDDEN, nn.MSELoss(), weight=weight)
+
+
+def test_a_loss_that_cannot_be_called_is_refused():
+    with pytest.raises(ConfigError, match=r"`loss`.*'mse'"):
+        kd.Term(HIDDEN, "mse")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [nn.MSELoss(reduction="none"), lambda s, t: 0.5, lambda s, t: None, lambda s, t: (s.sum(), t)],
+    ids=["tensor", "float", "none", "tuple"],
+)
+def test_a_loss_that_gives_no_scalar_is_refused_and_not_summed_in_silence(loss):
+    objective = kd.Objective({"odd": kd.Term(HIDDEN, loss)})
+    with pytest.raises(MatchError, match="scalar"):
+        objective({"0": torch.ones(2, 2)}, {"0": torch.ones(2, 2)}, pairs())
+
+
+def test_a_feature_that_did_not_arrive_is_named():
+    with pytest.raises(AddressError, match=r"'0' did not arrive.*2"):
+        value(kd.Term(HIDDEN, nn.MSELoss()), {"2": torch.ones(1)}, {"2": torch.ones(1)})
+
+
+# -- masks
+
+MASK = words()["attention_mask"]
+
+
+def mask_for(address: str, shape: tuple[int, ...], batch: Any) -> Any:
+    loss = Keeps()
+    value(kd.Term(kd.Match(address), loss), {address: torch.zeros(shape)}, {}, batch)
+    return loss.mask
+
+
+SQUARE = {"attention_mask": torch.ones(4, 3), "labels": torch.zeros(4, dtype=torch.long)}
+
+
+@pytest.mark.parametrize(
+    ("address", "shape"),
+    [
+        ("hidden.1", (4, 6, 16)),
+        ("encoder.hidden.1", (4, 6, 16)),
+        ("attention.1", (4, 2, 6, 6)),
+        ("scores.1", (4, 2, 6, 6)),
+        ("query.2", (4, 2, 6, 8)),
+        ("start_logits", (4, 6)),
+        ("end_logits", (4, 6)),
+        ("logits", (4, 6, 3)),
+    ],
+)
+def test_what_has_a_token_axis_is_given_the_mask(address, shape):
+    assert torch.equal(mask_for(address, shape, words()), MASK)
+
+
+@pytest.mark.parametrize(
+    ("address", "shape"),
+    [("logits", (4, 3)), ("pooler_output", (4, 16)), ("loss", ()), ("logits", (4, 6)), ("x", (4, 6))],
+)
+def test_what_has_none_is_not(address, shape):
+    assert mask_for(address, shape, words()) is None
+
+
+def test_as_many_classes_as_tokens_do_not_make_a_token_axis():
+    assert mask_for("logits", (4, 3), SQUARE) is None
+    assert mask_for("start_logits", (4, 3), SQUARE) is not None
+
+
+def per_token() -> dict[str, Tensor]:
+    labels = torch.zeros(4, 6, dtype=torch.long)
+    labels[:, 0] = -100
+    return words() | {"labels": labels}
+
+
+def test_tokens_without_a_label_are_left_out_of_logits_only():
+    expected = MASK.bool().clone()
+    expected[:, 0] = False
+    assert torch.equal(mask_for("logits", (4, 6, 3), per_token()), expected)
+    assert torch.equal(mask_for("hidden.1", (4, 6, 16), per_token()), MASK)
+
+
+def test_batches_without_a_mask_or_of_pairs_give_none():
+    assert mask_for("hidden.1", (8, 6, 16), pairs()) is None
+    assert mask_for("hidden.1", (4, 6, 16), {"input_ids": MASK}) is None
+
+
+def test_the_students_own_mask_counts_where_the_models_eat_different_inputs():
+    both = {"student": words(), "teacher": words(length=9)}
+    assert torch.equal(mask_for("hidden.1", (4, 6, 16), both), MASK)
+
+
+def test_labels_beside_the_two_parts_of_a_batch_leave_tokens_out_too():
+    inputs = {name: value for name, value in per_token().items() if name != "labels"}
+    both = {"student": inputs, "teacher": inputs, "labels": per_token()["labels"]}
+    assert torch.equal(mask_for("logits", (4, 6, 3), both), mask_for("logits", (4, 6, 3), per_token()))
+
+
+def test_garbage_in_padding_changes_neither_loss_nor_gradient():
+    term = kd.Term(kd.Match("hidden.1", "hidden.1"), kd.losses.HiddenMSE())
+    torch.manual_seed(0)
+    clean, target = torch.randn(4, 6, 5), torch.randn(4, 6, 5)
+    dirty = clean.clone().masked_fill(MASK[..., None] == 0, float("nan"))
+    results = []
+    for x in (clean, dirty):
+        x.requires_grad_()
+        loss = value(term, {"hidden.1": x}, {"hidden.1": target}, words())
+        loss.backward()
+        results.append((loss.item(), x.grad))
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_teacher_and_student_with_other_numbers_of_labels_are_refused_before_the_first_batch():
+    term = kd.Objective({"logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget())})
+    with pytest.raises(MatchError, match=r"the student's width is 2 and the teacher's 3.*number of labels"):
+        term.bind(describe(nn.Sequential(nn.Linear(4, 2))), describe(nn.Sequential(nn.Linear(4, 3))))

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from kd_lightning.cli.build import plain
+from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
+from kd_lightning.cli.targets import check_root_keys, check_targets
+from kd_lightning.matching import Match
+from kd_lightning.objective import MatchScheme, Objective, Term
+from kd_lightning.schema import TrainSchema
+
+GROUPS = ("experiment", "data", "teacher", "student", "objective", "optimizer", "scheduler", "trainer", "logger",
+          "callbacks", "debug")  # fmt: skip
+GOLDEN = Path(__file__).parent / "golden" / "experiments.yaml"
+
+
+def names(group: str) -> list[str]:
+    folder = CONFIGS / group
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+
+
+CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
+
+
+@cache
+def composed(*overrides: str) -> Any:
+    """Compose, and check as the command does before anything is built."""
+    cfg = compose_config(list(overrides))
+    check_root_keys(cfg, TrainSchema)
+    check_targets(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_its_targets_take_its_arguments(choice: str) -> None:
+    assert plain(composed(choice))["task"]["metric"]  # and every interpolation resolves
+
+
+@pytest.mark.parametrize("name", names("match"))
+def test_every_match_makes_schemes(name: str) -> None:
+    cfg = composed(f"match={name}")
+    feature_terms = {key: node for key, node in cfg.objective.terms.items() if key not in ("hard", "logits")}
+    assert feature_terms
+    for node in feature_terms.values():
+        assert isinstance(instantiate(node), MatchScheme)
+
+
+def test_groups_are_all_tried_here() -> None:
+    untried = {"match", "task", "hydra", "hparams_search"}  # with experiments, with data, in every run, with optuna
+    assert {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()} - {"local"} == {*GROUPS, *untried}
+
+
+def test_the_sweeper_of_optuna_composes() -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    assert composed("hparams_search=optuna").temperature == 4.0
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_every_experiment_says_its_command_and_builds_its_objective(name: str) -> None:
+    header, command = (CONFIGS / "experiment" / f"{name}.yaml").read_text().splitlines()[:2]
+    assert header == "# @package _global_"
+    assert command == ("# python train.py" if name == "quickstart" else f"# python train.py experiment={name}")
+    objective = instantiate(composed(f"experiment={name}").objective)
+    assert isinstance(objective, Objective)
+    assert {"hard", "logits"} <= set(objective.declared)
+
+
+def test_matches_combine() -> None:
+    terms = composed("match=[hidden_mse,hidden_smmd,attention_ce_mean]").objective.terms
+    assert set(terms) == {"hard", "logits", "hidden_mse", "hidden_smmd", "attention_ce_mean"}
+
+
+def test_hidden_mse_smmd_is_both_of_its_names() -> None:
+    both = composed("match=hidden_mse_smmd").objective.terms
+    assert plain(both) == plain(composed("match=[hidden_mse,hidden_smmd]").objective.terms)
+
+
+def test_terms_can_be_weighed_removed_and_added() -> None:
+    term = "{_target_: kd_lightning.Term, match: {_target_: kd_lightning.Match, student: logits, teacher: labels}}"
+    terms = composed("objective.terms.logits.weight=0.5", "~objective.terms.hard").objective.terms
+    assert (terms.logits.weight, "hard" in terms) == (0.5, False)
+    assert composed(f"+objective.terms.mine={term}").objective.terms.mine.match.teacher == "labels"
+
+
+def test_the_temperature_at_the_root_is_that_of_the_logits_term() -> None:
+    loss = instantiate(composed("temperature=7").objective).declared["logits"].loss
+    assert loss.temperature == 7.0
+
+
+def test_two_experiments_do_not_mix() -> None:
+    one, other = (plain(composed(f"experiment={name}")) for name in ("sst2_t4tiny", "quickstart"))
+    assert (one["baseline"], other["baseline"]) == (False, True)
+    assert "hidden_smmd" not in other["objective"]["terms"]
+
+
+def test_known_keys_hold_values_groups_and_no_stranger() -> None:
+    keys = known_keys(["experiment=sst2_t4tiny"])
+    assert {"temperature", "objective.terms.logits.weight", "data.root", "match", "trainer.devices"} <= set(keys)
+    assert "temprature" not in keys
+
+
+# -- the recipes, as a table that is reviewed ------------------------------------------------------------------------
+
+
+def recipe(name: str) -> dict[str, Any]:
+    cfg = composed(f"experiment={name}")
+    terms = {key: instantiate(node) for key, node in cfg.objective.terms.items()}
+    return {
+        "teacher": cfg.teacher.name,
+        "student": cfg.student._target_.rpartition(".")[-1],
+        "layers": cfg.student.get("layers"),
+        "data": cfg.data.get("name", "synthetic"),
+        "temperature": cfg.temperature,
+        "epochs": cfg.trainer.max_epochs,
+        "learning_rate": cfg.optimizer.lr,
+        "baseline": cfg.baseline,
+        "terms": {key: described(term) for key, term in terms.items()},
+    }
+
+
+def described(term: Term | MatchScheme) -> str:
+    loss = type(term.loss).__name__
+    if isinstance(term, Term):
+        assert isinstance(term.match, Match)
+        how = ", ".join(f"{k}={v}" for k, v in vars(term.loss).items() if k in ("temperature", "kind", "compat") and v)
+        return f"{term.weight:g} x {loss}({how}) {term.match.student} <- {term.match.teacher}"
+    which = f"{term.layers}, every {term.every}" if term.every > 1 else term.layers
+    return f"{term.weight:g} x {loss} {term.feature}, {which}, of {term.student_layers or 'any number of'} layers"
+
+
+def test_experiments_are_what_they_were(update_golden: bool) -> None:
+    """After a change on purpose: pytest tests/test_configs.py --update-golden, and review the difference."""
+    now = {name: recipe(name) for name in names("experiment")}
+    if update_golden:
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(OmegaConf.to_yaml(OmegaConf.create(now)))
+    assert plain(OmegaConf.load(GOLDEN)) == now
+
+
+def test_sst2_t4tiny_is_textbrewers_recipe() -> None:
+    """T = 8, plain cross entropy without T², hidden MSE and MMD over all layers of four, no hard labels."""
+    cfg = composed("experiment=sst2_t4tiny")
+    logits, hard = cfg.objective.terms.logits, cfg.objective.terms.hard
+    assert (logits.loss.temperature, logits.loss.kind, logits.loss.compat) == (8.0, "ce", "textbrewer")
+    assert (logits.weight, hard.weight) == (1.0, 0.0)
+    schemes = [instantiate(cfg.objective.terms[name]) for name in ("hidden_mse", "hidden_smmd")]
+    assert [(type(s.loss).__name__, s.weight, s.student_layers) for s in schemes] == [
+        ("HiddenMSE", 1.0, 4),
+        ("NST", 1.0, 4),
+    ]

@@ -1,0 +1,139 @@
+"""Run by test_ddp.py as a script, once per rank: `two_ranks.py RANK WORLD FOLDER`; leaves its results in FOLDER."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed, nn
+from toys import bert, mlp, pairs, ready, trainer, words
+
+import kd_lightning as kd
+from kd_lightning.errors import ConfigError
+
+Result = dict[str, Any]
+SPLIT = 3  # rows of the first rank, of four
+
+
+class Tagger(nn.Module):
+    def __init__(self, width: int, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.words = nn.Embedding(30, width)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.head(self.words(input_ids))}
+
+
+def share(batch: dict[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
+    """Return a rank's rows: three for the first, one for the second; all where there is one process."""
+    if world == 1:
+        return batch
+    return {name: value[:SPLIT] if rank == 0 else value[SPLIT:] for name, value in batch.items()}
+
+
+def fit(module: pl.LightningModule, batches: list[Any], folder: Path, world: int) -> pl.Trainer:
+    options: dict[str, Any] = {"devices": world, "use_distributed_sampler": False, "max_steps": len(batches)}
+    if world > 1:
+        options["strategy"] = DDPStrategy(process_group_backend="gloo")
+    runner = trainer(folder, **options)
+    runner.fit(module, ready(batches))
+    return runner
+
+
+def sentences(rank: int, world: int, folder: Path) -> Result:
+    """All kinds of means over tokens, pairs of tokens and samples; projections start differently on each rank."""
+    objective = kd.Objective(
+        {
+            "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel()),
+            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
+            "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), embeddings=True, projection="linear"),
+            "attention": kd.Term(kd.Match("attention.1", "attention.2"), kd.losses.AttentionMSE(), weight=5.0),
+        }
+    )
+    student, teacher = bert(2), bert(4, 24, seed=1)
+    torch.manual_seed(rank)
+    module = kd.DistillationModule(student, teacher, objective, partial(torch.optim.SGD, lr=0.1))
+    runner = fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
+    seen = [name for name, _ in runner.strategy.model.named_parameters()] if runner.strategy.model else []
+    return {"state": module.state_dict(), "seen": seen, "teacher": teacher.state_dict()}
+
+
+def tags(rank: int, world: int, folder: Path) -> Result:
+    """Token labels, of which the second rank has none at all in the second step."""
+    objective = kd.Objective(
+        {
+            "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel()),
+            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(), weight=2.0),
+        }
+    )
+    batches = []
+    for i in range(3):
+        batch = words(seed=i)
+        labels = batch["input_ids"] % 3
+        labels[batch["attention_mask"] == 0] = -100
+        if i == 1:
+            labels[SPLIT:] = -100
+        batches.append(share(batch | {"labels": labels}, rank, world))
+    module = kd.DistillationModule(Tagger(4), Tagger(8, 1), objective, partial(torch.optim.SGD, lr=0.5))
+    fit(module, batches, folder, world)
+    return {"state": module.state_dict()}
+
+
+def nothing(rank: int, world: int, folder: Path) -> Result:
+    """No rank has any label: the loss is zero, and nothing moves."""
+    objective = kd.Objective({"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())})
+    batch = words()
+    batch["labels"] = torch.full_like(batch["input_ids"], -100)
+    module = kd.DistillationModule(Tagger(4), None, objective, partial(torch.optim.SGD, lr=0.5))
+    runner = fit(module, [share(batch, rank, world)], folder, world)
+    return {"state": module.state_dict(), "loss": runner.callback_metrics["train/loss"]}
+
+
+def strangers(rank: int, world: int, folder: Path) -> Result:
+    """Different teachers on the two ranks: other weights, then other buffers only."""
+    norm = nn.Sequential(mlp(7), nn.BatchNorm1d(3))
+    norm[1].running_mean += rank
+    return {name: sentence(teacher, folder, world) for name, teacher in (("weights", mlp(7, rank)), ("buffers", norm))}
+
+
+def sentence(teacher: nn.Module, folder: Path, world: int) -> str:
+    objective = kd.Objective({"a": kd.Term(kd.Match("logits", "logits"), nn.MSELoss())})
+    try:
+        fit(kd.DistillationModule(mlp(5), teacher, objective), [pairs()], folder, world)
+    except ConfigError as error:
+        return str(error)
+    return "no error"
+
+
+CASES = (sentences, tags, nothing, strangers)
+
+
+def environment(rank: int, world: int) -> dict[str, str]:
+    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "GROUP_RANK": 0}
+    return {name: str(value) for name, value in own.items()} | {"TORCHELASTIC_RUN_ID": "t", "MASTER_ADDR": "localhost"}
+
+
+def main(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ.update(environment(rank, world))
+        file = f"file://{folder}/rendezvous"
+        distributed.init_process_group("gloo", file, timedelta(seconds=60), world_size=world, rank=rank)
+    try:
+        torch.save({case.__name__: case(rank, world, folder) for case in CASES}, folder / f"{rank}of{world}.pt")
+    finally:
+        if world > 1:
+            distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
