@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,9 +40,12 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
-    """Put the environment back, and leave no process group behind."""
-    before = dict(os.environ)
+    """Put environment and logging back, and leave no process group behind."""
+    before, level = dict(os.environ), logging.root.level
     yield
+    logging.root.setLevel(level)
+    for logger in logging.root.manager.loggerDict.values():  # Hydra's "disabled" silences every one there is
+        logger.disabled = False
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     for name in os.environ.keys() - before.keys():

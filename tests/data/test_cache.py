@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kd_lightning.data import cache
 from kd_lightning.data.cache import build_once, cache_root
 from kd_lightning.errors import DataError
 
@@ -74,16 +74,28 @@ def test_a_failed_build_leaves_nothing(tmp_path):
     assert visible(tmp_path) == []
 
 
-def test_one_that_waits_says_so(tmp_path, caplog):
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    builder = fork.Process(target=slow_build, args=(tmp_path / "a", marks, 5.0))
+def hold_until(folder: Path, started: Path, release: Path) -> None:
+    def build(scratch: Path) -> None:
+        started.touch()
+        wait_for(release.exists)
+
+    build_once(folder, build)
+
+
+def test_one_that_waits_says_so(tmp_path, monkeypatch):
+    started, release, said = tmp_path / "started", tmp_path / "release", []
+
+    def heard(message: str, *values: object) -> None:
+        said.append(message % values)
+        release.touch()
+
+    builder = fork.Process(target=hold_until, args=(tmp_path / "a", started, release))
     builder.start()
-    wait_for(lambda: visible(marks))
-    with caplog.at_level(logging.INFO):
-        assert not slow_build(tmp_path / "a", marks, 0.0)
+    wait_for(started.exists)
+    monkeypatch.setattr(cache.log, "info", heard)
+    assert not build_once(tmp_path / "a", lambda scratch: pytest.fail("built twice"))
     builder.join(30)
-    assert "Waiting for another process" in caplog.text
+    assert said == [f"Waiting for another process that is making {tmp_path / 'a'}."]
 
 
 def test_a_cache_that_cannot_be_made_is_one_sentence(tmp_path):
