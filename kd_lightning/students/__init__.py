@@ -8,7 +8,6 @@ from kd_lightning.students.bigru_model import (
     register,
 )
 from kd_lightning.students.copying import copy_layers
-from kd_lightning.students.projecting import project_embeddings
 from kd_lightning.students.recurrent_student import bigru
 from kd_lightning.students.shrinking import shrink
 from kd_lightning.students.sizes import t3, t3_small, t4_tiny, t6, t12_nano
@@ -20,7 +19,6 @@ __all__ = [
     "BiGRUModel",
     "bigru",
     "copy_layers",
-    "project_embeddings",
     "register",
     "shrink",
     "t3",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.students.narrowing import kept_units, narrowed
+
+log = logging.getLogger(__name__)
 
 
 def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[int]) -> list[str]:
-    """Copy chosen layers of a teacher into a student of equal width, and all that surrounds them where it fits.
+    """Copy chosen layers of a teacher into its student, and all that surrounds them where it fits.
 
     Embeddings, poolers and heads are copied where name and shape agree; a student with its own vocabulary or its own
-    labels keeps its own values there. Values are copied, never shared.
+    labels keeps its own values there. A narrower student of a Transformers family keeps evenly spread units of every
+    layer (see `kept_units`). Values are copied, never shared.
 
     Args:
         teacher: any model whose layers are one list; may be of another dtype or on another device.
@@ -28,7 +33,7 @@ def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[i
 
     Raises:
         MatchError: for a number of layers other than the student's, or a layer the teacher does not have.
-        ConfigError: if the widths differ or one of the two has no list of layers.
+        ConfigError: if the student is wider, is built differently, or one of the two has no list of layers.
 
     Example:
         >>> teacher = nn.Sequential(nn.ModuleList([nn.Linear(2, 2) for _ in range(4)]), nn.Linear(2, 3))
@@ -44,17 +49,23 @@ def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[i
         _stack(student, "student"),
     )
     chosen = _resolve(layers, student_depth, teacher_depth)
-    source, kept = _tensors(teacher), []
+    source, units, tables, own = _tensors(teacher), kept_units(teacher, student), _tables(student), []
     with torch.no_grad():
         for name, target in _tensors(student).items():
-            origin = _origin(name, student_path, teacher_path, chosen)
-            if origin in source and source[origin].shape == target.shape:
-                target.copy_(source[origin])
+            origin = source.get(_origin(name, student_path, teacher_path, chosen))
+            fitting = None if origin is None else narrowed(origin, target.shape, units, table=name in tables)
+            if fitting is not None:
+                target.copy_(fitting)
             elif name.startswith(student_path):
-                _refuse(name, target, source.get(origin))
+                _refuse(name, target, origin)
             else:
-                kept.append(name)
-    return kept
+                own.append(name)
+    log.info(
+        "The student starts from teacher layers %s; its own: %s.",
+        ", ".join(map(str, chosen)),
+        ", ".join(own) or "nothing",
+    )
+    return own
 
 
 def _resolve(layers: str | Sequence[int], student_depth: int, teacher_depth: int) -> list[int]:
@@ -89,6 +100,11 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {_without_base(model, name): tensor for name, tensor in _plain(model).state_dict(keep_vars=True).items()}
 
 
+def _tables(model: nn.Module) -> set[str]:
+    named = _plain(model).named_modules()
+    return {_without_base(model, f"{path}.weight") for path, module in named if isinstance(module, nn.Embedding)}
+
+
 def _plain(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
@@ -111,6 +127,6 @@ def _refuse(name: str, target: Tensor, source: Tensor | None) -> None:
             f"The teacher's layers have nothing like the student's '{name}': the two are built differently."
         )
     raise ConfigError(
-        f"Starting from the teacher's layers needs equal widths, but '{name}' is {list(target.shape)} "
-        f"in the student and {list(source.shape)} in the teacher."
+        f"Starting from the teacher's layers needs a student of its kind and no wider, but '{name}' is "
+        f"{list(target.shape)} in the student and {list(source.shape)} in the teacher. Leave `layers` null."
     )

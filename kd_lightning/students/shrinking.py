@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
 from transformers import PreTrainedConfig
 
 from kd_lightning.errors import ConfigError, hint
 from kd_lightning.students.copying import copy_layers
-from kd_lightning.students.projecting import project_embeddings
 from kd_lightning.students.tasks import build
 
 Like: TypeAlias = nn.Module | PreTrainedConfig
@@ -30,7 +29,6 @@ def shrink(
     task: str = "sequence-classification",
     layers: str | Sequence[int] | None = None,
     pad_token_id: int | None = None,
-    embeddings: Literal["projected"] | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """Build a student of the teacher's architecture family, with some sizes changed.
@@ -45,9 +43,9 @@ def shrink(
         vocab_size: pieces of the student's tokenizer; the teacher's by default.
         task: the head, see `tasks.AUTO_CLASSES`.
         layers: None for random weights; otherwise what to start from: the teacher's layers, counted from 1
-            (`[2, 4, 6]`), or a rule (`"uniform"`, `"skip"`, `"last"`). See `copy_layers`.
+            (`[2, 4, 6]`), or a rule (`"uniform"`, `"skip"`, `"last"`). A narrower student keeps evenly spread units
+            of them. See `copy_layers`.
         pad_token_id: the student tokenizer's padding; the teacher's by default.
-        embeddings: `"projected"` starts a narrower student from the teacher's embeddings, see `project_embeddings`.
         overrides: fields of the configuration.
 
     Raises:
@@ -62,16 +60,12 @@ def shrink(
         torch.Size([1, 2, 50])
 
     """
-    if embeddings not in (None, "projected"):
-        raise ConfigError(f"Expected argument `embeddings` to be 'projected' or None but got {embeddings!r}.")
-    if (layers is not None or embeddings is not None) and not isinstance(like, nn.Module):
+    if layers is not None and not isinstance(like, nn.Module):
         raise ConfigError("Starting from a teacher's weights needs the teacher itself, but `like` is a configuration.")
     changes = given(vocab_size=vocab_size, pad_token_id=pad_token_id) | overrides
     student = build(task, resized(config_of(like), num_labels, changes))
     if isinstance(like, nn.Module) and layers is not None:
         copy_layers(like, student, layers)
-    if isinstance(like, nn.Module) and embeddings is not None:
-        project_embeddings(like, student)
     return student
 
 

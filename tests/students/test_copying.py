@@ -103,9 +103,15 @@ def test_wrong_layers_are_one_sentence(make_teacher: Make, layers: object, messa
         students.t3(make_teacher(), layers=layers)
 
 
-def test_a_narrower_student_cannot_start_from_layers(make_teacher: Make) -> None:
-    with pytest.raises(ConfigError, match=r"needs equal widths, but .* is .* in the student and .* in the teacher"):
+def test_a_wider_student_cannot_start_from_layers(make_teacher: Make) -> None:
+    with pytest.raises(ConfigError, match=r"of its kind and no wider, but .* is .* in the student and .* in the teac"):
         students.t4_tiny(make_teacher(), layers="uniform")
+
+
+def test_it_says_where_a_student_starts(make_teacher: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        students.t3(make_teacher(), layers="uniform", num_labels=5)
+    assert "starts from teacher layers 4, 8, 12; its own: classifier.weight, classifier.bias." in caplog.text
 
 
 def test_layers_without_a_teacher_are_refused(make_teacher: Make) -> None:
