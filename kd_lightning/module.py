@@ -20,8 +20,8 @@ from kd_lightning.objective import Objective
 from kd_lightning.optim import (
     OptimizerFactory,
     SchedulerFactory,
+    build_optimizer,
     build_scheduler,
-    clippable,
     default_optimizer,
     parameter_groups,
     steps_of,
@@ -178,7 +178,7 @@ class DistillationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over student and projections, and the scheduler, stepped every step."""
-        optimizer = clippable(self._make_optimizer(parameter_groups(self.student, self.objective)))
+        optimizer = build_optimizer(self._make_optimizer, parameter_groups(self.student, self.objective))
         if self._scheduled:
             self.total_steps()  # fails here, not in the first step
         if self._make_scheduler is None:

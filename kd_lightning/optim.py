@@ -45,6 +45,25 @@ def parameter_groups(student: nn.Module, objective: Objective) -> list[dict[str,
     return [{"params": first}, *({"params": params, "lr": lr} for lr, params in own.items() if params)]
 
 
+def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:
+    """Build an optimizer whose gradients can be clipped in any precision.
+
+    Raises:
+        ConfigError: with the optimizer's own reason, if it refuses its arguments.
+
+    Example:
+        >>> build_optimizer(partial(torch.optim.SGD, lr=-1.0), [{"params": nn.Linear(1, 1).parameters()}])
+        Traceback (most recent call last):
+        ...
+        kd_lightning.errors.ConfigError: The optimizer cannot be made: Invalid learning rate: -1.0.
+
+    """
+    try:
+        return clippable(factory(groups))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"The optimizer cannot be made: {str(error).rstrip('.')}.") from error
+
+
 def clippable(optimizer: Optimizer) -> Optimizer:
     """Let gradients of a fused optimizer be clipped under mixed precision, which Lightning 2.6 refuses.
 

@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
-from torch import nn
+from lightning.pytorch.utilities import CombinedLoader
+from lightning_utilities.core.apply_func import apply_to_collection
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
+from kd_lightning.cli.build import build_student
 from kd_lightning.module import DistillationModule
 from kd_lightning.objective import Objective
+from kd_lightning.optim import build_optimizer, parameter_groups
 
 
 def build_module(cfg: DictConfig, student: nn.Module, teacher: Any, objective: Objective) -> DistillationModule:
@@ -26,6 +30,18 @@ def build_module(cfg: DictConfig, student: nn.Module, teacher: Any, objective: O
         metrics={name: instantiate(node) for name, node in cfg.task.metrics.items()},
         compile=cfg.compile,
     )
+
+
+def rehearse(cfg: DictConfig, data: Any, teacher: nn.Module) -> None:
+    """Compare a new student with a teacher on two rows, before anything is trained: what does not fit fails now."""
+    uncompiled: Any = OmegaConf.merge(cfg, {"compile": False})
+    module = build_module(uncompiled, build_student(cfg, teacher, data), teacher, instantiate(cfg.objective))
+    build_optimizer(instantiate(cfg.optimizer), parameter_groups(module.student, module.objective))
+    data.setup("fit")
+    for batch, _, _ in CombinedLoader(data.val_dataloader(), "sequential"):
+        with torch.no_grad():
+            module.compare(apply_to_collection(batch, Tensor, lambda x: x[:2]))
+        break
 
 
 def fit(module: DistillationModule, data: Any, trainer: Trainer, folder: Path) -> DistillationModule:

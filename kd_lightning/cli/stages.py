@@ -16,10 +16,10 @@ from torch import nn
 
 from kd_lightning.cli.build import build_data, build_student, build_trainer, hard_only, on_one_device, scoring_trainer
 from kd_lightning.cli.files import write_json
-from kd_lightning.cli.fitting import build_module, fit, score
+from kd_lightning.cli.fitting import build_module, fit, rehearse, score
 from kd_lightning.cli.reports.latency import latency_ms
 from kd_lightning.cli.reports.summary import startup
-from kd_lightning.cli.teacher import check_labels, load_teacher, rehearse
+from kd_lightning.cli.teacher import check_labels, load_teacher
 from kd_lightning.export import export
 from kd_lightning.teachers import LiveTeacher
 

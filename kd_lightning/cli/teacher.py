@@ -10,14 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.cli.build import (
     build_data,
-    build_student,
     build_trainer,
     fresh_teacher,
     hard_only,
@@ -26,7 +24,7 @@ from kd_lightning.cli.build import (
     on_one_device,
     plain,
 )
-from kd_lightning.cli.fitting import build_module, fit
+from kd_lightning.cli.fitting import build_module, fit, rehearse
 from kd_lightning.data.cache import build_once, cache_root
 from kd_lightning.data.encode import digest
 from kd_lightning.errors import ConfigError, closest
@@ -115,11 +113,6 @@ def _weights(pretrained: str) -> str:
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.json"))]
     digests += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.safetensors"))]
     return digest(digests)
-
-
-def rehearse(cfg: DictConfig, data: Any, teacher: nn.Module) -> None:
-    """Put student and objective to a teacher, before anything is trained: what does not fit fails now, not later."""
-    build_module(cfg, build_student(cfg, teacher, data), teacher, instantiate(cfg.objective))
 
 
 def _fine_tune(cfg: DictConfig, data: Any, folder: Path) -> None:

@@ -303,6 +303,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "precision": (["trainer.precision=17"], ["17"]),
     "non_finite": (["optimizer.lr=1e30", "match=[]", "trainer.limit_train_batches=6"], ["non-finite", "term"]),
     "metric": (["task.metric=f1"], ["f1", "accuracy"]),
+    "rate": (["optimizer.lr=-1"], ["Invalid learning rate: -1"]),
     "layers": (["match=L4t_hidden_mse"], ["4"]),
     "heads": (["match=minilm"], ["head"]),
     "temperature_0": (["temperature=0"], ["temperature"]),
@@ -337,7 +338,8 @@ def test_a_mistake_is_answered_by_one_sentence(mistakes: dict[str, Any], name: s
 
 
 def test_what_cannot_be_distilled_is_refused_before_the_teacher_is_trained(mistakes: dict[str, Any]) -> None:
-    assert "fine-tuned" not in mistakes["layers"]["told"]
+    for name in ("layers", "heads", "rate"):
+        assert "fine-tuned" not in mistakes[name]["told"]
 
 
 def test_wrong_rows_are_named(many: Any, tmp_path: Path, write_rows: Callable[..., None], on_films: list[str]) -> None:

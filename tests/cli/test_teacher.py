@@ -173,3 +173,13 @@ def test_a_student_that_does_not_fit_fails_before_the_teacher_is_trained(
     monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("too late"))
     with pytest.raises(KDError, match=r"hidden\.7"):
         stage.prepare_teacher(compose_config([*small, "seed=15", "objective.terms.logits.match.student=hidden.7"]))
+
+
+@pytest.mark.parametrize("wrong", [["match=minilm"], ["optimizer.lr=-1"], ["match=L4t_hidden_mse"]])
+def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
+    small: list[str], wrong: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KD_CACHE", str(tmp_path))  # nothing to be found there
+    monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("a teacher was trained"))
+    with pytest.raises(KDError):
+        stage.prepare_teacher(compose_config([*small, "teacher.architecture.num_attention_heads=4", *wrong]))
