@@ -55,7 +55,9 @@ def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
     folder = cache_root() / "teachers" / f"{cfg.teacher.name}-{digest(_shape(recipe, data))}"
     if not folder.is_dir():
         rehearse(cfg, data, fresh_teacher(cfg, data))
-    built = build_once(folder, lambda scratch: _fine_tune(recipe, data, scratch))
+    training = folder.parent / f".{folder.name}.training"
+    built = build_once(folder, lambda scratch: _fine_tune(recipe, data, scratch, training))
+    shutil.rmtree(training, ignore_errors=True)
     log.info("Teacher %s: %s %s.", cfg.teacher.name, "fine-tuned into" if built else "found in", folder)
     return folder, time.perf_counter() - start if built else 0.0
 
@@ -115,13 +117,12 @@ def _weights(pretrained: str) -> str:
     return digest(digests)
 
 
-def _fine_tune(cfg: DictConfig, data: Any, folder: Path) -> None:
-    """Fine-tune on labels alone and keep the best epoch, with its curves beside it."""
+def _fine_tune(cfg: DictConfig, data: Any, folder: Path, training: Path) -> None:
+    """Fine-tune on labels alone and keep the best epoch, with its curves beside it; goes on where a killed one was."""
     seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, fresh_teacher(cfg, data), None, hard_only(cfg))
-    training = folder / "training"
     fit(module, data, build_trainer(cfg, training), training)
-    shutil.rmtree(training / "checkpoints", ignore_errors=True)
+    shutil.copytree(training, folder / "training", ignore=shutil.ignore_patterns("checkpoints"))
     export(module, folder / "model", tokenizer=data.tokenizer)
     for path in (folder / "model").iterdir():
         path.rename(folder / path.name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Callback, Trainer
 from transformers import AutoTokenizer
 
 from kd_lightning.cli import teacher as stage
@@ -27,14 +28,14 @@ from kd_lightning.cli.configs import compose_config
 overrides, log, wait = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 fine_tune = stage._fine_tune
 
-def slowly(cfg, data, folder):
+def slowly(cfg, data, folder, training):
     with log.open("a") as lines:
         lines.write("begun\\n")
     (folder / "half").write_text("half a teacher")
     if wait == "forever":
         import time
         time.sleep(300)
-    fine_tune(cfg, data, folder)
+    fine_tune(cfg, data, folder, training)
 
 stage._fine_tune = slowly
 folder, seconds = stage.prepare_teacher(compose_config(overrides))
@@ -158,6 +159,50 @@ def test_a_killed_builder_leaves_nothing_to_be_mistaken_for_a_teacher(
     assert seconds > 0
     assert (Path(folder) / "model.safetensors").is_file()
     assert not list(Path(folder).parent.glob(f".{Path(folder).name}*.tmp"))
+
+
+class Stop(Callback):
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 1:
+            raise RuntimeError("the power went off")
+
+
+def test_a_teacher_whose_training_was_cut_off_goes_on_and_ends_the_same(
+    small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cfg = compose_config([*small, "seed=16", "callbacks.last.every_n_train_steps=1"])
+    monkeypatch.setenv("KD_CACHE", str(tmp_path / "whole"))
+    whole, _ = stage.prepare_teacher(cfg)
+    monkeypatch.setenv("KD_CACHE", str(tmp_path / "cut"))
+    build = stage.build_trainer
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "build_trainer", lambda *args: add(build(*args), Stop()))
+        with pytest.raises(RuntimeError, match="power"):
+            stage.prepare_teacher(cfg)
+    first = steps_seen(monkeypatch)
+    cut, _ = stage.prepare_teacher(cfg)
+    assert first == [1]
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert not list(cut.parent.glob(f".{cut.name}.t*"))
+
+
+def add(trainer: Trainer, callback: Callback) -> Trainer:
+    trainer.callbacks.append(callback)
+    return trainer
+
+
+def steps_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that will hold the step the next fit starts from."""
+    seen: list[int] = []
+    build = stage.build_trainer
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if not seen:
+                seen.append(trainer.global_step)
+
+    monkeypatch.setattr(stage, "build_trainer", lambda *args: add(build(*args), Watch()))
+    return seen
 
 
 def test_an_own_teacher_must_be_one(tmp_path: Path, small: list[str]) -> None:
