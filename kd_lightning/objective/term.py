@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_lightning.batches import field, is_batch_field, required_field
-from kd_lightning.errors import AddressError, ConfigError, MatchError, hint
+from kd_lightning.errors import AddressError, ConfigError, MatchError, closest, hint
 from kd_lightning.functional.precision import widen
 from kd_lightning.matching import Match, Projection, build_projection
 from kd_lightning.objective.masks import feature_mask
@@ -87,7 +87,11 @@ class Term(nn.Module):
                 _required(teacher).check(self.teacher_addresses)
             self._bind_widths(student, teacher)
         except (AddressError, MatchError) as error:
-            raise type(error)(f"Term '{name}' ({self.match}): {error}") from None
+            raise type(error)(f"Term '{name}' ({self.match}): {error}{self._batch_hint(error)}") from None
+
+    def _batch_hint(self, error: Exception) -> str:
+        near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
+        return " The batch's own field is 'labels'." if near else ""
 
     def _bind_widths(self, student: Anatomy, teacher: Anatomy | None) -> None:
         widths = [student.width(a) for a in self.match.student_addresses]

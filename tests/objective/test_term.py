@@ -202,6 +202,7 @@ def test_losses_of_other_makes_may_compare_any_widths():
         (kd.Match("hiden.1", "hidden.1"), r"Term 't' \(hiden.1 ← hidden.1\).*Closest: hidden.1"),
         (kd.Match("hidden.1", "hidden.5"), r"'hidden' goes from 0 to 4"),
         (kd.Match("hidden.3", "hidden.1"), r"'hidden' goes from 0 to 2"),
+        (kd.Match("logits", "lables"), r"no 'lables'.*The batch's own field is 'labels'"),
     ],
 )
 def test_an_address_that_a_model_lacks_names_term_and_nearest(match, words):
