@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,26 @@ def test_an_outer_torchrun_of_another_size_is_refused(command: Any, tmp_path: Pa
     done = command(tmp_path, *on_films, "hydra.run.dir=outer", before=TORCHRUN)
     assert done.returncode == 1
     assert "error: torchrun started 2 processes here, but trainer.devices=1 asks for 1." in done.stderr
+
+
+@pytest.mark.slow
+def test_two_machines_with_a_torchrun_each_make_one_run(
+    command: Any, tmp_path: Path, on_two: list[str], films_root: Path, free_port: int
+) -> None:
+    typed = [*on_two, "trainer.devices=1", "trainer.num_nodes=2", "hydra.run.dir=both"]
+    meet = ["-m", "torch.distributed.run", "--nnodes=2", "--master-addr=127.0.0.1", f"--master-port={free_port}"]
+    with ThreadPoolExecutor(2) as machines:
+        one, other = machines.map(lambda rank: command(tmp_path, *typed, before=[*meet, f"--node-rank={rank}"]), (0, 1))
+    assert (one.returncode, other.returncode) == (0, 0), one.stderr + other.stderr
+    check(tmp_path / "both", films_root)
+    assert (one.stdout + other.stdout).count("student distilled") == 1
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @pytest.mark.slow
