@@ -10,6 +10,7 @@ from kd_lightning.adapter import Adapter
 from kd_lightning.errors import KDError
 from kd_lightning.export import export
 from kd_lightning.features import FeatureTap, TappedModel
+from kd_lightning.guest import DistillationCallback
 from kd_lightning.matching import Match
 from kd_lightning.module import DistillationModule
 from kd_lightning.objective import MatchScheme, Objective, Term
@@ -19,6 +20,7 @@ from kd_lightning.types import LossReport
 
 __all__ = [
     "Adapter",
+    "DistillationCallback",
     "DistillationModule",
     "FeatureTap",
     "KDError",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import lightning.pytorch as pl
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, NonFiniteLossError
 from kd_lightning.teachers import TeacherSource
+from kd_lightning.types import LossReport
 
 
 def check_not_shared(student: nn.Module, teacher: TeacherSource | nn.Module | None) -> None:
@@ -77,3 +80,22 @@ def check_factory(factory: object, name: str, example: str) -> None:
     if factory is not None and not callable(factory):
         got = type(factory).__name__
         raise ConfigError(f"Expected argument `{name}` to be a function, such as {example}, but got {got}.")
+
+
+def check_finite(report: LossReport, trainer: pl.Trainer) -> None:
+    """Stop at a non-finite term; where looking would stall the device, only at logging steps.
+
+    Raises:
+        NonFiniteLossError: naming the step and the terms.
+
+    """
+    on_device = report.total.device.type != "cpu"
+    every = getattr(trainer, "log_every_n_steps", 1)
+    if on_device and trainer.global_step % max(every, 1):
+        return
+    if not torch.isfinite(report.total):
+        names = report.non_finite() or list(report.parts)
+        raise NonFiniteLossError(
+            f"The loss became non-finite at step {trainer.global_step}, in term {', '.join(names)}. "
+            "Lower the learning rate or the term's weight, or set trainer.gradient_clip_val."
+        )

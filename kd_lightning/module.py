@@ -6,15 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from kd_lightning.adapter import Adapter
 from kd_lightning.batches import batch_size, required_field, view
-from kd_lightning.checks import check_factory, check_not_shared, check_same_teacher, check_trainable
-from kd_lightning.errors import NonFiniteLossError
+from kd_lightning.checks import check_factory, check_finite, check_not_shared, check_same_teacher, check_trainable
 from kd_lightning.functional.masking import widen
 from kd_lightning.objective import Objective
 from kd_lightning.optim import (
@@ -24,8 +22,8 @@ from kd_lightning.optim import (
     build_scheduler,
     default_optimizer,
     parameter_groups,
-    steps_of,
 )
+from kd_lightning.progress import Progress
 from kd_lightning.runner import Runner
 from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.types import Batch, Features, LossReport
@@ -86,7 +84,7 @@ class DistillationModule(LightningModule):
         self._val_loss = MeanMetric()  # weighs batches by rows, which `self.log(sync_dist=True)` does only roughly
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
-        self._total_steps: int | None = None
+        self._progress = Progress()
         self._ask()
 
     def _ask(self) -> None:
@@ -100,7 +98,7 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compare student and teacher on one batch; logs `train/loss`, `train/loss/<term>`, `train/weighted/<term>`."""
         report = self.compare(batch, across_ranks=True)
-        self._check_finite(report)
+        check_finite(report, self.trainer)
         self.log_dict(report.logs("train"), batch_size=batch_size(view(batch, "student")))
         return report.total
 
@@ -132,13 +130,9 @@ class DistillationModule(LightningModule):
     @property
     def progress(self) -> float:
         """Share of the run's optimizer steps that are done, in [0, 1]; 0 where no schedule asks or outside of a fit."""
-        if not self._scheduled or self._trainer is None or self.trainer.state.fn != "fit":
+        if not self.objective.scheduled or self._trainer is None:
             return 0.0
-        return min(self.global_step / self.total_steps(), 1.0)
-
-    @property
-    def _scheduled(self) -> bool:
-        return any(term.schedule is not None for term in self.objective.named_terms().values())
+        return self._progress.of(self.trainer)
 
     def total_steps(self) -> int:
         """Return the optimizer steps of the whole run.
@@ -147,13 +141,11 @@ class DistillationModule(LightningModule):
             ConfigError: for an endless loader without `max_steps`.
 
         """
-        if self._total_steps is None:
-            self._total_steps = steps_of(self.trainer)
-        return self._total_steps
+        return self._progress.steps(self.trainer)
 
     def setup(self, stage: str) -> None:
         """Bring the teacher to the student's device, and put taps on before a compiled student's first call."""
-        self._total_steps = None
+        self._progress = Progress()
         self._ask()  # the teacher may have worked for another student since
         self._runner.open()
         if self.teacher is not None:
@@ -179,7 +171,7 @@ class DistillationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer over student and projections, and the scheduler, stepped every step."""
         optimizer = build_optimizer(self._make_optimizer, parameter_groups(self.student, self.objective))
-        if self._scheduled:
+        if self.objective.scheduled:
             self.total_steps()  # fails here, not in the first step
         if self._make_scheduler is None:
             return optimizer
@@ -193,19 +185,6 @@ class DistillationModule(LightningModule):
         if hasattr(config, "to_json_string"):
             plain = json.loads(config.to_json_string(use_diff=False))
             checkpoint["kd_student"] = {"class": type(student).__name__, "config": plain}
-
-    def _check_finite(self, report: LossReport) -> None:
-        """Stop at a non-finite term; where looking would stall the device, only at logging steps."""
-        on_device = report.total.device.type != "cpu"
-        every = getattr(self.trainer, "log_every_n_steps", 1)
-        if on_device and self.global_step % max(every, 1):
-            return
-        if not torch.isfinite(report.total):
-            names = report.non_finite() or list(report.parts)
-            raise NonFiniteLossError(
-                f"The loss became non-finite at step {self.global_step}, in term {', '.join(names)}. "
-                "Lower the learning rate or the term's weight, or set trainer.gradient_clip_val."
-            )
 
 
 class _CloseOnException(Callback):

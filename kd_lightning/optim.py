@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -35,14 +35,33 @@ def parameter_groups(student: nn.Module, objective: Objective) -> list[dict[str,
         1
 
     """
-    first = [p for p in student.parameters() if p.requires_grad]
+    trained = [p for p in student.parameters() if p.requires_grad]
+    first, own = term_parameters(objective, besides=trained)
+    return [{"params": [*trained, *first]}, *({"params": params, "lr": lr} for lr, params in own.items())]
+
+
+def term_parameters(
+    objective: Objective, besides: Sequence[nn.Parameter] = ()
+) -> tuple[list[nn.Parameter], dict[float, list[nn.Parameter]]]:
+    """Return an objective's trainable parameters, each once: those without and those with a learning rate of their own.
+
+    Example:
+        >>> from kd_lightning import Match, Term
+        >>> term = Term(Match("0", "0"), nn.MSELoss(), projection=nn.Linear(2, 3), projection_lr=0.1)
+        >>> first, own = term_parameters(Objective({"hidden": term}))
+        >>> len(first), list(own)
+        (0, [0.1])
+
+    """
+    first: list[nn.Parameter] = []
     own: dict[float, list[nn.Parameter]] = {}
-    seen = {id(p) for p in first}
+    seen = {id(p) for p in besides}
     for term in objective.named_terms().values():
         fresh = [p for p in term.parameters() if p.requires_grad and id(p) not in seen]
         seen |= {id(p) for p in fresh}
-        (first if term.projection_lr is None else own.setdefault(term.projection_lr, [])).extend(fresh)
-    return [{"params": first}, *({"params": params, "lr": lr} for lr, params in own.items() if params)]
+        if fresh:
+            (first if term.projection_lr is None else own.setdefault(term.projection_lr, [])).extend(fresh)
+    return first, own
 
 
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:

@@ -14,8 +14,8 @@ LEVELS = (
     {"types", "errors"},
     {"functional", "batches", "adapter"},
     {"features", "matching", "losses"},
-    {"objective", "schedules", "teachers", "runner", "checks", "optim"},
-    {"module", "export"},
+    {"objective", "schedules", "teachers", "runner", "checks", "optim", "progress"},
+    {"module", "guest", "export"},
     {"callbacks", "data", "students"},
     {"schema", "cli"},
 )

@@ -40,8 +40,8 @@ def share(batch: dict[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
     return {name: value[:SPLIT] if rank == 0 else value[SPLIT:] for name, value in batch.items()}
 
 
-def fit(module: pl.LightningModule, batches: list[Any], folder: Path, world: int) -> pl.Trainer:
-    options: dict[str, Any] = {"devices": world, "use_distributed_sampler": False, "max_steps": len(batches)}
+def fit(module: pl.LightningModule, batches: list[Any], folder: Path, world: int, **more: Any) -> pl.Trainer:
+    options: dict[str, Any] = {"devices": world, "use_distributed_sampler": False, "max_steps": len(batches)} | more
     if world > 1:
         options["strategy"] = DDPStrategy(process_group_backend="gloo")
     runner = trainer(folder, **options)
@@ -65,6 +65,35 @@ def sentences(rank: int, world: int, folder: Path) -> Result:
     runner = fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
     seen = [name for name, _ in runner.strategy.model.named_parameters()] if runner.strategy.model else []
     return {"state": module.state_dict(), "seen": seen, "teacher": teacher.state_dict()}
+
+
+class Host(pl.LightningModule):
+    """A user's own module; each rank's projections start differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = bert(2)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self.model(**batch).loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def guests(rank: int, world: int, folder: Path) -> Result:
+    """The callback on a module of the user's; its own loss is a mean over each rank's rows, and weighs nothing here."""
+    objective = kd.Objective(
+        {
+            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
+            "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), projection="linear"),
+        }
+    )
+    torch.manual_seed(rank)
+    callback = kd.DistillationCallback(bert(4, 24, seed=1), objective, task_weight=0.0)
+    host = Host()
+    fit(host, [share(words(seed=i), rank, world) for i in range(3)], folder, world, callbacks=[callback])
+    return {"state": host.state_dict() | objective.state_dict(prefix="objective.")}
 
 
 def tags(rank: int, world: int, folder: Path) -> Result:
@@ -114,7 +143,7 @@ def sentence(teacher: nn.Module, folder: Path, world: int) -> str:
     return "no error"
 
 
-CASES = (sentences, tags, nothing, strangers)
+CASES = (sentences, guests, tags, nothing, strangers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:

@@ -89,6 +89,11 @@ class Objective(nn.Module):
         """Every address the teacher must give, once, in order."""
         return _unique(a for term in self.named_terms().values() for a in term.teacher_addresses)
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether any weight changes over training."""
+        return any(term.schedule is not None for term in self.named_terms().values())
+
     def projections(self) -> dict[str, nn.Module]:
         """Return the trainable projections by term name."""
         return {name: term.projection for name, term in self.named_terms().items() if term.projection is not None}
