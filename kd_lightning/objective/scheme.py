@@ -27,7 +27,7 @@ class MatchScheme:
         pairs: give the loss each layer twice, as losses over pairs of layers (NST, FSP) want it: `[k, k]`.
         every: keep only student layers divisible by this (TextBrewer's `small` schemes: 2).
         student_layers: refuse a student of any other depth (TextBrewer's `L3…`, `L4…`, `L6…` names); None takes any.
-        teacher_feature: the teacher's feature where it differs from the student's.
+        teacher_feature: the teacher's feature where it differs from the student's; `a/hidden` of one of several.
         weight: of each term.
         schedule: of each term's weight.
         projection: used only where the two widths differ.
@@ -102,5 +102,6 @@ class MatchScheme:
 
 
 def _stack(feature: str) -> str:
-    """Return the stack in front of a feature's name: `encoder` of `encoder.hidden`, else nothing."""
-    return feature.rpartition(".")[0]
+    """Return what is in front of a feature's name: `encoder` of `encoder.hidden`, `a/` of `a/hidden`, else nothing."""
+    teacher, slash, rest = feature.rpartition("/")
+    return f"{teacher}{slash}{rest.rpartition('.')[0]}"

@@ -1,6 +1,7 @@
 """Where teacher features come from; all sources look alike."""
 
 from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.ensemble import EnsembleTeacher
 from kd_lightning.teachers.live import LiveTeacher, as_teacher
 
-__all__ = ["LiveTeacher", "TeacherSource", "as_teacher"]
+__all__ = ["EnsembleTeacher", "LiveTeacher", "TeacherSource", "as_teacher"]

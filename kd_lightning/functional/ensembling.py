@@ -1,0 +1,61 @@
+"""One prediction out of several teachers'."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kd_lightning.functional.precision import widen
+
+
+def mean_logits(logits: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of logits (K, B, …, C) over K teachers; weights (K,) or (K, B, …, 1), summing to 1.
+
+    Example:
+        >>> mean_logits(torch.tensor([[[0.0, 4.0]], [[2.0, 0.0]]]), torch.tensor([0.5, 0.5]))
+        tensor([[1., 2.]])
+
+    """
+    return (widen(logits) * _spread(weights, logits)).sum(0)
+
+
+def mean_probabilities(logits: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return logits whose softmax at a temperature is the weighted mean of the teachers' softmaxes at it.
+
+    Args:
+        logits: (K, B, …, C).
+        weights: (K,) or (K, B, …, 1), summing to 1.
+        temperature: of the loss that will compare them.
+
+    Example:
+        >>> two = torch.tensor([[[0.0, 0.0]], [[9.0, -9.0]]])
+        >>> mean_probabilities(two, torch.tensor([0.5, 0.5])).softmax(-1)
+        tensor([[0.7500, 0.2500]])
+
+    """
+    log_probabilities = torch.log_softmax(widen(logits) / temperature, dim=-1)
+    return temperature * torch.logsumexp(log_probabilities + _spread(weights, logits).log(), dim=0)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Return weights (K, B, …, 1) in inverse proportion to each prediction's entropy: who is sure counts more.
+
+    Kwon et al. 2020, "Adaptive Knowledge Distillation Based on Entropy", equation 6.
+
+    Args:
+        logits: (K, B, …, C).
+
+    Example:
+        >>> confidence(torch.tensor([[[0.0, 0.0]], [[9.0, -9.0]]])).squeeze(-1)[0] < 0.01
+        tensor([True])
+
+    """
+    log_probabilities = torch.log_softmax(widen(logits), dim=-1)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1, keepdim=True)
+    sure = 1 / entropy.clamp(min=1e-6)  # two teachers that are quite sure share evenly
+    return sure / sure.sum(0, keepdim=True)
+
+
+def _spread(weights: Tensor, logits: Tensor) -> Tensor:
+    """Give (K,) weights the axes of the logits."""
+    return weights if weights.ndim == logits.ndim else weights.view(-1, *[1] * (logits.ndim - 1))

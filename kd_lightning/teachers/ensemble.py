@@ -1,0 +1,196 @@
+"""Several teachers that speak as one, and one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.errors import AddressError, ConfigError, MatchError, hint
+from kd_lightning.functional.ensembling import confidence, mean_logits, mean_probabilities
+from kd_lightning.functional.precision import widen
+from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.live import as_teacher
+from kd_lightning.types import Anatomy, Batch, Features
+
+Weights: TypeAlias = Mapping[str, float] | Literal["confidence"] | None
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+class EnsembleTeacher(TeacherSource):
+    """Asks several teachers and combines what they predict; each one's features can be matched by themselves.
+
+    `Match("logits", "logits")` meets the combined prediction, `Match("hidden.2", "a/hidden.4")` the teacher named `a`.
+
+    Args:
+        teachers: sources or models by name (letters, digits, underscores).
+        weights: one per teacher, not negative, scaled to sum to 1; None weighs all alike; `"confidence"` weighs each
+            teacher on each sample by the inverse of its prediction's entropy (Kwon et al. 2020).
+        combine: mean of `logits`, as TextBrewer's, or of `probabilities`.
+        temperature: at which probabilities are averaged; that of the loss that compares them. Logits do not need it.
+
+    Raises:
+        ConfigError: for no teachers, a name or weight that cannot be, or an unknown way to combine.
+
+    Example:
+        >>> ensemble = EnsembleTeacher({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2)}, weights={"a": 3, "b": 1})
+        >>> ensemble.ask(["logits", "b/logits"])
+        >>> {address: tuple(x.shape) for address, x in ensemble((torch.zeros(3, 4), None)).items()}
+        {'logits': (3, 2), 'b/logits': (3, 2)}
+
+    """
+
+    def __init__(
+        self,
+        teachers: Mapping[str, TeacherSource | nn.Module],
+        weights: Weights = None,
+        combine: Literal["logits", "probabilities"] = "logits",
+        temperature: float = 1.0,
+    ) -> None:
+        _check_names(teachers)
+        if combine not in ("logits", "probabilities"):
+            raise ConfigError(f"Unknown way to combine teachers '{combine}'. Choose logits or probabilities.")
+        if not temperature > 0:
+            raise ConfigError(f"Expected argument `temperature` to be positive but got {temperature!r}.")
+        self.teachers = {name: as_teacher(teacher) for name, teacher in teachers.items()}
+        self.weights = _fractions(weights, list(teachers)) if isinstance(weights, Mapping) else weights
+        if self.weights not in (None, "confidence") and not isinstance(self.weights, list):
+            raise ConfigError(f"Expected `weights` to be one per teacher, 'confidence' or None but got {weights!r}.")
+        self.combine = combine
+        self.temperature = float(temperature)
+        self._joint: tuple[str, ...] = ()
+        self._own: dict[str, list[str]] = {}
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """What can be asked: predictions of all together, and of each teacher by its name and a slash."""
+        return EnsembleAnatomy({name: teacher.anatomy for name, teacher in self.teachers.items()})
+
+    def ask(self, addresses: Sequence[str]) -> None:
+        """Settle which features every later call returns.
+
+        Raises:
+            AddressError: for a feature that is neither a joint prediction nor some teacher's own.
+
+        """
+        self.anatomy.check(addresses)
+        self._joint = tuple(address for address in addresses if "/" not in address)
+        self._own = {
+            name: [a.partition("/")[2] for a in addresses if a.startswith(f"{name}/")] for name in self.teachers
+        }
+        for name, teacher in self.teachers.items():
+            teacher.ask(list(dict.fromkeys([*self._joint, *self._own[name]])))
+
+    def __call__(self, batch: Batch) -> Features:
+        """Return the features of one batch; a teacher that nothing is asked of does not run."""
+        asked = {name: t for name, t in self.teachers.items() if self._joint or self._own[name]}
+        found = {name: teacher(_share(batch, name)) for name, teacher in asked.items()}
+        joint = {address: self._combined(address, [found[name][address] for name in asked]) for address in self._joint}
+        return joint | {f"{name}/{address}": found[name][address] for name in asked for address in self._own[name]}
+
+    def _combined(self, address: str, predictions: list[Tensor]) -> Tensor:
+        if len({x.shape for x in predictions}) > 1:
+            shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in zip(self.teachers, predictions, strict=True))
+            raise MatchError(f"The teachers' '{address}' differ in shape ({shapes}), so they cannot be averaged.")
+        logits = torch.stack([widen(x) for x in predictions])
+        weights = self._weights_of(logits)
+        if self.combine == "logits":
+            return mean_logits(logits, weights)
+        return mean_probabilities(logits, weights, self.temperature)
+
+    def _weights_of(self, logits: Tensor) -> Tensor:
+        if self.weights == "confidence":
+            return confidence(logits)
+        shares = self.weights if isinstance(self.weights, list) else [1 / len(self.teachers)] * len(self.teachers)
+        return torch.tensor(shares, device=logits.device, dtype=logits.dtype)
+
+    def to(self, device: torch.device | str) -> EnsembleTeacher:
+        """Move all teachers."""
+        for teacher in self.teachers.values():
+            teacher.to(device)
+        return self
+
+    def close(self) -> None:
+        """Take standing taps off all models."""
+        for teacher in self.teachers.values():
+            teacher.close()
+
+    def models(self) -> Iterator[nn.Module]:
+        """Yield every model of every teacher."""
+        for teacher in self.teachers.values():
+            yield from teacher.models()
+
+
+class EnsembleAnatomy:
+    """What can be asked of several teachers: `logits` of all, `name/address` of one, `name/stack` for its layers."""
+
+    def __init__(self, members: Mapping[str, Anatomy]) -> None:
+        self._members = members
+
+    def layers(self, stack: str = "") -> int:
+        """Return the number of layers of one teacher's stack."""
+        member, rest = self._of(stack)
+        return member.layers(rest)
+
+    def width(self, address: str) -> int | None:
+        """Return a feature's width; of a joint prediction only where all teachers agree."""
+        if "/" in address:
+            member, rest = self._of(address)
+            return member.width(rest)
+        widths = {member.width(address) for member in self._members.values()}
+        return widths.pop() if len(widths) == 1 else None
+
+    def check(self, addresses: Sequence[str]) -> None:
+        """Raise `AddressError` for the first address that no teacher, or not every teacher, can give."""
+        for address in addresses:
+            if "/" in address:
+                member, rest = self._of(address)
+                member.check([rest])
+            elif not address.endswith("logits"):
+                raise AddressError(
+                    f"'{address}' of which teacher? Only logits are combined; write {self._examples(address)}."
+                )
+            else:
+                for member in self._members.values():
+                    member.check([address])
+
+    def _of(self, address: str) -> tuple[Anatomy, str]:
+        name, slash, rest = address.partition("/")
+        if not slash:
+            raise AddressError(f"Layers of which teacher? Write {self._examples('hidden')} for the teacher's feature.")
+        if name not in self._members:
+            raise AddressError(f"There is no teacher '{name}' in this ensemble. {hint(name, self._members)}")
+        return self._members[name], rest
+
+    def _examples(self, address: str) -> str:
+        return " or ".join(f"{name}/{address}" for name in self._members)
+
+
+def _check_names(teachers: Mapping[str, object]) -> None:
+    if not isinstance(teachers, Mapping) or not teachers:
+        raise ConfigError("An ensemble needs teachers by name, such as {'a': teacher_a, 'b': teacher_b}.")
+    for name in teachers:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError(f"Expected a teacher's name to be letters, digits and underscores but got {name!r}.")
+
+
+def _fractions(weights: Mapping[str, float], names: list[str]) -> list[float]:
+    if set(weights) != set(names):
+        raise ConfigError(f"Expected one weight for each of {', '.join(names)} but got {', '.join(map(str, weights))}.")
+    values = [float(weights[name]) for name in names]
+    total = sum(values)
+    if min(values) < 0 or not 0 < total < float("inf"):
+        raise ConfigError(f"Teachers' weights cannot be negative or all zero, got {dict(weights)}.")
+    return [value / total for value in values]
+
+
+def _share(batch: Batch, name: str) -> Batch:
+    """Return a batch whose `teacher` part is this teacher's, where each has its own."""
+    own = batch.get("teacher") if isinstance(batch, Mapping) else None
+    if isinstance(batch, Mapping) and isinstance(own, Mapping) and isinstance(own.get(name), Mapping):
+        return {**batch, "teacher": own[name]}
+    return batch

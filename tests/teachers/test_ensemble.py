@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import kd_lightning as kd
+from kd_lightning.errors import AddressError, ConfigError, KDError, MatchError
+
+from ..toys import bert, mlp, pairs, ready, same, trainer, weights, words
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+def two(**options: Any) -> kd.EnsembleTeacher:
+    return kd.EnsembleTeacher({"a": mlp(7, seed=1), "b": mlp(9, seed=2)}, **options)
+
+
+def predictions(ensemble: kd.EnsembleTeacher, x: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [model(x) for model in ensemble.models()]
+
+
+def test_the_mean_of_logits_is_the_default():
+    ensemble, (x, y) = two(), pairs()
+    ensemble.ask(["logits"])
+    a, b = predictions(ensemble, x)
+    torch.testing.assert_close(ensemble((x, y))["logits"], (a + b) / 2)
+
+
+def test_fixed_weights_are_shares():
+    ensemble, (x, y) = two(weights={"b": 3, "a": 1}), pairs()
+    ensemble.ask(["logits"])
+    a, b = predictions(ensemble, x)
+    torch.testing.assert_close(ensemble((x, y))["logits"], 0.25 * a + 0.75 * b)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_mean_of_probabilities_is_one_at_the_temperature_of_the_loss(temperature):
+    ensemble, (x, y) = two(combine="probabilities", temperature=temperature), pairs()
+    ensemble.ask(["logits"])
+    a, b = (F.softmax(z / temperature, dim=-1) for z in predictions(ensemble, x))
+    torch.testing.assert_close(F.softmax(ensemble((x, y))["logits"] / temperature, dim=-1), (a + b) / 2)
+
+
+def test_a_weight_of_zero_leaves_a_teacher_out_of_probabilities():
+    ensemble, (x, y) = two(combine="probabilities", weights={"a": 1, "b": 0}), pairs()
+    ensemble.ask(["logits"])
+    a, _ = predictions(ensemble, x)
+    torch.testing.assert_close(ensemble((x, y))["logits"].softmax(-1), a.softmax(-1))
+
+
+def test_who_is_sure_counts_more_sample_by_sample():
+    ensemble, (x, y) = two(weights="confidence"), pairs()
+    ensemble.ask(["logits"])
+    given = predictions(ensemble, x)
+    inverse = [1 / torch.distributions.Categorical(logits=z).entropy() for z in given]
+    expected = sum(z * (i / sum(inverse))[:, None] for z, i in zip(given, inverse, strict=True))
+    torch.testing.assert_close(ensemble((x, y))["logits"], expected)
+
+
+def test_certainty_beyond_all_measure_stays_finite():
+    logits = torch.tensor([[[1000.0, -1000.0]], [[-1000.0, 1000.0]]])
+    from kd_lightning.functional.ensembling import confidence
+
+    torch.testing.assert_close(confidence(logits), torch.full((2, 1, 1), 0.5))
+
+
+def test_each_teacher_has_matches_of_its_own():
+    objective = kd.Objective(
+        {
+            "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget()),
+            "a": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), teacher_feature="a/hidden", projection="linear"),
+            "b": kd.Term(kd.Match("attention.2", "b/attention.6"), kd.losses.AttentionMSE()),
+        }
+    )
+    ensemble = kd.EnsembleTeacher({"a": bert(4, 24, seed=1), "b": bert(6, 32, seed=2)})
+    module = kd.DistillationModule(bert(2), ensemble, objective)
+    assert [str(term.match) for term in module.objective.named_terms().values()][1:3] == [
+        "hidden.1 ← a/hidden.2",
+        "hidden.2 ← a/hidden.4",
+    ]
+    batch = words()
+    report = module.compare(batch)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    teacher, student = ensemble.teachers["a"].model, module.student.train()
+    with torch.no_grad():
+        target = teacher(**inputs, output_hidden_states=True).hidden_states[4]
+        own = student(**inputs, output_hidden_states=True).hidden_states[2]
+        mask = batch["attention_mask"].bool()
+        expected = F.mse_loss(module.objective.projections()["a_2"](own)[mask], target[mask])
+    torch.testing.assert_close(report.parts["a_2"].detach(), expected)
+
+
+def test_all_teachers_are_frozen_unchanged_and_in_no_checkpoint(tmp_path):
+    ensemble = two()
+    before = [weights(model) for model in ensemble.models()]
+    objective = kd.Objective({"soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget())})
+    module = kd.DistillationModule(mlp(5), ensemble, objective, SGD)
+    trainer(tmp_path, max_epochs=1).fit(module, ready([pairs(seed=i) for i in range(4)]))
+    assert all(same(old, weights(model)) for old, model in zip(before, ensemble.models(), strict=True))
+    assert not any("teacher" in name for name in module.state_dict())
+
+
+def test_a_teacher_that_nothing_is_asked_of_does_not_run():
+    ensemble, ran = two(), []
+    ensemble.teachers["b"].model.register_forward_hook(lambda *_: ran.append("b"))
+    ensemble.ask(["a/0"])
+    assert list(ensemble(pairs())) == ["a/0"]
+    assert not ran
+
+
+def test_each_teacher_may_eat_its_own_part_of_the_batch():
+    ensemble, (x, y) = two(), pairs()
+    ensemble.ask(["a/logits", "b/logits"])
+    batch = {"student": (x, y), "teacher": {"a": {"input": x}, "b": {"input": 2 * x}}, "labels": y}
+    with torch.no_grad():
+        found, expected = ensemble(batch), ensemble.teachers["b"].model(2 * x)
+    torch.testing.assert_close(found["b/logits"], expected)
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("hidden.2", r"of which teacher\? Only logits are combined; write a/hidden.2 or b/hidden.2"),
+        ("c/hidden.2", r"There is no teacher 'c' in this ensemble"),
+        ("a/hiden.2", r"There is no 'hiden.2'.*Closest: hidden.2"),
+        ("start_logits", r"There is no 'start_logits'"),
+    ],
+)
+def test_a_wrong_address_is_a_sentence(address, sentence):
+    ensemble = kd.EnsembleTeacher({"a": bert(4), "b": bert(4)})
+    objective = kd.Objective({"t": kd.Term(kd.Match("hidden.1", address), nn.MSELoss())})
+    with pytest.raises(AddressError, match=sentence):
+        kd.DistillationModule(bert(2), ensemble, objective)
+
+
+def test_a_scheme_must_say_whose_layers():
+    objective = kd.Objective({"t": kd.MatchScheme("hidden", nn.MSELoss())})
+    with pytest.raises(KDError, match=r"Layers of which teacher\? Write a/hidden or b/hidden"):
+        kd.DistillationModule(bert(2), kd.EnsembleTeacher({"a": bert(4), "b": bert(4)}), objective)
+
+
+def test_predictions_of_different_shapes_cannot_be_averaged():
+    ensemble = kd.EnsembleTeacher({"a": bert(2, labels=3), "b": bert(2, labels=4)})
+    ensemble.ask(["logits"])
+    with pytest.raises(MatchError, match=r"differ in shape \(a \[4, 3\], b \[4, 4\]\)"):
+        ensemble(words())
+
+
+@pytest.mark.parametrize(
+    ("teachers", "options", "sentence"),
+    [
+        ({}, {}, "needs teachers by name"),
+        ({"a.b": None}, {}, "letters, digits and underscores"),
+        (None, {"weights": {"a": 1.0}}, "one weight for each of a, b but got a"),
+        (None, {"weights": {"a": -1.0, "b": 2.0}}, "cannot be negative"),
+        (None, {"weights": {"a": 0.0, "b": 0.0}}, "all zero"),
+        (None, {"weights": "sure"}, "one per teacher, 'confidence' or None but got 'sure'"),
+        (None, {"combine": "votes"}, "Unknown way to combine teachers 'votes'"),
+        (None, {"temperature": 0.0}, "`temperature` to be positive"),
+    ],
+)
+def test_what_cannot_be_is_refused(teachers, options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        kd.EnsembleTeacher({"a": mlp(7), "b": mlp(7)} if teachers is None else teachers, **options)
