@@ -18,10 +18,11 @@ Kind = Literal["kl", "ce"]
 def soft_target(
     student: Tensor,
     teacher: Tensor,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     teacher_temperature: float | None = None,
     kind: Kind = "kl",
     mask: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Mean over rows of KL(p_t ‖ p_s), or of the cross entropy −Σ p_t log p_s, of tempered softmaxes.
 
@@ -30,10 +31,11 @@ def soft_target(
     Args:
         student: logits (B, C), (B, L, C), or (B, L) over positions.
         teacher: the same shape; detached.
-        temperature: of the student, and of the teacher where it has none of its own.
+        temperature: of the student, and of the teacher where it has none of its own; one, or one per row.
         teacher_temperature: of the teacher.
         kind: "kl" or "ce"; they differ by the teacher's entropy, which has no gradient.
         mask: (B, L). For (B, L, C) logits: which tokens count. For (B, L) logits: which positions are in the softmax.
+        weight: factor per row within the mean.
 
     Returns:
         A scalar.
@@ -47,10 +49,10 @@ def soft_target(
     """
     check_logits("SoftTarget", student, teacher, mask)
     log_q = _tempered(student, temperature, mask)
-    log_p = _tempered(teacher.detach(), teacher_temperature or temperature, mask)
+    log_p = _tempered(teacher.detach(), temperature if teacher_temperature is None else teacher_temperature, mask)
     p = log_p.exp()
     per_row = kl_divergence(p, log_p, log_q) if kind == "kl" else cross_entropy(p, log_q)
-    return masked_mean(per_row, rows(student, mask))
+    return masked_mean(per_row if weight is None else per_row * weight, rows(student, mask))
 
 
 def soft_target_multilabel(
@@ -99,6 +101,7 @@ def logit_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> T
     return masked_mean(blank(widen(student) - widen(teacher.detach()), mask).square(), mask)
 
 
-def _tempered(logits: Tensor, temperature: float, mask: Tensor | None) -> Tensor:
+def _tempered(logits: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:
     """Return the log-softmax of logits / temperature, over the positions that take part."""
-    return masked_log_softmax(blank(widen(logits), mask) / temperature, entries(logits, mask))
+    divisor = temperature[..., None] if isinstance(temperature, Tensor) else temperature
+    return masked_log_softmax(blank(widen(logits), mask) / divisor, entries(logits, mask))

@@ -13,8 +13,10 @@ from kd_lightning.losses.attention import (
 from kd_lightning.losses.base import DistillationLoss
 from kd_lightning.losses.gram import FSP, NST
 from kd_lightning.losses.hidden import PKD, HiddenCosine, HiddenMSE
-from kd_lightning.losses.logits import LogitMSE, SoftTarget
+from kd_lightning.losses.logits import LogitMSE
+from kd_lightning.losses.probability_shift import ProbabilityShift
 from kd_lightning.losses.relation import SelfRelation
+from kd_lightning.losses.soft_target import SoftTarget
 from kd_lightning.losses.task import HardLabel, Identity
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "HiddenMSE",
     "Identity",
     "LogitMSE",
+    "ProbabilityShift",
     "SelfRelation",
     "SoftTarget",
 ]

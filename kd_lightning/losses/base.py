@@ -44,8 +44,8 @@ class DistillationLoss(nn.Module):
         return None
 
     def extra_repr(self) -> str:
-        """Show the options."""
-        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training"}
+        """Show the options that were given."""
+        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training" and v is not None}
         return ", ".join(f"{k}={v!r}" for k, v in own.items())
 
 
@@ -87,3 +87,8 @@ def check_positive(name: str, value: float | None) -> None:
     """
     if value is not None and not 0 < value < float("inf"):
         raise ConfigError(f"Expected argument `{name}` to be positive and finite but got {value!r}.")
+
+
+def textbrewer_mask(compat: Compat, logits: Tensor, mask: Tensor | None) -> Tensor | None:
+    """Return the mask over logits; TextBrewer has none for two-dimensional ones."""
+    return None if compat and logits.dim() == 2 else mask

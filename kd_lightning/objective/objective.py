@@ -91,8 +91,8 @@ class Objective(nn.Module):
 
     @property
     def scheduled(self) -> bool:
-        """Whether any weight changes over training."""
-        return any(term.schedule is not None for term in self.named_terms().values())
+        """Whether any weight, or any loss itself, changes over training."""
+        return any(term.scheduled for term in self.named_terms().values())
 
     def projections(self) -> dict[str, nn.Module]:
         """Return the trainable projections by term name."""

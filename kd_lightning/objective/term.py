@@ -16,6 +16,9 @@ from kd_lightning.objective.masks import feature_mask
 from kd_lightning.objective.widths import check_widths
 from kd_lightning.types import Anatomy, Batch, Features, Schedule
 
+LABELS_OF = {"start_logits": "start_positions", "end_logits": "end_positions"}
+"""What the labels of an output are called in the batch, where not `labels`."""
+
 EXTRAS = ("mask", "labels", "batch", "progress")
 """Keyword arguments a loss may name in its `forward` and is then given."""
 
@@ -103,6 +106,12 @@ class Term(nn.Module):
         elif getattr(self.loss, "equal_widths", False):
             check_widths(self.projection, widths, targets)
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the weight or the loss changes over training; a loss that asks for progress says by `scheduled`."""
+        asks = "progress" in self._extras and bool(getattr(self.loss, "scheduled", True))
+        return self.schedule is not None or asks
+
     def weight_at(self, progress: float) -> float:
         """Return base weight × schedule at a progress in [0, 1]."""
         return self.weight if self.schedule is None else self.weight * self.schedule(progress)
@@ -128,7 +137,7 @@ class Term(nn.Module):
     def _given(self, feature: Tensor, batch: Batch, progress: float) -> dict[str, Any]:
         makers: dict[str, Callable[[], Any]] = {
             "mask": lambda: feature_mask(self.match.student_addresses[0], feature, batch),
-            "labels": lambda: field(batch, "labels"),
+            "labels": lambda: field(batch, LABELS_OF.get(self.match.student_addresses[0], "labels")),
             "batch": lambda: batch,
             "progress": lambda: progress,
         }

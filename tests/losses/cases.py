@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning import losses
+from kd_lightning import losses, schedules
 
 from . import oracles
 
@@ -27,9 +27,12 @@ class Sample:
     teacher: list[Tensor]
     mask: Tensor | None = None
     padding: Callable[[Tensor], Tensor] | None = None
+    labels: Tensor | None = None
 
     def arguments(self) -> tuple[Any, ...]:
         sides = [tuple(side) if len(side) == 2 else side[0] for side in (self.student, self.teacher)]
+        if self.labels is not None:
+            return (*sides, self.mask, self.labels)
         return (*sides, *([] if self.mask is None else [self.mask]))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Sample:
@@ -46,7 +49,8 @@ class Sample:
     def slice(self, part: slice | Tensor) -> Sample:
         mask = None if self.mask is None else self.mask[part]
         padding = self.padding and partial(_padding_of, kind=self.padding.keywords["kind"], mask=mask)
-        return Sample([x[part] for x in self.student], [x[part] for x in self.teacher], mask, padding)
+        labels = None if self.labels is None else self.labels[part]
+        return Sample([x[part] for x in self.student], [x[part] for x in self.teacher], mask, padding, labels)
 
 
 def _padding_of(x: Tensor, kind: str, mask: Tensor) -> Tensor:
@@ -88,6 +92,15 @@ def token_logits(seed: int) -> Sample:
 def span_logits(seed: int) -> Sample:
     shape = (BATCH, LENGTH)
     return _sample("span", *_float_sides(seed, [shape], [shape]))
+
+
+ROW_LABELS = torch.tensor([2, -100, 0, 1])
+TOKEN_LABELS = torch.tensor([[0, 1, -100, 2], [2, 2, 1, 0], [1, -100, 0, 2], [0, 1, 2, 0]])
+POSITIONS = torch.tensor([3, 0, 2, 1])
+
+
+def with_labels(seed: int, sample: Callable[[int], Sample], labels: Tensor) -> Sample:
+    return replace(sample(seed), labels=labels)
 
 
 def labelled(seed: int) -> Sample:
@@ -158,12 +171,24 @@ class LossCase:
     def __str__(self) -> str:
         return self.name
 
+    options: dict[str, Any]
+
     def config(self) -> dict[str, Any]:
-        return {"_target_": f"kd_lightning.losses.{self.build.func.__name__}", **self.build.keywords}
+        return _node(partial(self.build.func, **self.options))
 
 
-def case(name: str, loss: type, oracle: oracles.Oracle, sample: Callable[[int], Sample], **options: Any) -> LossCase:
-    return LossCase(name, partial(loss, **options), oracle, sample)
+def _node(part: Any) -> Any:
+    """Return a partial as a node of a configuration."""
+    if not isinstance(part, partial):
+        return part
+    target = f"{part.func.__module__}.{part.func.__qualname__}"
+    return {"_target_": target, **{key: _node(value) for key, value in part.keywords.items()}}
+
+
+def case(name: str, loss: type, oracle: oracles.Oracle, sample: Callable[[int], Sample], /, **options: Any) -> LossCase:
+    """Return a row; options that are partials are made anew for each loss."""
+    made = {key: value() if isinstance(value, partial) else value for key, value in options.items()}
+    return LossCase(name, partial(loss, **made), oracle, sample, options)
 
 
 def textbrewer_ce_mean(student: Any, teacher: Any, mask: Any) -> float:
@@ -227,6 +252,35 @@ CASES = [
         temperature=2.0,
         multilabel=True,
         kind="ce",
+    ),
+    case(
+        "soft_target_annealed",
+        losses.SoftTarget,
+        oracles.soft_target(4.0),
+        logits,
+        temperature=2.0,
+        temperature_schedule=partial(schedules.Constant, factor=2.0),
+    ),
+    case(
+        "probability_shift",
+        losses.ProbabilityShift,
+        oracles.shifted(oracles.soft_target(2.0), ROW_LABELS),
+        partial(with_labels, sample=logits, labels=ROW_LABELS),
+        loss=partial(losses.SoftTarget, temperature=2.0),
+    ),
+    case(
+        "probability_shift_tokens",
+        losses.ProbabilityShift,
+        oracles.shifted(oracles.logit_mse(), TOKEN_LABELS),
+        partial(with_labels, sample=token_logits, labels=TOKEN_LABELS),
+        loss=partial(losses.LogitMSE),
+    ),
+    case(
+        "probability_shift_spans",
+        losses.ProbabilityShift,
+        oracles.shifted(oracles.soft_target(2.0), POSITIONS),
+        partial(with_labels, sample=span_logits, labels=POSITIONS),
+        loss=partial(losses.SoftTarget, temperature=2.0),
     ),
     case("logit_mse", losses.LogitMSE, oracles.logit_mse(), logits),
     case("logit_mse_tokens", losses.LogitMSE, oracles.logit_mse(), token_logits),

@@ -68,6 +68,20 @@ def soft_target(
     return oracle
 
 
+def shifted(oracle: Oracle, labels: Any) -> Oracle:
+    """Wen et al. 2019, probability shift: in each row the largest logit and the label's change places."""
+
+    def shift(student: Array, teacher: Array, mask: Array | None) -> float:
+        teacher = teacher.copy()
+        for row, entries in distributions(teacher, mask):
+            label, best = int(labels[row]), max(entries, key=lambda j: teacher[row][j])
+            if label in entries:
+                teacher[row][label], teacher[row][best] = teacher[row][best], teacher[row][label]
+        return oracle(student, teacher, mask)
+
+    return shift
+
+
 def soft_target_multilabel(temperature: float = 1.0, kind: str = "kl") -> Oracle:
     """T² · mean over rows and labels of the divergence of two coins."""
 

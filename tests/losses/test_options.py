@@ -106,9 +106,9 @@ def test_shapes_that_do_not_fit_are_an_error_that_names_both(
 
 def test_only_losses_that_compare_widths_ask_for_equal_ones() -> None:
     asking = {name for name in losses.__all__ if getattr(losses, name).equal_widths}
-    assert asking == {"HiddenMSE", "HiddenCosine", "PKD", "FSP", "SoftTarget", "LogitMSE"}
+    assert asking == {"HiddenMSE", "HiddenCosine", "PKD", "FSP", "SoftTarget", "LogitMSE", "ProbabilityShift"}
 
 
 def test_repr_shows_the_options() -> None:
-    shown = "SoftTarget(temperature=2.0, teacher_temperature=None, kind='kl', compat=None, multilabel=False)"
+    shown = "SoftTarget(temperature=2.0, kind='kl', multilabel=False)"
     assert repr(losses.SoftTarget(2.0)) == shown

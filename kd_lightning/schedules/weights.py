@@ -1,7 +1,7 @@
-"""Schedules: how a weight changes over the progress of training.
+"""Factors over the progress of training, for weights and temperatures.
 
-A schedule maps x = step / total steps in [0, 1] to a factor; the weight used is base weight × factor. It holds no
-state, so a resumed run picks up where it was. Any callable from float to float is a schedule too.
+Each maps x = step / total steps in [0, 1] to a factor; what is used is base × factor. It holds no state, so a resumed
+run picks up where it was. Any callable from float to float is a schedule too.
 """
 
 from __future__ import annotations
