@@ -63,7 +63,7 @@ class ArgumentRule:
         if isinstance(batch, Mapping):
             return (), self._by_name(batch)
         if isinstance(batch, Sequence) and not isinstance(batch, str) and batch:
-            return (batch[0],), {}
+            return ((), self._by_name(batch[0])) if isinstance(batch[0], Mapping) else ((batch[0],), {})
         return (batch,), {}
 
     def _by_name(self, batch: Mapping[str, Any]) -> dict[str, Any]:

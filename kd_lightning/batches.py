@@ -37,15 +37,20 @@ def view(batch: Batch, role: Role) -> Batch:
 def field(batch: Batch, name: str) -> Any | None:
     """Return a field of the batch, or None where it has no such field; the second of a pair `(x, y)` is `labels`.
 
-    Where each role has its own sub-batch, fields beside them count first, then the student's.
+    Where x of such a pair is a mapping, it has the other fields. Where each role has its own sub-batch, fields beside
+    them count first, then the student's.
     """
     if isinstance(batch, Mapping):
         if name in batch:
             return batch[name]
         return field(batch["student"], name) if "student" in batch else None
-    if name == "labels" and isinstance(batch, Sequence) and len(batch) > 1:
-        return batch[1]
-    return None
+    if not _is_pair(batch):
+        return None
+    return batch[1] if name == "labels" else field(batch[0], name)
+
+
+def _is_pair(batch: Batch) -> bool:
+    return isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) == 2
 
 
 def required_field(batch: Batch, name: str) -> Any:
@@ -57,8 +62,13 @@ def required_field(batch: Batch, name: str) -> Any:
     """
     value = field(batch, name)
     if value is None:
-        names = [str(key) for key in batch] if isinstance(batch, Mapping) else ["labels"]
-        raise AddressError(f"The batch has no field '{name}', which a match asks for. {hint(name, names)}")
+        if isinstance(batch, Mapping):
+            advice = hint(name, [str(key) for key in batch])
+        elif _is_pair(batch):
+            advice = "It is a pair (x, labels); give a mapping for more names."
+        else:
+            advice = "Collate batches into mappings, such as {'input_ids': …, 'attention_mask': …, 'labels': …}."
+        raise AddressError(f"The batch has no field '{name}', which a match asks for. {advice}")
     return value
 
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError, NonFiniteLossError
+from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource
 from kd_lightning.types import LossReport
 
@@ -68,6 +69,18 @@ def check_same_teacher(teacher: TeacherSource) -> None:
 
 def _sum(x: Tensor) -> str:
     return float(x.detach().double().sum()).hex()  # as text, so that not-a-number equals itself
+
+
+def check_objective(objective: object) -> None:
+    """Refuse what is no objective, such as the terms themselves.
+
+    Raises:
+        ConfigError: with what to write.
+
+    """
+    if not isinstance(objective, Objective):
+        got = type(objective).__name__
+        raise ConfigError(f"Expected argument `objective` to be an Objective, such as Objective(terms), but got {got}.")
 
 
 def check_factory(factory: object, name: str, example: str) -> None:

@@ -8,11 +8,20 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from kd_lightning.adapter import Adapter
 from kd_lightning.batches import batch_size, required_field, view
-from kd_lightning.checks import check_factory, check_finite, check_not_shared, check_same_teacher, check_trainable
+from kd_lightning.checks import (
+    check_factory,
+    check_finite,
+    check_not_shared,
+    check_objective,
+    check_same_teacher,
+    check_trainable,
+)
+from kd_lightning.errors import ConfigError
 from kd_lightning.functional.masking import widen
 from kd_lightning.objective import Objective
 from kd_lightning.optim import (
@@ -41,7 +50,7 @@ class DistillationModule(LightningModule):
         objective: the named, weighted terms; it meets the two models here.
         optimizer: `(parameter groups) -> Optimizer`, such as `functools.partial(torch.optim.AdamW, lr=1e-4)`.
         scheduler: `(optimizer) -> scheduler`, stepped every step; `total_steps`, `num_training_steps` or `T_max` is
-            filled in where it has such an argument.
+            filled in where it has such an argument. `ReduceLROnPlateau` watches the first metric, after each epoch.
         metrics: metrics by name for validation, updated with the student's logits and the batch's labels; logged as
             `val/<name>`. None: the objective itself is evaluated and logged as `val/loss`.
         adapter: for a student that does not follow the usual forms.
@@ -74,13 +83,14 @@ class DistillationModule(LightningModule):
         super().__init__()
         check_factory(optimizer, "optimizer", "functools.partial(torch.optim.AdamW, lr=1e-4)")
         check_factory(scheduler, "scheduler", "functools.partial(kd_lightning.optim.linear_warmup, warmup=0.1)")
+        check_objective(objective)
         check_not_shared(student, teacher)  # before the teacher is frozen
         check_trainable(student)
         self.teacher = as_teacher(teacher) if teacher is not None else None
         self.student = student if any(m.training for m in student.modules()) else student.train()
         self._runner = Runner(student, adapter, compile)
         self.objective = objective.bind(self._runner.anatomy, self.teacher.anatomy if self.teacher else None)
-        self.metrics = MetricCollection(dict(metrics.items())) if metrics else None
+        self.metrics = own_metrics(metrics) if metrics is not None else None
         self._val_loss = MeanMetric()  # weighs batches by rows, which `self.log(sync_dist=True)` does only roughly
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
@@ -111,18 +121,29 @@ class DistillationModule(LightningModule):
         """Return the student's features on a batch, by address."""
         return self._runner(view(batch, "student"))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update the metrics, or log the objective where there are none."""
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Update the metrics, or the mean of the objective where there are none; several loaders count as one."""
         size = batch_size(view(batch, "student"))
         if self.metrics is None:
             self._val_loss.update(self.compare(batch).total, size)
             return
         self.metrics.update(widen(self.forward(batch)["logits"]), required_field(batch, "labels"))
 
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Do what `validation_step` does."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
     def on_validation_epoch_end(self) -> None:
         """Log each metric over the whole validation set, on all ranks, as `val/<name>`."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log each metric over the whole test set, on all ranks, as `test/<name>`."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, split: str) -> None:
         metrics = self.metrics or MetricCollection({"loss": self._val_loss})
-        self.log_dict({f"val/{name}": value for name, value in metrics.compute().items()}, prog_bar=True)
+        self.log_dict({f"{split}/{name}": value for name, value in metrics.compute().items()}, prog_bar=True)
         metrics.reset()
 
     # -- the run -----------------------------------------------------------------------------------------------
@@ -176,6 +197,9 @@ class DistillationModule(LightningModule):
         if self._make_scheduler is None:
             return optimizer
         scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            watched = {"interval": "epoch", "monitor": f"val/{next(iter(self.metrics or ['loss']))}"}
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **watched}}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -185,6 +209,19 @@ class DistillationModule(LightningModule):
         if hasattr(config, "to_json_string"):
             plain = json.loads(config.to_json_string(use_diff=False))
             checkpoint["kd_student"] = {"class": type(student).__name__, "config": plain}
+
+
+def own_metrics(metrics: MetricCollection | Mapping[str, Metric]) -> MetricCollection | None:
+    """Return a collection of copies, so that no two modules update one metric; None for none.
+
+    Raises:
+        ConfigError: for metrics without names.
+
+    """
+    if not isinstance(metrics, MetricCollection | Mapping):
+        name = type(metrics).__name__
+        raise ConfigError(f"Expected argument `metrics` to be metrics by name, {{'accuracy': …}}, but got {name}.")
+    return MetricCollection({name: metric.clone() for name, metric in metrics.items()}) if metrics else None
 
 
 class _CloseOnException(Callback):

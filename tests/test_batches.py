@@ -34,6 +34,8 @@ def test_what_the_model_makes_or_eats_is_none(name):
         ({"student": X, "teacher": M, "labels": Y}, Y),
         ({"student": {"labels": M}, "teacher": {}, "labels": Y}, Y),
         ({"student": X, "teacher": M}, None),
+        (({"x": X, "attention_mask": M}, Y), Y),
+        ((X, M, Y), None),
         ((X,), None),
         (X, None),
         ({"x": X}, None),
@@ -77,5 +79,15 @@ def test_rows_are_those_of_the_first_tensor(batch, rows):
 def test_a_missing_field_names_those_there_are():
     with pytest.raises(AddressError, match=r"no field 'lables'.*Closest: labels"):
         required_field({"labels": Y}, "lables")
-    with pytest.raises(AddressError, match=r"no field 'start_positions'.*Choices: labels"):
+    with pytest.raises(AddressError, match=r"no field 'start_positions'.*pair \(x, labels\)"):
         required_field((X, Y), "start_positions")
+
+
+def test_a_pair_of_a_mapping_and_labels_has_a_mask():
+    assert token_mask(({"input_ids": X, "attention_mask": M}, Y)) is M
+    assert token_mask((X, Y)) is None
+
+
+def test_more_than_a_pair_has_no_names_and_says_so():
+    with pytest.raises(AddressError, match=r"no field 'labels'.*Collate batches into mappings"):
+        required_field((X, M, Y), "labels")

@@ -328,13 +328,17 @@ def test_a_failed_export_leaves_what_was_there(tmp_path: Path, earlier: bool) ->
 
 
 def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ConfigError, match="holds something other than an export"):
-        export(bert(), tmp_path)
+    export(bert(), tmp_path / "student")
+    (tmp_path / "student" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"holds 'thesis\.tex', no part"):
+        export(bert(), tmp_path / "student")
+    (tmp_path / "folders" / "model.safetensors").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"holds 'model\.safetensors'"):
+        export(bert(), tmp_path / "folders")
     (tmp_path / "notes").write_text("x")
     with pytest.raises(ConfigError, match="it is a file"):
         export(bert(), tmp_path / "notes")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["notes", "thesis.tex"]
+    assert (tmp_path / "student" / "thesis.tex").read_text() == "years of work"
 
 
 def test_the_folder_has_ordinary_permissions(tmp_path: Path) -> None:

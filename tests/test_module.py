@@ -549,3 +549,52 @@ def test_a_finished_optimizer_is_refused_in_a_sentence():
     objective = kd.Objective({"logits": kd.Term(kd.Match("logits", "logits"), nn.MSELoss())})
     with pytest.raises(ConfigError, match=r"`optimizer` to be a function, such as functools\.partial"):
         kd.DistillationModule(student, mlp(4), objective, optimizer=torch.optim.AdamW(student.parameters()))
+
+
+# -- what a Lightning user expects besides
+
+
+def test_a_test_set_is_scored_like_a_validation_set(tmp_path):
+    module = mlp_module(metrics={"accuracy": MulticlassAccuracy(3, average="micro")})
+    found = trainer(tmp_path).test(module, ready(PAIRS), verbose=False)[0]
+    with torch.no_grad():
+        right = [module.student(x).argmax(-1) == y for x, y in PAIRS]
+    assert found["test/accuracy"] == pytest.approx(float(torch.cat(right).float().mean()))
+
+
+def test_several_validation_loaders_count_as_one(tmp_path):
+    module = mlp_module(metrics={"accuracy": MulticlassAccuracy(3, average="micro")})
+    runner = trainer(tmp_path)
+    both = runner.validate(module, [ready(PAIRS[:1]), ready(PAIRS[1:])], verbose=False)
+    whole = runner.validate(module, ready(PAIRS), verbose=False)
+    assert both[0]["val/accuracy"] == pytest.approx(whole[0]["val/accuracy"])
+
+
+@pytest.mark.parametrize("metrics", [None, {"accuracy": MulticlassAccuracy(3)}])
+def test_a_plateau_scheduler_watches_the_first_metric(tmp_path, metrics):
+    plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5, threshold=1e9)
+    runner = trainer(tmp_path, max_epochs=3)
+    runner.fit(mlp_module(metrics=metrics, scheduler=plateau), ready(PAIRS), ready(PAIRS))
+    assert runner.optimizers[0].param_groups[0]["lr"] < 0.1
+
+
+def test_modules_that_are_given_the_same_metrics_do_not_share_them():
+    metrics = {"accuracy": MulticlassAccuracy(3)}
+    one, other = mlp_module(metrics=metrics), mlp_module(metrics=metrics)
+    assert one.metrics["accuracy"] is not other.metrics["accuracy"]
+
+
+def test_metrics_without_names_and_terms_without_objective_are_refused():
+    with pytest.raises(ConfigError, match="metrics by name"):
+        mlp_module(metrics=MulticlassAccuracy(3))
+    with pytest.raises(ConfigError, match=r"Objective\(terms\), but got dict"):
+        kd.DistillationModule(mlp(5), mlp(7), {"soft": None})
+
+
+def test_two_modules_of_one_objective_are_trained_apart(tmp_path):
+    shared = kd.Objective({"h": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), projection="linear")})
+    one = kd.DistillationModule(bert(4, 8), bert(4, 16), shared)
+    other = kd.DistillationModule(bert(2, 12), bert(4, 16), shared)
+    for module, layers in ((one, 4), (other, 2)):
+        trainer(tmp_path, max_epochs=1).fit(module, ready(BATCHES))
+        assert len(module.objective.named_terms()) == layers

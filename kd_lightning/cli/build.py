@@ -37,12 +37,23 @@ def build_data(cfg: DictConfig, tokenizer: Any = None) -> Any:
     for key in WHOLE:
         check_whole(f"data.{key}", cfg.data.get(key))
     data = instantiate(cfg.data)
+    return give_tokenizer(data, tokenizer)
+
+
+def give_tokenizer(data: Any, tokenizer: Any) -> Any:
+    """Give a data module the teacher's tokenizer, unless it has one; both must then be the same.
+
+    Raises:
+        DataError: if they differ.
+
+    """
     if getattr(data, "tokenizer", None) is None:
         data.tokenizer = tokenizer
     elif tokenizer is not None and data.tokenizer.get_vocab() != tokenizer.get_vocab():
         raise DataError(
-            f"The teacher's tokenizer ({len(tokenizer)} pieces) and the data's ({len(data.tokenizer)} pieces) differ, "
-            "and one batch feeds both models. Take away data.tokenizer, or choose a teacher with the same vocabulary."
+            f"The teacher's tokenizer ({len(tokenizer)} pieces) and the data's own ({len(data.tokenizer)} pieces) "
+            "differ, and one batch feeds both models. Choose a teacher with the data's vocabulary (teacher=tiny_random "
+            "takes any), or data without a tokenizer of its own."
         )
     return data
 

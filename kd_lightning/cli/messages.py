@@ -16,6 +16,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.utils import get_object
 from omegaconf import DictConfig
 from omegaconf import errors as omega
 from yaml import YAMLError
@@ -121,6 +122,8 @@ def _nearest(key: str, parent: Any, known: Known) -> str:
     if key in everything:
         return "It is there by default, but not with everything else that was typed."
     prefix, _, leaf = key.rpartition(".")
+    if isinstance(parent, DictConfig) and _takes_anything(parent):
+        return f"Type +{key}=VALUE to add it."
     inside = list(parent) if isinstance(parent, DictConfig) and not parent._is_none() else []
     beside = [f"{prefix}.{name}".lstrip(".") for name in inside if name != "hydra"]
     beside += [other for other in everything if other.rpartition(".")[0] == prefix]
@@ -130,6 +133,16 @@ def _nearest(key: str, parent: Any, known: Known) -> str:
     near = closest(leaf, [other.rpartition(".")[-1] for other in beside])
     near_keys = dict.fromkeys(f"{prefix}.{name}".lstrip(".") for name in near)
     return f"Closest: {', '.join(near_keys)}." if near else hint(key, list(dict.fromkeys([*beside, *everything])))
+
+
+def _takes_anything(node: DictConfig) -> bool:
+    """Tell whether a node's target takes arguments that the node does not list, as students take fields to change."""
+    target = None if node._is_none() else node.get("_target_")
+    try:
+        parameters = inspect.signature(get_object(target)).parameters.values() if isinstance(target, str) else ()
+    except (HydraException, TypeError, ValueError):
+        return False
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _interpolation(cause: omega.OmegaConfBaseException, key: str, known: Known) -> str:
@@ -242,8 +255,6 @@ def _instantiation(error: Exception, known: Known) -> str | None:
 
 
 def _arguments(target: str) -> list[str]:
-    from hydra.utils import get_object
-
     parameters = inspect.signature(get_object(target)).parameters.values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 

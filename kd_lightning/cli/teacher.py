@@ -18,6 +18,7 @@ from kd_lightning.cli.build import (
     build_data,
     build_trainer,
     fresh_teacher,
+    give_tokenizer,
     hard_only,
     load_tokenizer,
     locate,
@@ -51,7 +52,7 @@ def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
         return _given(Path(cfg.teacher.path)), 0.0
     recipe = _own_recipe(cfg)
     data = build_data(recipe)
-    data.tokenizer = load_tokenizer(recipe, data)
+    give_tokenizer(data, load_tokenizer(recipe, data))
     folder = cache_root() / "teachers" / f"{cfg.teacher.name}-{digest(_shape(recipe, data))}"
     if not folder.is_dir():
         rehearse(cfg, data, fresh_teacher(cfg, data))

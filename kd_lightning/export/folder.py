@@ -10,7 +10,11 @@ from pathlib import Path
 
 from kd_lightning.errors import ConfigError
 
-_MARKS = ("model.safetensors", "model.safetensors.index.json", "model.onnx")
+_OURS = (
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "model.onnx*",
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+)  # fmt: skip
+"""What an export is made of; a folder with anything else in it is somebody's."""
 
 
 @contextmanager
@@ -46,8 +50,17 @@ def _check_replaceable(target: Path) -> None:
         raise ConfigError(f"Cannot export to '{target}': it is a file, and an export is a folder.")
     if not target.exists() or not any(target.iterdir()):
         return
-    if Path.cwd().is_relative_to(target) or not any((target / mark).is_file() for mark in _MARKS):
-        raise ConfigError(f"Cannot export to '{target}': it holds something other than an export. Give a new folder.")
+    foreign = [file.name for file in sorted(target.iterdir()) if not _is_ours(file)]
+    if foreign:
+        raise ConfigError(
+            f"Cannot export to '{target}': it holds '{foreign[0]}', no part of an export. Give a new folder."
+        )
+    if Path.cwd().is_relative_to(target):
+        raise ConfigError(f"Cannot export to '{target}': it is the working folder. Give a new one.")
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_file() and any(file.match(pattern) for pattern in _OURS)
 
 
 def _swap(fresh: Path, target: Path) -> None:

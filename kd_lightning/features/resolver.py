@@ -102,7 +102,9 @@ class Resolver:
                 f"There is no '{address}': no list of equal layers was found in this {type(self.model).__name__}; "
                 f"use module paths. {hint(path, filter(None, self.nodes))}"
             )
-        return f"There is no '{address}' in this {type(self.model).__name__}. {hint(address, self.choices())}"
+        name = type(self.model).__name__
+        field = " If its output has such a field, give an Adapter(outputs=…)." if address.isidentifier() else ""
+        return f"There is no '{address}' in this {name}. {hint(address, self.choices())}{field}"
 
 
 def _hidden_probe(address: str, stack: Stack, index: int) -> probes.Probe:

@@ -37,6 +37,8 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
 
     """
     keep = counted_labels(logits, labels, mask)
+    if labels.is_floating_point():
+        raise MatchError("HardLabel takes class numbers but got floats: use nn.MSELoss(), or multilabel=True.")
     inside = entries(logits, mask)
     log_p = masked_log_softmax(blank(widen(logits), keep), inside)
     loss = -log_p.gather(-1, labels.long().masked_fill(~keep, 0).unsqueeze(-1)).squeeze(-1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kd_lightning.adapter import Adapter
 from kd_lightning.batches import batch_size, view
-from kd_lightning.checks import check_finite, check_not_shared, check_same_teacher, check_trainable
+from kd_lightning.checks import check_finite, check_not_shared, check_objective, check_same_teacher, check_trainable
 from kd_lightning.errors import ConfigError, hint
 from kd_lightning.features import FeatureTap, describe
 from kd_lightning.guest.checkpoint import keep_out_of_checkpoints
@@ -66,6 +66,7 @@ class DistillationCallback(pl.Callback):
         adapter: Adapter | None = None,
         task_weight: float = 1.0,
     ) -> None:
+        check_objective(objective)
         if "task" in objective.declared:
             raise ConfigError("No term may be named 'task': that is what the module's own loss is called in the logs.")
         self._given = teacher
@@ -118,7 +119,8 @@ class DistillationCallback(pl.Callback):
         check_trainable(student)
         self._outputs = self.adapter.outputs if self.adapter is not None else None
         if self._met is not student:
-            self.objective.bind(describe(student, has_outputs=self._outputs is not None), self.teacher.anatomy)
+            anatomy = describe(student, has_outputs=self._outputs is not None)
+            self.objective = self.objective.bind(anatomy, self.teacher.anatomy)
             self._met = student
         self.teacher.ask(self.objective.teacher_addresses)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -46,17 +47,25 @@ class Objective(nn.Module):
         for name, term in terms.items():
             _check(name, term)
         self.declared = dict(terms)
+        self._bound = False
         self.terms = nn.ModuleDict()
         self._add({name: term for name, term in terms.items() if isinstance(term, Term)})
 
     def bind(self, student: Anatomy, teacher: Anatomy | None) -> Objective:
         """Meet the models: schemes become terms, addresses and widths are checked, projections are built.
 
+        Returns:
+            This objective; or a copy with new projections, if this one has met its models already and serves there.
+
         Raises:
             AddressError, MatchError: for the first term that does not fit, by its name.
             ConfigError: where a scheme makes a term whose name is taken.
 
         """
+        if self._bound:
+            fresh = copy.deepcopy(self)
+            fresh._bound = False
+            return fresh.bind(student, teacher)
         terms: dict[str, Term] = {}
         for name, term in self.declared.items():
             made = term.expand(name, student, teacher) if isinstance(term, MatchScheme) else {name: term}
@@ -66,6 +75,7 @@ class Objective(nn.Module):
             term.bind(name, student, teacher)
         self.terms = nn.ModuleDict()
         self._add(terms)
+        self._bound = True
         return self
 
     def _add(self, terms: Mapping[str, Term]) -> None:

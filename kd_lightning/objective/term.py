@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from kd_lightning.types import Anatomy, Batch, Features, Schedule
 
 LABELS_OF = {"start_logits": "start_positions", "end_logits": "end_positions"}
 """What the labels of an output are called in the batch, where not `labels`."""
+
+_PER_HEAD = re.compile(r"(query|key|value)\.\d+$")
 
 EXTRAS = ("mask", "labels", "batch", "progress")
 """Keyword arguments a loss may name in its `forward` and is then given."""
@@ -60,6 +63,9 @@ class Term(nn.Module):
         super().__init__()
         if not callable(loss):
             raise ConfigError(f"Expected argument `loss` of a term to be an nn.Module or a function but got {loss!r}.")
+        _check_callables(loss, schedule)
+        if projection_lr is not None and not 0 <= projection_lr < float("inf"):
+            raise ConfigError(f"Expected argument `projection_lr` not to be negative but got {projection_lr!r}.")
         if not isinstance(weight, int | float) or not abs(weight) < float("inf"):
             raise ConfigError(f"Expected argument `weight` of a term to be a finite number but got {weight!r}.")
         self.match = match
@@ -131,6 +137,11 @@ class Term(nn.Module):
     def _project(self, x: Tensor) -> Tensor:
         if self.projection is None:
             return x
+        if self._projection_kind is not None and x.ndim == 4 and not _PER_HEAD.search(self.match.student_addresses[0]):
+            raise MatchError(
+                f"projection='{self._projection_kind}' maps the last axis, but {self.match} gives a map of shape "
+                f"{tuple(x.shape)}. Give a module for channels, such as nn.Conv2d({x.shape[1]}, …, kernel_size=1)."
+            )
         weight = next(self.projection.parameters(), x)
         return widen(self.projection(x.to(weight.dtype)))  # its own dtype: there is no autocast here
 
@@ -142,6 +153,17 @@ class Term(nn.Module):
             "progress": lambda: progress,
         }
         return {name: makers[name]() for name in self._extras}
+
+
+def _check_callables(loss: object, schedule: object) -> None:
+    if isinstance(loss, type):
+        raise ConfigError(
+            f"Expected argument `loss` to be a loss but got the class {loss.__name__}: write {loss.__name__}()."
+        )
+    if schedule is not None and (isinstance(schedule, type) or not callable(schedule)):
+        raise ConfigError(
+            f"Expected argument `schedule` to be a function of progress, such as Cosine(), got {schedule!r}."
+        )
 
 
 def _extras_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:

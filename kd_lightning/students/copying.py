@@ -49,11 +49,12 @@ def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[i
         _stack(student, "student"),
     )
     chosen = _resolve(layers, student_depth, teacher_depth)
+    _check_embeddings(_tensors(teacher), _tensors(student))
     source, units, tables, own = _tensors(teacher), kept_units(teacher, student), _tables(student), []
     with torch.no_grad():
         for name, target in _tensors(student).items():
             origin = source.get(_origin(name, student_path, teacher_path, chosen))
-            fitting = None if origin is None else narrowed(origin, target.shape, units, table=name in tables)
+            fitting = None if origin is None else narrowed(origin, target.shape, units, "att" in name, name in tables)
             if fitting is not None:
                 target.copy_(fitting)
             elif name.startswith(student_path):
@@ -68,10 +69,24 @@ def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[i
     return own
 
 
+def _check_embeddings(teacher: dict[str, Tensor], student: dict[str, Tensor]) -> None:
+    """Refuse to leave out a step of the teacher's embeddings, such as ELECTRA's projection to its width."""
+    lost = next((name for name in teacher if name.startswith("embeddings") and name not in student), None)
+    if lost is not None and any(name.startswith("embeddings") for name in student):
+        raise ConfigError(
+            f"The student has nothing like the teacher's '{lost}', so its layers would meet embeddings they do not "
+            "know. Choose another width or `embedding_size`, or leave `layers` null."
+        )
+
+
 def _resolve(layers: str | Sequence[int], student_depth: int, teacher_depth: int) -> list[int]:
     """Return the teacher layer (from 1) of each student layer."""
     from kd_lightning.matching.layer_maps import layer_map
 
+    if not isinstance(layers, Sequence):
+        raise MatchError(
+            f"Expected `layers` to be a rule, such as 'uniform', or a list, such as [2, 4], got {layers!r}."
+        )
     if not isinstance(layers, str) and len(layers) != student_depth:
         raise MatchError(f"Expected one teacher layer for each of the student's {student_depth}, got {list(layers)}.")
     rule: Any = layers if isinstance(layers, str) else list(enumerate(layers, start=1))

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-Kept: TypeAlias = Mapping[tuple[int, int], Tensor]
-"""(wide size, narrow size) → indices of the units kept."""
+_Units: TypeAlias = Mapping[tuple[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Indices of the units kept, by (wide size, narrow size): of the width, and of the feed-forward layers.
+
+    Sizes alone may not tell the two apart (3 · 768 = 2 · 1152), so attention asks for those of the width first.
+    """
+
+    width: _Units
+    feed_forward: _Units
+
+    def of(self, size: int, smaller: int, attention: bool) -> Tensor | None:
+        """Return the units kept of an axis, or None if there is no rule for it."""
+        at = (size, smaller)
+        exact = min(self.width, default=None) == at
+        first, second = (self.width, self.feed_forward) if attention or exact else (self.feed_forward, self.width)
+        return first.get(at, second.get(at))
+
 
 _FUSED = (1, 2, 3)  # one matrix alone, a gate beside its values, query beside key and value
 
@@ -23,7 +42,7 @@ def kept_units(teacher: nn.Module, student: nn.Module) -> Kept:
     also keep the pairs and, nearly, the frequencies of rotary positions.
 
     Args:
-        teacher: a Transformers model; anything else has no known sizes, and the result is empty.
+        teacher: a Transformers model; anything else has no known sizes, and nothing can be cut.
         student: one of the same family, no wider than the teacher.
 
     Returns:
@@ -33,35 +52,44 @@ def kept_units(teacher: nn.Module, student: nn.Module) -> Kept:
         >>> from transformers import BertConfig, BertModel
         >>> wide, narrow = (BertModel(BertConfig(vocab_size=9, hidden_size=width, num_attention_heads=2,
         ...                 intermediate_size=4 * width, num_hidden_layers=1)) for width in (8, 4))
-        >>> kept_units(wide, narrow)[8, 4]
+        >>> kept_units(wide, narrow).width[8, 4]
         tensor([0, 2, 4, 6])
 
     """
     wide, narrow = _sizes(teacher), _sizes(student)
-    kept: dict[tuple[int, int], Tensor] = {}
     if wide is None or narrow is None:
-        return kept
-    bases = {
-        (wide["hidden_size"], narrow["hidden_size"]): _by_head(wide, narrow),
-        (wide["intermediate_size"], narrow["intermediate_size"]): _even(
-            wide["intermediate_size"], narrow["intermediate_size"]
-        ),
-    }
-    for times in _FUSED:
-        for (size, smaller), units in bases.items():
-            if smaller < size:
-                blocks = torch.arange(times)[:, None] * size + units[None]
-                kept.setdefault((times * size, times * smaller), blocks.flatten())
-    return kept
+        return Kept({}, {})
+    width = (wide["hidden_size"], narrow["hidden_size"])
+    inner = (wide["intermediate_size"], narrow["intermediate_size"])
+    return Kept(_blocks(*width, _by_head(wide, narrow)), _blocks(*inner, _even(*inner)))
 
 
-def narrowed(tensor: Tensor, shape: torch.Size, kept: Kept, table: bool = False) -> Tensor | None:
-    """Return a tensor cut to a shape, or None if some axis cannot be cut so: a table's rows are words, not units."""
+def _blocks(size: int, smaller: int, units: Tensor) -> dict[tuple[int, int], Tensor]:
+    """Return the units kept of one matrix, and of several that are fused into one."""
+    if smaller >= size:
+        return {}
+    fused = {times: (torch.arange(times)[:, None] * size + units[None]).flatten() for times in _FUSED}
+    return {(times * size, times * smaller): kept for times, kept in fused.items()}
+
+
+def narrowed(
+    tensor: Tensor, shape: torch.Size, kept: Kept, attention: bool = False, table: bool = False
+) -> Tensor | None:
+    """Return a tensor cut to a shape, or None if some axis cannot be cut so.
+
+    Args:
+        tensor: the teacher's.
+        shape: the student's.
+        kept: the units that both agree on.
+        attention: whether it belongs to an attention layer.
+        table: whether its rows are words or positions, and no units.
+
+    """
     if tensor.dim() != len(shape):
         return None
     for axis, (size, smaller) in enumerate(zip(tensor.shape, shape, strict=True)):
         if size != smaller:
-            units = kept.get((size, smaller))
+            units = kept.of(size, smaller, attention)
             if units is None or (table and axis == 0):
                 return None
             tensor = tensor.index_select(axis, units.to(tensor.device))

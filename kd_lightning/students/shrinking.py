@@ -24,7 +24,7 @@ _OTHER_NAMES = {"intermediate_size": "hidden_dim"}
 def shrink(
     like: Like,
     *,
-    num_labels: int = 2,
+    num_labels: int | None = None,
     vocab_size: int | None = None,
     task: str = "sequence-classification",
     layers: str | Sequence[int] | None = None,
@@ -39,7 +39,7 @@ def shrink(
 
     Args:
         like: the teacher, or its configuration.
-        num_labels: classes of the head, where the task has any.
+        num_labels: classes of the head, where the task has any; the teacher's by default.
         vocab_size: pieces of the student's tokenizer; the teacher's by default.
         task: the head, see `tasks.AUTO_CLASSES`.
         layers: None for random weights; otherwise what to start from: the teacher's layers, counted from 1
@@ -87,7 +87,7 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def resized(config: PreTrainedConfig, num_labels: int, changes: dict[str, Any]) -> PreTrainedConfig:
+def resized(config: PreTrainedConfig, num_labels: int | None, changes: dict[str, Any]) -> PreTrainedConfig:
     """Return a new configuration of the same class, with `changes` and what follows from them.
 
     Raises:
@@ -100,7 +100,9 @@ def resized(config: PreTrainedConfig, num_labels: int, changes: dict[str, Any]) 
         if not hasattr(new, _field(new, name)):
             raise ConfigError(f"A {type(new).__name__} has no field '{name}'. {hint(name, new.to_dict())}")
         setattr(new, _field(new, name), value)
-    if num_labels != config.num_labels:
+    if num_labels is not None and num_labels < 1:
+        raise ConfigError(f"Expected argument `num_labels` to be at least 1 but got {num_labels}.")
+    if num_labels not in (None, config.num_labels):
         new.num_labels, new.problem_type = num_labels, None
     _follow(new, changes)
     _check(new)

@@ -154,10 +154,18 @@ def test_each_layer_has_a_projection_and_a_loss_of_its_own():
 
 
 def test_an_objective_meets_another_student_as_if_it_were_the_first():
-    made = objective().bind(describe(bert(2, 16)), describe(bert(4, 24)))
-    made.bind(describe(bert(3, 8)), describe(bert(3, 12)))
+    first = objective().bind(describe(bert(2, 16)), describe(bert(4, 24)))
+    made = first.bind(describe(bert(3, 8)), describe(bert(3, 12)))
     assert made.named_terms()["hidden_3"].projection.weight.shape == (12, 8)
     assert made.teacher_addresses == ("hidden.0", "hidden.1", "hidden.2", "hidden.3", "logits")
+
+
+def test_it_serves_the_first_as_before():
+    first = objective().bind(describe(bert(2, 16)), describe(bert(4, 24)))
+    before = first.projections()
+    first.bind(describe(bert(3, 8)), describe(bert(3, 12)))
+    assert first.projections() == before
+    assert "hidden_3" not in first.named_terms()
 
 
 def test_a_scheme_without_a_teacher_is_a_sentence():

@@ -338,3 +338,26 @@ def test_teacher_and_student_with_other_numbers_of_labels_are_refused_before_the
     term = kd.Objective({"logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget())})
     with pytest.raises(MatchError, match=r"the student's width is 2 and the teacher's 3.*number of labels"):
         term.bind(describe(nn.Sequential(nn.Linear(4, 2))), describe(nn.Sequential(nn.Linear(4, 3))))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"loss": kd.losses.HiddenMSE}, r"got the class HiddenMSE: write HiddenMSE\(\)"),
+        ({"schedule": "linear"}, "a function of progress"),
+        ({"schedule": kd.schedules.Cosine}, "a function of progress"),
+        ({"projection_lr": -1.0}, "`projection_lr` not to be negative"),
+    ],
+)
+def test_what_is_no_loss_no_schedule_and_no_rate_is_refused(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        kd.Term(HIDDEN, **{"loss": nn.MSELoss()} | options)
+
+
+def test_a_built_projection_does_not_map_the_width_of_pictures():
+    student, teacher = (nn.Sequential(nn.Conv2d(3, 6, 3)) for _ in range(2))
+    term = kd.Term(kd.Match("0", "0"), nn.MSELoss(), projection="linear")
+    term.bind("t", describe(student), describe(teacher))
+    picture = torch.randn(2, 6, 6, 6)
+    with pytest.raises(MatchError, match=r"maps the last axis.*nn\.Conv2d\(6, …, kernel_size=1\)"):
+        term({"0": picture}, {"0": picture}, {})

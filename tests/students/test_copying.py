@@ -95,6 +95,7 @@ def test_a_compiled_teacher_starts_a_student(make_teacher: Make) -> None:
         ([0, 1, 2], "counted from 1 to 12"),
         ([1, 2, 3, 4], "one teacher layer for each of the student's 3"),
         ([1, 2], "one teacher layer for each of the student's 3"),
+        (3, "to be a rule, such as 'uniform', or a list"),
         ("unifrom", "Unknown layer map 'unifrom'. Closest: uniform"),
     ],
 )
@@ -106,6 +107,13 @@ def test_wrong_layers_are_one_sentence(make_teacher: Make, layers: object, messa
 def test_a_wider_student_cannot_start_from_layers(make_teacher: Make) -> None:
     with pytest.raises(ConfigError, match=r"of its kind and no wider, but .* is .* in the student and .* in the teac"):
         students.t4_tiny(make_teacher(), layers="uniform")
+
+
+def test_labels_are_the_teachers_unless_said_otherwise(make_teacher: Make) -> None:
+    student = students.t3(make_teacher(num_labels=5), layers="uniform")
+    assert student.config.num_labels == 5
+    with pytest.raises(ConfigError, match="`num_labels` to be at least 1"):
+        students.t3(make_teacher(), num_labels=0)
 
 
 def test_it_says_where_a_student_starts(make_teacher: Make, caplog: pytest.LogCaptureFixture) -> None:

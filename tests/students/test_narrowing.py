@@ -63,7 +63,7 @@ def test_larger_heads_mix_what_they_must(make_teacher: Make) -> None:
 
 def test_rotary_pairs_stay_pairs(make_teacher: Make) -> None:
     wide, narrow = make_teacher("modernbert", hidden_size=80), make_teacher("modernbert", hidden_size=48)
-    heads = kept_units(wide, narrow)[80, 48].view(4, 12)  # of 20 units each
+    heads = kept_units(wide, narrow).width[80, 48].view(4, 12)  # of 20 units each
     assert torch.equal(heads[:, 6:] - heads[:, :6], torch.full((4, 6), 10))
 
 
@@ -88,3 +88,26 @@ def test_the_cut_student_shares_nothing_with_its_teacher(make_teacher: Make) -> 
     student = students.shrink(teacher, hidden_size=12, layers="uniform")
     mine = {parameter.data_ptr() for parameter in student.parameters()}
     assert mine.isdisjoint(parameter.data_ptr() for parameter in teacher.parameters())
+
+
+def test_sizes_that_look_alike_are_told_apart_by_what_they_are(make_teacher: Make) -> None:
+    sizes = {"hidden_size": 24, "intermediate_size": 36}  # 3 · 24 = 2 · 36, as in ModernBERT-base
+    teacher = make_teacher("modernbert", **sizes)
+    student = students.shrink(teacher, hidden_size=12, intermediate_size=18, num_attention_heads=2, layers="uniform")
+    mine = student.model.layers[0].attn.Wqkv.weight.view(3, 2, 6, 12)
+    theirs = teacher.model.layers[0].attn.Wqkv.weight.view(3, 4, 6, 24)
+    units = torch.cat([torch.arange(6), torch.arange(12, 18)])  # heads 0 and 2
+    assert torch.equal(mine, theirs[:, [0, 2]][..., units])
+
+
+def test_equal_sizes_go_by_heads(make_teacher: Make) -> None:
+    wide, narrow = (
+        make_teacher(hidden_size=size, intermediate_size=size, num_attention_heads=size // 6) for size in (24, 12)
+    )
+    assert kept_units(wide, narrow).of(24, 12, attention=False).tolist() == [*range(6), *range(12, 18)]
+
+
+def test_a_student_that_loses_a_step_of_the_embeddings_is_refused(make_teacher: Make) -> None:
+    teacher = make_teacher("electra", hidden_size=32)  # embeddings of 16, projected to 32
+    with pytest.raises(ConfigError, match=r"nothing like the teacher's 'embeddings_project\.weight'"):
+        students.shrink(teacher, hidden_size=16, layers="uniform")
