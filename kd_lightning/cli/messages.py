@@ -119,11 +119,11 @@ def _place(message: str) -> str:
 def _nearest(key: str, parent: Any, known: Known) -> str:
     """Return the closest keys: of the same name elsewhere, then beside the wrong one, then anywhere."""
     everything = known() if known is not None else []
+    if isinstance(parent, DictConfig) and _takes_anything(parent):
+        return f"Type +{key}=VALUE to add it."
     if key in everything:
         return "It is there by default, but not with everything else that was typed."
     prefix, _, leaf = key.rpartition(".")
-    if isinstance(parent, DictConfig) and _takes_anything(parent):
-        return f"Type +{key}=VALUE to add it."
     inside = list(parent) if isinstance(parent, DictConfig) and not parent._is_none() else []
     beside = [f"{prefix}.{name}".lstrip(".") for name in inside if name != "hydra"]
     beside += [other for other in everything if other.rpartition(".")[0] == prefix]

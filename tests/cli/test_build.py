@@ -68,7 +68,7 @@ def test_one_batch_feeds_both_models_so_tokenizers_must_agree() -> None:
     synthetic = compose_config(["data=synthetic"])
     own = build_data(synthetic).tokenizer
     assert build_data(synthetic, own).tokenizer.get_vocab() == own.get_vocab()
-    with pytest.raises(DataError, match=r"tokenizer \(6 pieces\) and the data's \(\d+ pieces\) differ"):
+    with pytest.raises(DataError, match=r"tokenizer \(6 pieces\) and the data's own \(\d+ pieces\) differ"):
         build_data(synthetic, word_tokenizer(["good", "film"]))
 
 

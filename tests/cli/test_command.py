@@ -310,6 +310,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "weight": (["objective.terms.logits.weight=much"], ["weight"]),
     "no_terms": (["~objective.terms.hard", "~objective.terms.logits", "match=[]"], ["term"]),
     "student_size": (["student.hidden_size=31"], ["31"]),
+    "new_field": (["student=t4tiny", "student.num_hidden_layers=1"], ["+student.num_hidden_layers=VALUE"]),
+    "layers_number": (["student=t3", "student.layers=2"], ["layers", "uniform"]),
     "seed": (["seed=-1"], ["seed"]),
     "labels": (["data.num_labels=1"], ["num_labels"]),
     "group_null": (["logger=null"], ["~logger"]),
