@@ -36,6 +36,7 @@ __all__ = [
     "callbacks",
     "data",
     "export",
+    "inspection",
     "losses",
     "schedules",
     "students",
@@ -43,7 +44,7 @@ __all__ = [
 
 _register_bigru()  # so that AutoModelForSequenceClassification.from_pretrained loads one
 
-_LATE = ("callbacks", "data", "students")
+_LATE = ("callbacks", "data", "inspection", "students")
 """Sub-packages that bring heavier libraries along; imported when first used."""
 
 

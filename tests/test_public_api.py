@@ -12,7 +12,7 @@ import pytest
 import kd_lightning as kd
 
 GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"
-PACKAGES = ("losses", "schedules", "students", "data", "callbacks")
+PACKAGES = ("losses", "schedules", "students", "data", "callbacks", "inspection")
 
 
 def public(name: str) -> list[str]:
