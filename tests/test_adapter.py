@@ -103,3 +103,8 @@ def test_what_an_adapter_makes_is_passed_on(made, called):
 
 def test_an_adapter_of_outputs_alone_leaves_the_inputs_alone():
     assert ArgumentRule(Named(), Adapter(outputs=dict))(words())[1].keys() == {"input_ids", "attention_mask"}
+
+
+def test_of_a_mapping_and_labels_the_fields_go_by_name():
+    fields = {key: value for key, value in words().items() if key != "labels"}
+    assert ArgumentRule(Named())((fields, words()["labels"]))[1].keys() == {"input_ids", "attention_mask"}

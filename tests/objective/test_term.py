@@ -361,3 +361,8 @@ def test_a_built_projection_does_not_map_the_width_of_pictures():
     picture = torch.randn(2, 6, 6, 6)
     with pytest.raises(MatchError, match=r"maps the last axis.*nn\.Conv2d\(6, …, kernel_size=1\)"):
         term({"0": picture}, {"0": picture}, {})
+
+
+def test_a_field_that_only_the_output_may_have_asks_for_an_adapter():
+    with pytest.raises(AddressError, match=r"no 'scores'.*such a field, give an Adapter\(outputs=…\)"):
+        bound(kd.Term(kd.Match("scores", "scores"), nn.MSELoss()), mlp(5), mlp(5))
