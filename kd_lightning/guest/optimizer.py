@@ -33,7 +33,7 @@ def joined(configure: Callable[[], Any], objective: Objective) -> Callable[[], A
         if not first and not own:
             return configure()
         try:
-            with _newborns_take(first, own):
+            with _newborns_take(first, own, {id(p): f"kd_objective.{n}" for n, p in objective.named_parameters()}):
                 configured = configure()
         except (ValueError, IndexError) as error:
             if own:
@@ -50,15 +50,15 @@ def joined(configure: Callable[[], Any], objective: Objective) -> Callable[[], A
 
 
 @contextmanager
-def _newborns_take(first: Parameters, own: dict[float, Parameters]) -> Iterator[None]:
+def _newborns_take(first: Parameters, own: dict[float, Parameters], names: dict[int, str]) -> Iterator[None]:
     """While this lasts, every new optimizer takes the parameters: in its first group, and in groups by rate."""
     born = Optimizer.__init__
-    ours = {id(p) for p in [*first, *(p for group in own.values() for p in group)]}
 
     def init(self: Optimizer, params: Any, defaults: dict[str, Any]) -> None:
-        groups = _without(_as_groups(params), ours)
-        groups[0]["params"] = [*groups[0]["params"], *_like(groups[0]["params"], first)]
-        groups += [{"params": _like(groups[0]["params"], members), "lr": rate} for rate, members in own.items()]
+        groups = _without(_as_groups(params), names)
+        named = any(isinstance(p, tuple) for p in groups[0]["params"])
+        groups[0]["params"] = [*groups[0]["params"], *_like(named, first, names)]
+        groups += [{"params": _like(named, members, names), "lr": rate} for rate, members in own.items()]
         born(self, groups, defaults)
 
     Optimizer.__init__ = init  # type: ignore[method-assign]
@@ -79,18 +79,16 @@ def _listed(params: Any) -> list[Any]:
     return [params] if isinstance(params, Tensor) else list(params)
 
 
-def _without(groups: Groups, ours: set[int]) -> Groups:
+def _without(groups: Groups, ours: dict[int, str]) -> Groups:
     """Take the parameters out of the user's groups, where `self.parameters()` put them."""
     for group in groups:
         group["params"] = [p for p in group["params"] if id(p[1] if isinstance(p, tuple) else p) not in ours]
     return [group for group in groups if group["params"]] or groups[:1]
 
 
-def _like(neighbours: list[Any], params: Parameters) -> list[Any]:
+def _like(named: bool, params: Parameters, names: dict[int, str]) -> list[Any]:
     """Name the parameters where their neighbours have names."""
-    if neighbours and isinstance(neighbours[0], tuple):
-        return [(f"kd_objective.{id(p)}", p) for p in params]
-    return list(params)
+    return [(names[id(p)], p) for p in params] if named else list(params)
 
 
 def _optimizers(configured: Any) -> list[Optimizer]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_lightning.adapter import Adapter, ArgumentRule, Arguments
 from kd_lightning.errors import ConfigError
+from kd_lightning.inspection.timing import at_rest, forward_ms
 from kd_lightning.inspection.tree import parameter_tree
 from kd_lightning.types import Batch
 
@@ -54,15 +53,9 @@ def cost(model: nn.Module, batch: Batch, adapter: Adapter | None = None, repeats
     if repeats < 1:
         raise ConfigError(f"Expected argument `repeats` to be at least 1 but got {repeats}.")
     arguments = ArgumentRule(model, adapter)(batch)
-    tree, was_training = parameter_tree(model), model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            multiply_adds = _multiply_adds(model, arguments)
-            times = [_seconds(model, arguments) for _ in range(repeats + 2)][2:]
-    finally:
-        model.train(was_training)
-    return Cost(tree.parameters, tree.bytes, multiply_adds, 1000 * min(times))
+    tree = parameter_tree(model)
+    latency = forward_ms(model, arguments, repeats)
+    return Cost(tree.parameters, tree.bytes, _multiply_adds(model, arguments), latency)
 
 
 def compare(models: Mapping[str, nn.Module], batch: Batch, repeats: int = 10) -> str:
@@ -94,15 +87,6 @@ def compare(models: Mapping[str, nn.Module], batch: Batch, repeats: int = 10) ->
 def _multiply_adds(model: nn.Module, arguments: Arguments) -> int:
     args, kwargs = arguments
     # The counter does not know a CPU's fused attention; spelt out as products it is counted everywhere.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with at_rest(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(*args, **kwargs)
     return counter.get_total_flops() // 2
-
-
-def _seconds(model: nn.Module, arguments: Arguments) -> float:
-    args, kwargs = arguments
-    start = time.perf_counter()
-    model(*args, **kwargs)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start

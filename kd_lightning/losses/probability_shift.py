@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from kd_lightning.errors import MatchError
@@ -53,14 +55,7 @@ class ProbabilityShift(DistillationLoss):
         own = {"progress": progress} if self.scheduled else {}
         return self.loss(student, self._corrected(student, teacher, mask, labels), mask, **own)
 
-    def count(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        progress: float = 0.0,
-    ) -> Tensor | None:
+    def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor | None:
         """Return what the inner loss counts."""
         inner = getattr(self.loss, "count", None)
         return inner(student, teacher, mask) if callable(inner) else None

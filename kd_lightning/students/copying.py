@@ -49,10 +49,11 @@ def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[i
         _stack(student, "student"),
     )
     chosen = _resolve(layers, student_depth, teacher_depth)
-    _check_embeddings(_tensors(teacher), _tensors(student))
-    source, units, tables, own = _tensors(teacher), kept_units(teacher, student), _tables(student), []
+    source, targets, own = _tensors(teacher), _tensors(student), []
+    _check_embeddings(source, targets)
+    units, tables = kept_units(teacher, student), _tables(student)
     with torch.no_grad():
-        for name, target in _tensors(student).items():
+        for name, target in targets.items():
             origin = source.get(_origin(name, student_path, teacher_path, chosen))
             fitting = None if origin is None else narrowed(origin, target.shape, units, "att" in name, name in tables)
             if fitting is not None:

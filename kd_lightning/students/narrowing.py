@@ -25,7 +25,7 @@ class Kept:
     def of(self, size: int, smaller: int, attention: bool) -> Tensor | None:
         """Return the units kept of an axis, or None if there is no rule for it."""
         at = (size, smaller)
-        exact = min(self.width, default=None) == at
+        exact = min(self.width, default=None) == at  # the width itself, and no fused multiple of it
         first, second = (self.width, self.feed_forward) if attention or exact else (self.feed_forward, self.width)
         return first.get(at, second.get(at))
 

@@ -7,7 +7,7 @@ from torch import nn
 from kd_lightning.errors import ConfigError
 from kd_lightning.inspection import compare, cost
 
-from ..toys import bert, mlp, words
+from ..toys import bert, mlp, same, weights, words
 
 
 def test_multiply_adds_of_a_net_are_those_on_paper():
@@ -30,6 +30,13 @@ def test_a_model_stays_in_the_mode_it_was_in(training):
     model = mlp(5).train(training)
     cost(model, (torch.zeros(3, 4), None))
     assert model.training is training
+
+
+def test_measuring_leaves_running_statistics_alone():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).train()
+    before = weights(model)
+    cost(model, (torch.randn(8, 4), None))
+    assert same(before, weights(model))
 
 
 def test_a_model_that_fails_is_put_back_too():
