@@ -46,6 +46,7 @@ def cost(model: nn.Module, batch: Batch, adapter: Adapter | None = None, repeats
         repeats: timed passes, after two untimed ones.
 
     Example:
+        >>> import torch
         >>> cost(nn.Linear(4, 2), (torch.zeros(3, 4), None)).multiply_adds
         24
 
@@ -62,6 +63,7 @@ def compare(models: Mapping[str, nn.Module], batch: Batch, repeats: int = 10) ->
     """Return a table of what models cost on one batch, the first being the measure: teacher first, then students.
 
     Example:
+        >>> import torch
         >>> table = compare({"teacher": nn.Linear(4, 8), "student": nn.Linear(4, 2)}, (torch.zeros(1, 4), None))
         >>> [row.split()[:4] for row in table.splitlines()][:2]
         [['teacher', 'student'], ['parameters', '40', '10', '×4.0']]
