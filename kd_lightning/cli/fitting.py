@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from kd_lightning.cli.build import build_student
-from kd_lightning.module import DistillationModule
+from kd_lightning.cli.judging import task_metrics
+from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.objective import Objective
 from kd_lightning.optim import build_optimizer, parameter_groups
 
+Trained: TypeAlias = DistillationModule | MultiTaskModule
+
 
 def build_module(cfg: DictConfig, student: nn.Module, teacher: Any, objective: Objective) -> DistillationModule:
-    """Put models, objective, optimizer, scheduler and metrics of a configuration together."""
+    """Put models, objective, optimizer, scheduler and metrics of one task together."""
     return DistillationModule(
-        student,
-        teacher,
-        objective,
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler) if cfg.scheduler is not None else None,
-        metrics={name: instantiate(node) for name, node in cfg.task.metrics.items()},
-        compile=cfg.compile,
+        student, teacher, objective, **_recipe(cfg), metrics=task_metrics(cfg), compile=cfg.compile
     )
 
 
-def rehearse(cfg: DictConfig, data: Any, teacher: nn.Module) -> None:
-    """Compare a new student with a teacher on two rows, before anything is trained: what does not fit fails now."""
+def join(cfg: DictConfig, modules: Mapping[str, DistillationModule]) -> Trained:
+    """Return the module of a run: the one task's own, or several with one body."""
+    return MultiTaskModule(modules, **_recipe(cfg)) if len(modules) > 1 else next(iter(modules.values()))
+
+
+def _recipe(cfg: DictConfig) -> dict[str, Any]:
+    scheduler = instantiate(cfg.scheduler) if cfg.scheduler is not None else None
+    return {"optimizer": instantiate(cfg.optimizer), "scheduler": scheduler}
+
+
+def rehearse(cfg: DictConfig, data: Any, teacher: Any) -> None:
+    """Compare a new student with its teacher on two rows, before anything is trained: what does not fit fails now.
+
+    Args:
+        cfg: one task's configuration.
+        data: its data, with its tokenizers.
+        teacher: a model or a source; students are made like the model, or like the first of the source's.
+
+    """
     uncompiled: Any = OmegaConf.merge(cfg, {"compile": False})
-    module = build_module(uncompiled, build_student(cfg, teacher, data), teacher, instantiate(cfg.objective))
+    like = teacher if isinstance(teacher, nn.Module) else next(teacher.models())
+    module = build_module(uncompiled, build_student(cfg, like, data), teacher, instantiate(cfg.objective))
     build_optimizer(instantiate(cfg.optimizer), parameter_groups(module.student, module.objective))
     data.setup("fit")
     for batch, _, _ in CombinedLoader(data.val_dataloader(), "sequential"):
@@ -44,7 +60,7 @@ def rehearse(cfg: DictConfig, data: Any, teacher: nn.Module) -> None:
         break
 
 
-def fit(module: DistillationModule, data: Any, trainer: Trainer, folder: Path) -> DistillationModule:
+def fit(module: Trained, data: Any, trainer: Trainer, folder: Path) -> Trained:
     """Train from the last checkpoint in `folder`, or from the start, and return the module with its best weights."""
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
@@ -54,7 +70,7 @@ def fit(module: DistillationModule, data: Any, trainer: Trainer, folder: Path) -
     return module
 
 
-def score(module: DistillationModule, data: Any, trainer: Trainer) -> dict[str, float]:
+def score(module: LightningModule, data: Any, trainer: Trainer) -> dict[str, float]:
     """Return the metrics on the validation split by their bare names."""
     results = trainer.validate(module, datamodule=data, verbose=False)
     return {name.removeprefix("val/"): float(value) for name, value in results[0].items()} if results else {}

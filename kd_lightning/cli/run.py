@@ -15,10 +15,12 @@ from rich.console import Console
 from kd_lightning.cli.build import plain
 from kd_lightning.cli.files import write_json, write_text
 from kd_lightning.cli.launch import by_itself, check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
+from kd_lightning.cli.lessons import FOLDERS
 from kd_lightning.cli.reports.curves import draw_curves
 from kd_lightning.cli.reports.summary import final_table
 from kd_lightning.cli.stages import Stage, result_of
-from kd_lightning.cli.teacher import prepare_teacher
+from kd_lightning.cli.tasks import task_configs
+from kd_lightning.cli.teacher import has_teacher, prepare_teachers
 from kd_lightning.errors import ConfigError
 
 
@@ -53,23 +55,32 @@ def _run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         check_ranks(cfg)
     if outer_rank() == 0:
         save_config(cfg, run_dir)
-        if not (run_dir / "teacher.txt").is_file():
+        if not (run_dir / FOLDERS).is_file():
             if inside_torchrun():
                 by_itself(run_dir, "find_teacher")
             else:
                 find_teacher(cfg, run_dir)
-    wait_for(run_dir / "teacher.txt")
-    stages: list[Stage] = ["teacher", "alone", "student"] if cfg.baseline else ["teacher", "student"]
+    wait_for(run_dir / FOLDERS)
+    stages = stages_of(cfg)
     for stage in stages:
         start_stage(cfg, run_dir, stage)
     return report(cfg, run_dir, stages)
 
 
+def stages_of(cfg: DictConfig) -> list[Stage]:
+    """Return the stages of a run: a student that learns from labels alone has no teacher to be compared with."""
+    if not all(has_teacher(own) for own in task_configs(cfg).values()):
+        return ["student"]
+    return ["teacher", "alone", "student"] if cfg.baseline else ["teacher", "student"]
+
+
 def find_teacher(cfg: DictConfig, run_dir: Path) -> None:
-    """Prepare the teacher and note where it is, and what it cost."""
-    folder, seconds = prepare_teacher(cfg)
+    """Prepare every task's teachers and note where they are, and what they cost."""
+    found = {task: prepare_teachers(own) for task, own in task_configs(cfg).items()}
+    seconds = sum(spent for _, spent in found.values())
+    folders = {task: {name: str(path.resolve()) for name, path in own.items()} for task, (own, _) in found.items()}
     write_json(run_dir / "stages" / "teacher" / "seconds.json", round(seconds, 2))
-    write_text(run_dir / "teacher.txt", str(folder.resolve()))
+    write_json(run_dir / FOLDERS, folders)
 
 
 def report(cfg: DictConfig, run_dir: Path, stages: list[Stage]) -> dict[str, Any]:

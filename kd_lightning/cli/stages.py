@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,15 +14,20 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
+from torchmetrics import MetricCollection
 
-from kd_lightning.cli.build import build_data, build_student, build_trainer, hard_only, on_one_device, scoring_trainer
+from kd_lightning.cli.build import build_student, build_trainer, hard_only, on_one_device, scoring_trainer
 from kd_lightning.cli.files import write_json
-from kd_lightning.cli.fitting import build_module, fit, rehearse, score
+from kd_lightning.cli.fitting import build_module, fit, join, rehearse, score
+from kd_lightning.cli.judging import Judge, task_metrics
+from kd_lightning.cli.lessons import Lesson, load_lessons
 from kd_lightning.cli.reports.latency import latency_ms
 from kd_lightning.cli.reports.summary import startup
-from kd_lightning.cli.teacher import check_labels, load_teacher
+from kd_lightning.cli.tasks import ALL
+from kd_lightning.data import MultiTask
 from kd_lightning.export import export
-from kd_lightning.teachers import LiveTeacher
+from kd_lightning.module import DistillationModule, MultiTaskModule
+from kd_lightning.students import share_body
 
 Stage: TypeAlias = Literal["teacher", "alone", "student"]
 
@@ -42,62 +48,93 @@ def run_stage(cfg: DictConfig, run_dir: Path, stage: Stage) -> None:
     start = time.perf_counter()
     folder = stage_folder(run_dir, stage)
     seed_everything(cfg.seed, verbose=False)
-    teacher_dir = Path((run_dir / "teacher.txt").read_text())
-    if stage == "teacher":
-        result = _judge_teacher(cfg, teacher_dir, folder)
-    else:
-        result = _train(cfg, run_dir, teacher_dir, stage)
+    lessons = load_lessons(cfg, run_dir)
+    result = _judge_teachers(cfg, lessons, folder) if stage == "teacher" else _train(cfg, run_dir, lessons, stage)
     if int(os.environ.get("RANK", 0)) == 0:
         write_json(folder / "result.json", result | {"seconds": round(time.perf_counter() - start, 2)})
 
 
-def _judge_teacher(cfg: DictConfig, teacher_dir: Path, folder: Path) -> dict[str, Any]:
-    """Score the teacher as it will teach: in its own precision; first see that student and objective fit it."""
-    model, data = _teacher_and_data(cfg, teacher_dir)
-    rehearse(cfg, data, model)
-    model = LiveTeacher(model, precision=cfg.teacher.precision).model.requires_grad_(True)  # as its own training had it
-    module = build_module(cfg, model, None, hard_only(cfg))
-    return {"metrics": score(module, data, scoring_trainer(on_one_device(cfg), folder)), **_facts(model)}
+def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path) -> dict[str, Any]:
+    """Score the teachers as they will teach, in their own precision; first see that student and objective fit them."""
+    scores: dict[str, dict[str, float]] = {}
+    for task, lesson in lessons.items():
+        teacher = lesson.source()
+        assert teacher is not None, "a run without a teacher has no such stage"
+        rehearse(lesson.cfg, lesson.data, teacher)
+        judge = Judge(teacher, MetricCollection(task_metrics(lesson.cfg)))
+        scores[task] = score(judge, lesson.data, scoring_trainer(on_one_device(cfg), folder))
+    models = [model for lesson in lessons.values() for model in lesson.models.values()]
+    first = next(iter(lessons.values())).models.values()
+    return {
+        "metrics": _joined(scores, {task: lesson.cfg.task.metric for task, lesson in lessons.items()}),
+        "parameters": sum(_size(model) for model in models),
+        "latency_ms": _one_after_the_other([latency_ms(model) for model in first]),
+    }
 
 
-def _train(cfg: DictConfig, run_dir: Path, teacher_dir: Path, stage: Stage) -> dict[str, Any]:
-    model, data = _teacher_and_data(cfg, teacher_dir)
-    student = build_student(cfg, model, data)
-    if stage == "alone":
-        teacher, objective = None, hard_only(cfg)
-    else:
-        teacher = LiveTeacher(model, precision=cfg.teacher.precision, compile=cfg.teacher.compile)
-        objective = instantiate(cfg.objective)
-    module = build_module(cfg, student, teacher, objective)
+def _one_after_the_other(latencies: list[float | None]) -> float | None:
+    known = [latency for latency in latencies if latency is not None]
+    return round(sum(known), 3) if len(known) == len(latencies) else None
+
+
+def _joined(scores: Mapping[str, Mapping[str, float]], main: Mapping[str, str]) -> dict[str, float]:
+    """Return one task's metrics as they are, several tasks' as `task/metric`, with the mean of their main ones."""
+    if len(scores) == 1:
+        return dict(next(iter(scores.values())))
+    flat = {f"{task}/{name}": value for task, own in scores.items() for name, value in own.items()}
+    return {ALL: sum(own[main[task]] for task, own in scores.items()) / len(scores), **flat}
+
+
+def _train(cfg: DictConfig, run_dir: Path, lessons: Mapping[str, Lesson], stage: Stage) -> dict[str, Any]:
+    module = _build(cfg, lessons, alone=stage == "alone")
+    modules = module.named_tasks() if isinstance(module, MultiTaskModule) else {"": module}
+    data = _data(cfg, lessons)
     folder = stage_folder(run_dir, stage)
     trainer = build_trainer(cfg, folder)
     if trainer.is_global_zero and stage == "student":
-        _announce(cfg, module, data, trainer, model)
+        for task, lesson in lessons.items():
+            _announce(lesson, modules[task], trainer, task)
     fit(module, data, trainer, folder)
     metrics = score(module, data, scoring_trainer(cfg, folder))
     if trainer.is_global_zero:
-        export(module, (run_dir if stage == "student" else folder) / "student", tokenizer=data.tokenizer)
-    return {"metrics": metrics, **_facts(student)}
+        home = (run_dir if stage == "student" else folder) / "student"
+        for task, own in modules.items():
+            export(own, home / task, tokenizer=lessons[task].data.tokenizer)
+    students = nn.ModuleList([own.student for own in modules.values()])
+    return {"metrics": metrics, "parameters": _size(students), "latency_ms": latency_ms(students[0])}
 
 
-def _teacher_and_data(cfg: DictConfig, teacher_dir: Path) -> tuple[Any, Any]:
-    model, tokenizer = load_teacher(teacher_dir)
-    data = build_data(cfg, tokenizer)
-    check_labels(model, data.num_labels, teacher_dir)
-    return model, data
+def _build(cfg: DictConfig, lessons: Mapping[str, Lesson], alone: bool) -> DistillationModule | MultiTaskModule:
+    """Build the students, the later ones on the first one's body, and put them together with what teaches them."""
+    modules: dict[str, DistillationModule] = {}
+    for task, lesson in lessons.items():
+        student = build_student(lesson.cfg, lesson.model, lesson.data)
+        if modules:
+            student = share_body(next(iter(modules.values())).student, student)
+        teacher = None if alone else lesson.source(compile=lesson.cfg.teacher.compile)
+        objective = hard_only(lesson.cfg) if teacher is None else instantiate(lesson.cfg.objective)
+        modules[task] = build_module(lesson.cfg, student, teacher, objective)
+    return join(cfg, modules)
 
 
-def _announce(cfg: DictConfig, module: Any, data: Any, trainer: Any, teacher: nn.Module) -> None:
+def _data(cfg: DictConfig, lessons: Mapping[str, Lesson]) -> Any:
+    if len(lessons) == 1:
+        return next(iter(lessons.values())).data
+    return MultiTask({task: lesson.data for task, lesson in lessons.items()}, tau=cfg.tau, seed=cfg.seed)
+
+
+def _announce(lesson: Lesson, module: DistillationModule, trainer: Any, task: str) -> None:
     """Print what is about to happen, before the first step."""
+    cfg, data = lesson.cfg, lesson.data
     data.setup("fit")
     startup(
         Console(),
-        teacher_name=cfg.teacher.name,
-        teacher_size=_size(teacher),
+        teacher_name=" + ".join(lesson.models) or None,
+        teacher_size=sum(_size(model) for model in lesson.models.values()),
         student_name=cfg.student.get("_target_", "student").rpartition(".")[-1],
         student_size=_size(module.student),
         objective=module.objective,
-        data={"name": cfg.data.get("name", "synthetic"), **data.sizes},
+        data={"name": task or cfg.data.get("name", "synthetic"), **data.sizes, **_pieces(data)},
         trainer={
             "epochs": trainer.max_epochs,
             "batch": cfg.data.batch_size,
@@ -107,9 +144,12 @@ def _announce(cfg: DictConfig, module: Any, data: Any, trainer: Any, teacher: nn
     )
 
 
+def _pieces(data: Any) -> dict[str, int]:
+    """Return the sizes of both vocabularies where the student has its own."""
+    if data.teacher_tokenizer is None:
+        return {}
+    return {"student's pieces": len(data.tokenizer), "teacher's pieces": len(data.teacher_tokenizer)}
+
+
 def _size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def _facts(model: Any) -> dict[str, Any]:
-    return {"parameters": _size(model), "latency_ms": latency_ms(model)}

@@ -18,18 +18,17 @@ from kd_lightning.cli.build import (
     build_data,
     build_trainer,
     fresh_teacher,
-    give_tokenizer,
     hard_only,
-    load_tokenizer,
-    locate,
     on_one_device,
     plain,
+    teacher_data,
 )
 from kd_lightning.cli.fitting import build_module, fit, rehearse
 from kd_lightning.data.cache import build_once, cache_root
 from kd_lightning.data.encode import digest
 from kd_lightning.errors import ConfigError, closest
 from kd_lightning.export import export
+from kd_lightning.hub import locate
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +37,26 @@ TRAINER_SHAPES = (
     "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
 )  # fmt: skip
 """Trainer arguments that change what comes out of training, and so belong to a teacher's fingerprint."""
+
+
+def prepare_teachers(cfg: DictConfig) -> tuple[dict[str, Path], float]:
+    """Return the folders of a task's teachers by name, none where there is no teacher, and the seconds spent.
+
+    Raises:
+        ConfigError: if `teacher.path` is no model's folder.
+
+    """
+    if isinstance(cfg.teacher.path, DictConfig):
+        return {str(name): _given(Path(folder)) for name, folder in cfg.teacher.path.items()}, 0.0
+    if not has_teacher(cfg):
+        return {}, 0.0
+    folder, seconds = prepare_teacher(cfg)
+    return {cfg.teacher.name: folder}, seconds
+
+
+def has_teacher(cfg: DictConfig) -> bool:
+    """Tell whether there is anything to teach with; `teacher=none` has nothing."""
+    return any(cfg.teacher[key] is not None for key in ("path", "pretrained", "architecture"))
 
 
 def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
@@ -51,11 +70,10 @@ def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
     if cfg.teacher.path is not None:
         return _given(Path(cfg.teacher.path)), 0.0
     recipe = _own_recipe(cfg)
-    data = build_data(recipe)
-    give_tokenizer(data, load_tokenizer(recipe, data))
+    data = teacher_data(recipe)
     folder = cache_root() / "teachers" / f"{cfg.teacher.name}-{digest(_shape(recipe, data))}"
     if not folder.is_dir():
-        rehearse(cfg, data, fresh_teacher(cfg, data))
+        rehearse(cfg, build_data(cfg, data.tokenizer), fresh_teacher(cfg, data))
     training = folder.parent / f".{folder.name}.training"
     built = build_once(folder, lambda scratch: _fine_tune(recipe, data, scratch, training))
     shutil.rmtree(training, ignore_errors=True)

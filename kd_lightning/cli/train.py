@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +21,7 @@ from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.precision import fast_precision
 from kd_lightning.cli.quiet import quiet
 from kd_lightning.cli.targets import check_root_keys, check_targets
+from kd_lightning.cli.tasks import settle_tasks
 from kd_lightning.errors import ConfigError, hint
 
 log = logging.getLogger(__name__)
@@ -108,9 +110,10 @@ def check_metric(cfg: DictConfig) -> None:
         ConfigError: naming the metrics there are.
 
     """
-    metric, computed = cfg.task.metric, [str(name) for name in cfg.task.metrics]
-    if metric not in computed:
-        raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
+    for own in (cfg, *cfg.tasks.values()):
+        metric, computed = own.task.metric, [str(name) for name in own.task.metrics]
+        if metric not in computed:
+            raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
@@ -132,10 +135,25 @@ def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
 
 def settle(cfg: DictConfig) -> DictConfig:
     """Make folders absolute and `auto` definite, so that the configuration means the same wherever it is read."""
+    settle_tasks(cfg)
     with open_dict(cfg):
-        if cfg.teacher.precision == "auto":
-            cfg.teacher.precision = fast_precision()
-        for node, key in ((cfg.data, "root"), (cfg.teacher, "path")):
-            if node.get(key) is not None:
-                node[key] = str(Path(str(node[key])).expanduser().resolve())
+        for own in (cfg, *cfg.tasks.values()):
+            _settle_teacher(own.get("teacher", {}))
+            _absolute(own.data, "root")
     return cfg
+
+
+def _settle_teacher(teacher: Any) -> None:
+    if teacher.get("precision") == "auto":
+        teacher.precision = fast_precision()
+    paths = teacher.get("path")
+    if isinstance(paths, DictConfig):
+        for name in paths:
+            _absolute(paths, str(name))
+    elif paths is not None:
+        _absolute(teacher, "path")
+
+
+def _absolute(node: Any, key: str) -> None:
+    if node.get(key) is not None:
+        node[key] = str(Path(str(node[key])).expanduser().resolve())

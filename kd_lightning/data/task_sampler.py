@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class TaskBatches(Batches):
 
 
 class EachTask(Batches):
-    """The batches of one task after the other, each row once.
+    """Every row of every task once, the tasks' batches in turn, so that the first few are of all tasks.
 
     Args:
         tasks: each task's own batches.
@@ -80,4 +81,5 @@ class EachTask(Batches):
     def plan(self) -> list[np.ndarray]:
         """Return this process's batches of row numbers."""
         first = np.cumsum([0, *(len(task.lengths) for task in self.tasks)])
-        return [rows + start for task, start in zip(self.tasks, first, strict=False) for rows in task.plan()]
+        own = [[rows + start for rows in task.plan()] for task, start in zip(self.tasks, first, strict=False)]
+        return [rows for turn in zip_longest(*own) for rows in turn if rows is not None]

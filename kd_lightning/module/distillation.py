@@ -91,6 +91,7 @@ class DistillationModule(LightningModule):
         self._runner = Runner(student, adapter, compile)
         self.objective = objective.bind(self._runner.anatomy, self.teacher.anatomy if self.teacher else None)
         self.metrics = own_metrics(metrics) if metrics is not None else None
+        self.main_metric = str(next(iter(metrics or ()), "loss"))  # a collection sorts its metrics by name
         self._val_loss = MeanMetric()  # weighs batches by rows, which `self.log(sync_dist=True)` does only roughly
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
@@ -199,7 +200,7 @@ class DistillationModule(LightningModule):
         scheduler = None
         if self._make_scheduler is not None:
             scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
-        return configured(optimizer, scheduler, f"val/{next(iter(self.metrics or ['loss']))}")
+        return configured(optimizer, scheduler, f"val/{self.main_metric}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the student is, as plain data, so that it can be rebuilt from the checkpoint alone."""

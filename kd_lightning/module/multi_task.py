@@ -75,6 +75,7 @@ class MultiTaskModule(LightningModule):
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
         self._progress = Progress()
+        self._seen: set[str] = set()
 
     def named_tasks(self) -> dict[str, DistillationModule]:
         """Return the tasks' modules by name, in order."""
@@ -93,7 +94,9 @@ class MultiTaskModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of the batch's task."""
-        self.named_tasks()[task_of(batch, self.named_tasks())].validation_step(batch, batch_idx)
+        name = task_of(batch, self.named_tasks())
+        self._seen.add(name)
+        self.named_tasks()[name].validation_step(batch, batch_idx)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do what `validation_step` does."""
@@ -108,10 +111,12 @@ class MultiTaskModule(LightningModule):
         self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
 
     def scores(self) -> dict[str, Tensor]:
-        """Return `<task>/<metric>` of every task, and `mean` over the tasks' first metrics."""
-        scores = {name: task.scores() for name, task in self.named_tasks().items()}
+        """Return `<task>/<metric>` of every task that was seen, and `mean` over these tasks' first metrics."""
+        scores = {name: task.scores() for name, task in self.named_tasks().items() if name in self._seen}
+        self._seen.clear()
         flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
-        return {"mean": torch.stack([next(iter(own.values())).float() for own in scores.values()]).mean(), **flat}
+        main = [own[self.named_tasks()[name].main_metric].float() for name, own in scores.items()]
+        return {"mean": torch.stack(main).mean(), **flat}
 
     # -- the run -----------------------------------------------------------------------------------------------
 

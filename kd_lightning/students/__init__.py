@@ -12,6 +12,7 @@ from kd_lightning.students.heads import share_body
 from kd_lightning.students.recurrent_student import bigru
 from kd_lightning.students.shrinking import shrink
 from kd_lightning.students.sizes import t3, t3_small, t4_tiny, t6, t12_nano
+from kd_lightning.students.whole import pretrained
 
 __all__ = [
     "BiGRUConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "BiGRUModel",
     "bigru",
     "copy_layers",
+    "pretrained",
     "register",
     "share_body",
     "shrink",

@@ -107,6 +107,12 @@ def test_batches_of_evaluation_are_as_many_on_every_rank(monkeypatch):
     assert lengths[0] == lengths[1]
 
 
+def test_the_first_batches_of_evaluation_are_of_all_tasks():
+    data = module()
+    data.setup()
+    assert [batch["task"] for batch in data.val_dataloader()][:2] == ["large", "small"]
+
+
 def module(**options: Any) -> MultiTask:
     tasks = {
         "large": SyntheticSentiment(40, 20, batch_size=4),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassMatthewsCorrCoef
 
 import kd_lightning as kd
 from kd_lightning.callbacks import StepSeed
@@ -101,6 +101,23 @@ def test_each_task_has_its_own_logs_and_metrics(tmp_path):
         guesses = module.tasks[name].eval().forward(batch(name, seed))["logits"].argmax(-1)
         by_hand.append(float((guesses == batch(name, seed)["labels"]).float().mean()))
     assert [scores["val/three/accuracy"], scores["val/two/accuracy"]] == pytest.approx(by_hand)
+
+
+def test_the_mean_is_over_each_tasks_first_metric_whatever_its_name(tmp_path):
+    made = tasks()
+    both = {"zeta": MulticlassMatthewsCorrCoef(2), **accuracy(2)}
+    made["two"] = kd.DistillationModule(made["two"].student, bert(2, labels=2, seed=3), objective(), metrics=both)
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(kd.MultiTaskModule(made), ready(BATCHES), ready([batch("three", 9), batch("two", 8)]))
+    found = {name: float(value) for name, value in runner.callback_metrics.items()}
+    assert found["val/mean"] == pytest.approx((found["val/three/accuracy"] + found["val/two/zeta"]) / 2)
+
+
+def test_a_task_that_was_not_validated_has_no_score(tmp_path):
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(kd.MultiTaskModule(tasks()), ready(BATCHES), ready([batch("two", 8)]))
+    scores = {name for name in runner.callback_metrics if name.startswith("val/")}
+    assert scores == {"val/mean", "val/two/accuracy"}
 
 
 def test_several_teachers_per_task_and_features_of_each(tmp_path):

@@ -35,6 +35,9 @@ STAGES = {"teacher": TEACHER, "alone": ALONE, "student": STUDENT}
 MANY = 7
 """From this many terms on, those of one scheme are drawn as one line, their sum."""
 
+_TERM = re.compile(r"train/(\w+/)?weighted/(\w+)")
+"""What a term's weighted loss is logged as: with the task's name where there are several."""
+
 
 def read_curves(stage_dir: Path) -> dict[str, Curve]:
     """Read what a stage logged: `{"train/loss": (steps, values), …}`.
@@ -106,7 +109,7 @@ def _stage_names(run_dir: Path) -> list[str]:
 
 def _draw_losses(axes: Axes, stage: str, curves: Mapping[str, Curve]) -> None:
     """Draw what was minimised: the total, and each term as it counts in it."""
-    terms = {key.removeprefix("train/weighted/"): c for key, c in curves.items() if key.startswith("train/weighted/")}
+    terms = {"".join(m.groups("")): c for key, c in curves.items() if (m := _TERM.fullmatch(key))}
     terms = _summed(terms) if len(terms) >= MANY else terms
     for i, (name, curve) in enumerate(terms.items() if len(terms) > 1 else ()):
         _draw(axes, curve, name, LINES[i % len(LINES)], style="-" if i < len(LINES) else "--")

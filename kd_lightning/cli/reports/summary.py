@@ -20,6 +20,9 @@ from kd_lightning.objective import Objective, Term
 TITLES = {"teacher": "teacher", "alone": "student alone", "student": "student distilled"}
 """How each entry of `metrics.json` is called on the terminal."""
 
+FEW = 3
+"""From more metrics than this on, the final table has a row for each, and not a column."""
+
 
 def human(count: float) -> str:
     """Return a number of parameters in three digits.
@@ -151,23 +154,43 @@ def final_table(console: Console, metrics: Mapping[str, Any]) -> None:
 
     """
     main, roles = main_metric(metrics), [role for role in ROLES if role in metrics]
-    names = dict.fromkeys(name for role in roles for name in metrics[role].get("metrics", {}))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
-    for title in (*names, "of teacher", "parameters", "latency", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for role in roles:
-        table.add_row(*_final_row(metrics, role, list(names), main), style="bold" if role == "student" else None)
-    console.print(table)
+    names = list(dict.fromkeys(name for role in roles for name in metrics[role].get("metrics", {})))
+    rows = [["", *names, "of teacher", "parameters", "latency", "time"]]
+    rows += [_final_row(metrics, role, names, main) for role in roles]
+    console.print(_upright(rows, roles) if len(names) <= FEW else _turned(rows))
     for sentence in _remarks(metrics, main):
         console.print(sentence)
+
+
+def _upright(rows: list[list[str]], roles: list[str]) -> Table:
+    """Return one row per model."""
+    table = _columns(rows[0])
+    for role, row in zip(roles, rows[1:], strict=True):
+        table.add_row(*row, style="bold" if role == "student" else None)
+    return table
+
+
+def _turned(rows: list[list[str]]) -> Table:
+    """Return one column per model, for many metrics."""
+    table = _columns([row[0] for row in rows])
+    for line in zip(*rows, strict=True):
+        if line[0]:
+            table.add_row(*line)
+    return table
+
+
+def _columns(titles: list[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, title in enumerate(titles):
+        table.add_column(title, justify="right" if i else "left", no_wrap=True)
+    return table
 
 
 def _final_row(metrics: Mapping[str, Any], role: str, names: list[str], main: Metric | None) -> list[str]:
     entry, kept = metrics[role], share_kept(metrics, role, main)
     latency = entry.get("latency_ms")
     return [
-        TITLES[role],
+        TITLES[role] if "teacher" in metrics else "student",
         *(_number(entry.get("metrics", {}).get(name)) for name in names),
         "" if kept is None or role == "teacher" else f"{100 * kept:.1f} %",
         human(entry["parameters"]) if "parameters" in entry else "",
