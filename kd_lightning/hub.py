@@ -49,5 +49,5 @@ def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
-            "Give the folder of a model that is here, or use teacher=minilm_l6, which needs no hub."
+            "Give a folder that is here, as teacher.path=DIR is one, or use teacher=minilm_l6, which needs no hub."
         ) from error

@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from kd_lightning.cli.build import plain
 from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.targets import check_root_keys, check_targets
+from kd_lightning.cli.tasks import settle_tasks, task_configs
+from kd_lightning.errors import ConfigError
 from kd_lightning.matching import Match
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.schema import TrainSchema
@@ -53,6 +55,7 @@ def test_every_match_makes_schemes(name: str) -> None:
 
 def test_groups_are_all_tried_here() -> None:
     untried = {"match", "task", "hydra", "hparams_search"}  # with experiments, with data, in every run, with optuna
+    untried |= {"schedule", "sample_temperature"}  # each by itself, below
     assert {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()} - {"local"} == {*GROUPS, *untried}
 
 
@@ -69,6 +72,71 @@ def test_every_experiment_says_its_command_and_builds_its_objective(name: str) -
     objective = instantiate(composed(f"experiment={name}").objective)
     assert isinstance(objective, Objective)
     assert {"hard", "logits"} <= set(objective.declared)
+
+
+@pytest.mark.parametrize("name", names("schedule"))
+@pytest.mark.parametrize(
+    "place", ["terms.hard.schedule", "terms.logits.schedule", "terms.logits.loss.temperature_schedule"]
+)
+def test_schedules_go_wherever_there_is_one(name: str, place: str) -> None:
+    objective = instantiate(composed(f"+schedule@objective.{place}={name}").objective)
+    assert objective.scheduled
+
+
+@pytest.mark.parametrize("name", names("sample_temperature"))
+@pytest.mark.parametrize("objective", ["default", "probability_shift"])
+def test_temperatures_of_samples_go_into_the_logits_loss(name: str, objective: str) -> None:
+    inner = "loss.loss" if objective == "probability_shift" else "loss"
+    place = f"objective.terms.logits.{inner}.sample_temperature"
+    loss = instantiate(composed(f"objective={objective}", f"+sample_temperature@{place}={name}").objective)
+    assert name.upper() in repr(loss.declared["logits"].loss)
+
+
+def test_any_data_set_becomes_a_further_task() -> None:
+    cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "+data@tasks.rte=rte", "data.root=DIR")
+    settle_tasks(cfg)
+    tasks = task_configs(cfg)
+    assert {name: own.data.name for name, own in tasks.items()} == {"sst2": "sst2", "cola": "cola", "rte": "rte"}
+    assert {own.data.root for own in tasks.values()} == {"DIR"}
+    assert (cfg.task.metric, tasks["cola"].task.metric, tasks["rte"].task.metric) == ("mean", "matthews", "accuracy")
+    assert cfg.callbacks.best.monitor == "val/mean"
+    again = OmegaConf.create(plain(cfg))  # as it is saved, and read by every rank
+    for name, own in task_configs(again).items():
+        for key in ("data", "task", "teacher", "student", "objective", "optimizer"):
+            assert plain(own[key]) == plain(tasks[name][key])
+
+
+def test_a_tasks_values_are_its_own() -> None:
+    cfg = composed(
+        "data=synthetic", "+data@tasks.sst2=sst2", "tasks.sst2.data.num_labels=7", "data.limit=5",
+        "+tasks.sst2.teacher.path=DIR", "+tasks.sst2.objective.terms.logits.weight=0.5",
+    )  # fmt: skip
+    settle_tasks(cfg)
+    synthetic, sst2 = task_configs(cfg).values()
+    assert sst2.task.metrics.accuracy.num_classes == 7
+    assert synthetic.task.metrics.accuracy.num_classes == 2
+    assert (synthetic.teacher.path, sst2.teacher.path) == (None, "DIR")
+    assert (synthetic.objective.terms.logits.weight, sst2.objective.terms.logits.weight) == (1.0, 0.5)
+    assert sst2.data.limit == 5
+
+
+def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
+    cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "teacher.path=DIR")
+    settle_tasks(cfg)
+    assert {name: own.teacher.path for name, own in task_configs(cfg).items()} == {"sst2": "DIR", "cola": None}
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["+data@tasks.sst2=sst2"], "The data 'sst2' is the run's own already"),
+        (["+tasks.mine.teacher.path=DIR"], r"tasks\.mine has no data\. Type \+data@tasks\.mine=NAME"),
+        (["+data@tasks.cola=cola", "tasks.cola.task.mode=min"], "The mean of the tasks' main metrics has no sense"),
+    ],
+)
+def test_tasks_that_cannot_be_are_a_sentence(typed: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settle_tasks(compose_config(["experiment=sst2_t4tiny", *typed]))
 
 
 def test_matches_combine() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ from kd_lightning.cli.build import (
     fresh_teacher,
     hard_only,
     load_tokenizer,
-    locate,
     on_one_device,
+    teacher_data,
 )
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.teacher import check_labels
 from kd_lightning.cli.train import settle
 from kd_lightning.data.synthetic import word_tokenizer
-from kd_lightning.errors import ConfigError, DataError
+from kd_lightning.errors import ConfigError
 
 
 @pytest.fixture
@@ -38,38 +37,37 @@ def data(cfg: Any) -> Any:
     return made
 
 
-def test_a_package_is_a_place_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "some_models" / "small").mkdir(parents=True)
-    (tmp_path / "some_models" / "__init__.py").touch()
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert locate("pkg://some_models/small") == str(tmp_path / "some_models" / "small")
-    with pytest.raises(ConfigError, match=r"pkg://some_models/large"):
-        locate("pkg://some_models/large")
-    sys.modules.pop("some_models", None)
-
-
-def test_names_and_folders_stay_what_they_are() -> None:
-    assert locate("bert-base-cased") == "bert-base-cased"
-    assert locate("/a/folder") == "/a/folder"
-
-
-def test_a_package_that_is_missing_is_named_as_it_is_installed() -> None:
-    with pytest.raises(ConfigError, match=r"Type: pip install gt-no-such-model"):
-        locate("pkg://gt_no_such_model/model")
-
-
 def test_a_model_that_is_nowhere_is_one_sentence_with_the_ways_out(cfg: Any, data: Any) -> None:
     cfg.teacher.pretrained = "no-such-model-of-mine"
     with pytest.raises(ConfigError, match=r"Cannot load 'no-such-model-of-mine'.*teacher\.path=DIR.*minilm_l6"):
         fresh_teacher(cfg, data)
 
 
-def test_one_batch_feeds_both_models_so_tokenizers_must_agree() -> None:
+def test_a_teacher_with_another_tokenizer_keeps_it_beside_the_datas_own() -> None:
     synthetic = compose_config(["data=synthetic"])
     own = build_data(synthetic).tokenizer
-    assert build_data(synthetic, own).tokenizer.get_vocab() == own.get_vocab()
-    with pytest.raises(DataError, match=r"tokenizer \(6 pieces\) and the data's own \(\d+ pieces\) differ"):
-        build_data(synthetic, word_tokenizer(["good", "film"]))
+    same = build_data(synthetic, own)
+    assert (same.tokenizer.get_vocab(), same.teacher_tokenizer) == (own.get_vocab(), None)
+    other = build_data(synthetic, word_tokenizer(["good", "film"]))
+    assert other.tokenizer.get_vocab() == own.get_vocab()
+    assert len(other.teacher_tokenizer) == 6
+
+
+def test_the_students_tokenizer_may_be_made_from_the_training_text(cfg: Any) -> None:
+    cfg.data.tokenizer = "train"
+    data = build_data(cfg, word_tokenizer(["good", "film"]))
+    assert data.tokenizer.tokenize("a good film") == ["a", "good", "film"]
+    assert len(data.teacher_tokenizer) == 6
+    assert teacher_data(cfg).tokenizer.get_vocab() == data.tokenizer.get_vocab()  # a random teacher brings none
+
+
+def test_the_students_tokenizer_may_be_a_models(cfg: Any, data: Any, tmp_path: Path) -> None:
+    data.tokenizer.save_pretrained(tmp_path)
+    cfg.data.tokenizer = str(tmp_path)
+    assert build_data(cfg).tokenizer.get_vocab() == data.tokenizer.get_vocab()
+    cfg.data.tokenizer = str(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="Cannot load"):
+        build_data(cfg)
 
 
 def test_the_data_gets_the_teachers_tokenizer(cfg: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -197,7 +198,7 @@ def typed(finished: tuple[Path, Any], many: Any, on_films: list[str], tmp_path_f
         "# @package _global_\ndefaults:\n  - override /data: sst2\n  - override /teacher: tiny_random\n"
         "  - override /match: [hidden_smmd]\ntemperature: 3.0\ndata: {name: films}\nbaseline: false\n"
     )
-    teacher = (finished[0] / "teacher.txt").read_text()
+    teacher = teacher_of(finished[0])
     root = next(text for text in on_films if text.startswith("data.root="))
     alone = "baseline=false"
     return many(
@@ -208,9 +209,27 @@ def typed(finished: tuple[Path, Any], many: Any, on_films: list[str], tmp_path_f
             "bigru": [*on_films, alone, "student=bigru", "match=[]"],
             "path": [*on_films, f"teacher.path={teacher}"],
             "config_dir": ["--config-dir", str(mine), "experiment=mine", root, "debug=fast"],
+            "tasks": [*on_films, "baseline=true", "+data@tasks.made_up=synthetic", "match=hidden_mse", "tau=0"],
+            "teachers": [
+                *on_films,
+                alone,
+                f"teacher.path={{a: {teacher}, b: {teacher}}}",
+                "teacher.weights={a: 3, b: 1}",
+                "match=hidden_mse",
+                "objective.terms.hidden_mse.teacher_feature=b/hidden",
+            ],
+            "tokenizers": [f"teacher.path={teacher}", "data=synthetic", "debug=fast", alone, "match=hidden_mse"],
+            "no_teacher": [*on_films, "teacher=none", "student.num_hidden_layers=1"],
             "loggers_off": [*on_films, alone, "logger.tensorboard=null", "callbacks.progress=null"],
         }
     )
+
+
+def teacher_of(run: Path) -> str:
+    """Return the folder of a run's one teacher."""
+    ((teachers),) = json.loads((run / "teachers.json").read_text()).values()
+    (folder,) = teachers.values()
+    return str(folder)
 
 
 def result(typed: dict[str, Any], name: str) -> dict[str, Any]:
@@ -258,9 +277,53 @@ def test_a_given_teacher_is_used_and_not_trained(
     typed: dict[str, Any], finished: tuple[Path, Any], metrics: dict[str, Any]
 ) -> None:
     found = result(typed, "path")
-    assert (typed["path"]["folder"] / "teacher.txt").read_text() == (finished[0] / "teacher.txt").read_text()
+    assert teacher_of(typed["path"]["folder"]) == teacher_of(finished[0])
     assert found["seconds"]["teacher"] == 0.0
     assert found["teacher"]["metrics"] == metrics["teacher"]["metrics"]
+
+
+def test_several_tasks_share_a_student_and_have_their_own_teachers_and_metrics(typed: dict[str, Any]) -> None:
+    found, folder = result(typed, "tasks"), typed["tasks"]["folder"]
+    for role in ("teacher", "alone", "student"):
+        scores = found[role]["metrics"]
+        assert set(scores) == {"mean", "films/accuracy", "made_up/accuracy"}
+        assert scores["mean"] == pytest.approx((scores["films/accuracy"] + scores["made_up/accuracy"]) / 2, abs=1e-6)
+    teachers = json.loads((folder / "teachers.json").read_text())
+    assert len({path for own in teachers.values() for path in own.values()}) == 2
+    bodies = [load_file(folder / "student" / task / "model.safetensors") for task in ("films", "made_up")]
+    shared = [name for name in bodies[0] if name.startswith("bert.")]
+    assert shared
+    assert all(torch.equal(bodies[0][name], bodies[1][name]) for name in shared)
+    assert found["student"]["parameters"] < 1.05 * sum(x.numel() for x in bodies[0].values())
+    assert (folder / "curves.png").is_file()
+    assert any(name.startswith("train/made_up/loss/") for name in logged(folder / "stages" / "student"))
+
+
+def test_several_teachers_teach_as_one_and_one_by_one(typed: dict[str, Any], finished: tuple[Path, Any]) -> None:
+    found = result(typed, "teachers")
+    one = json.loads((finished[0] / "metrics.json").read_text())["teacher"]
+    assert found["teacher"]["metrics"] == one["metrics"]  # twice the same one
+    assert found["teacher"]["parameters"] == 2 * one["parameters"]
+    assert "train/loss/hidden_mse_1" in logged(typed["teachers"]["folder"] / "stages" / "student")
+
+
+def test_a_teacher_with_another_tokenizer_teaches_hidden_states(typed: dict[str, Any]) -> None:
+    found, folder = result(typed, "tokenizers"), typed["tokenizers"]["folder"]
+    assert found["student"]["metrics"]["accuracy"] >= 0
+    teacher = teacher_of(folder)
+    sizes = [
+        len(json.loads((Path(at) / "tokenizer.json").read_text())["model"]["vocab"])
+        for at in (teacher, folder / "student")
+    ]
+    assert sizes[0] != sizes[1]
+    assert "train/loss/hidden_mse_2" in logged(folder / "stages" / "student")
+
+
+def test_without_a_teacher_the_student_learns_from_labels_alone(typed: dict[str, Any]) -> None:
+    found = result(typed, "no_teacher")
+    assert set(found) == {"student", "seconds", "config"}
+    curves = logged(typed["no_teacher"]["folder"] / "stages" / "student")
+    assert {name for name in curves if name.startswith("train/loss/")} == {"train/loss/hard"}
 
 
 def test_a_users_own_experiment_runs_without_a_fork(typed: dict[str, Any]) -> None:
@@ -360,7 +423,7 @@ def test_wrong_rows_are_named(many: Any, tmp_path: Path, write_rows: Callable[..
 
 
 def test_a_teacher_for_other_labels_is_refused(many: Any, finished: tuple[Path, Any], on_films: list[str]) -> None:
-    teacher = (finished[0] / "teacher.txt").read_text()
+    teacher = teacher_of(finished[0])
     found = many({"x": [*on_films, f"teacher.path={teacher}", "data.num_labels=3"]})["x"]
     assert "tells 2 labels apart, but the data has 3" in found["error"]
 
