@@ -34,6 +34,7 @@ __all__ = [
     "TeacherSource",
     "Term",
     "callbacks",
+    "compat",
     "data",
     "export",
     "inspection",
@@ -44,7 +45,7 @@ __all__ = [
 
 _register_bigru()  # so that AutoModelForSequenceClassification.from_pretrained loads one
 
-_LATE = ("callbacks", "data", "inspection", "students")
+_LATE = ("callbacks", "compat", "data", "inspection", "students")
 """Sub-packages that bring heavier libraries along; imported when first used."""
 
 
