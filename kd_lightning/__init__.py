@@ -12,7 +12,7 @@ from kd_lightning.export import export
 from kd_lightning.features import FeatureTap, TappedModel
 from kd_lightning.guest import DistillationCallback
 from kd_lightning.matching import Match
-from kd_lightning.module import DistillationModule
+from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.students.bigru_model import register as _register_bigru
 from kd_lightning.teachers import EnsembleTeacher, LiveTeacher, TeacherSource
@@ -29,6 +29,7 @@ __all__ = [
     "LossReport",
     "Match",
     "MatchScheme",
+    "MultiTaskModule",
     "Objective",
     "TappedModel",
     "TeacherSource",

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from kd_lightning.batches import is_batch_field
+from kd_lightning.batches import BOOKKEEPING, is_batch_field
 from kd_lightning.errors import DataError
 from kd_lightning.types import Batch
 
@@ -78,7 +78,7 @@ class ArgumentRule:
     def _wants(self, key: str) -> bool:
         if is_batch_field(key):
             return self.with_labels and key in self.names
-        return key in self.names or self.takes_any
+        return key in self.names or (self.takes_any and key not in BOOKKEEPING)
 
 
 def _as_arguments(value: Any) -> Arguments:

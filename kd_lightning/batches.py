@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -14,6 +14,9 @@ from kd_lightning.types import Batch
 Role: TypeAlias = Literal["student", "teacher"]
 
 _BATCH_FIELD = re.compile(r"labels?|\w+_(labels?|positions)|sample_id")
+
+BOOKKEEPING = frozenset({"task", "word_ids"})
+"""Fields of a batch that no model is meant to eat, unless its `forward` names them."""
 
 
 def is_batch_field(address: str) -> bool:
@@ -70,6 +73,25 @@ def required_field(batch: Batch, name: str) -> Any:
             advice = "Collate batches into mappings, such as {'input_ids': …, 'attention_mask': …, 'labels': …}."
         raise AddressError(f"The batch has no field '{name}', which a match asks for. {advice}")
     return value
+
+
+def task_of(batch: Batch, tasks: Collection[str]) -> str:
+    """Return which of several tasks a batch is of: its field `task`.
+
+    Raises:
+        AddressError: for a batch without that field, or of another task.
+
+    Example:
+        >>> task_of({"task": "sst2", "labels": 1}, ["sst2", "cola"])
+        'sst2'
+
+    """
+    task = batch.get("task") if isinstance(batch, Mapping) else None
+    if not isinstance(task, str):
+        raise AddressError(f"Each batch must say whose it is: a mapping with 'task', one of {', '.join(tasks)}.")
+    if task not in tasks:
+        raise AddressError(f"There is no task '{task}'. {hint(task, list(tasks))}")
+    return task
 
 
 def token_mask(batch: Batch) -> Tensor | None:

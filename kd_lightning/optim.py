@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.objective import Objective
@@ -25,8 +25,10 @@ STEP_ARGUMENTS = ("total_steps", "num_training_steps", "T_max")
 default_optimizer: OptimizerFactory = partial(torch.optim.AdamW, lr=1e-4)
 
 
-def parameter_groups(student: nn.Module, objective: Objective) -> list[dict[str, Any]]:
+def parameter_groups(student: nn.Module, *objectives: Objective) -> list[dict[str, Any]]:
     """Return the optimizer's groups: student and projections, then one group per learning rate of their own.
+
+    Each parameter is there once, whoever shares it.
 
     Example:
         >>> from kd_lightning import Match, Term
@@ -36,14 +38,14 @@ def parameter_groups(student: nn.Module, objective: Objective) -> list[dict[str,
 
     """
     trained = [p for p in student.parameters() if p.requires_grad]
-    first, own = term_parameters(objective, besides=trained)
+    first, own = term_parameters(*objectives, besides=trained)
     return [{"params": [*trained, *first]}, *({"params": params, "lr": lr} for lr, params in own.items())]
 
 
 def term_parameters(
-    objective: Objective, besides: Sequence[nn.Parameter] = ()
+    *objectives: Objective, besides: Sequence[nn.Parameter] = ()
 ) -> tuple[list[nn.Parameter], dict[float, list[nn.Parameter]]]:
-    """Return an objective's trainable parameters, each once: those without and those with a learning rate of their own.
+    """Return objectives' trainable parameters, each once: those without and those with a learning rate of their own.
 
     Example:
         >>> from kd_lightning import Match, Term
@@ -56,12 +58,31 @@ def term_parameters(
     first: list[nn.Parameter] = []
     own: dict[float, list[nn.Parameter]] = {}
     seen = {id(p) for p in besides}
-    for term in objective.named_terms().values():
+    for term in (term for objective in objectives for term in objective.named_terms().values()):
         fresh = [p for p in term.parameters() if p.requires_grad and id(p) not in seen]
         seen |= {id(p) for p in fresh}
         if fresh:
             (first if term.projection_lr is None else own.setdefault(term.projection_lr, [])).extend(fresh)
     return first, own
+
+
+def configured(optimizer: Optimizer, scheduler: Any, monitor: str) -> Any:
+    """Return optimizer and scheduler as Lightning takes them.
+
+    Args:
+        optimizer: the optimizer.
+        scheduler: stepped every step; `ReduceLROnPlateau` after every epoch; or None.
+        monitor: the logged name that `ReduceLROnPlateau` watches.
+
+    """
+    if scheduler is None:
+        return optimizer
+    if isinstance(scheduler, ReduceLROnPlateau):
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
+        }
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from kd_lightning.data.alignment import paired_rows
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.loader import Loader
-from kd_lightning.data.padding import Padding
+from kd_lightning.data.multi_task import MultiTask
+from kd_lightning.data.padding import Padding, PairedPadding
+from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.sampler import EvalBatches, TrainBatches
 from kd_lightning.data.synthetic import SyntheticSentiment
 from kd_lightning.data.text_classification import TextClassification
@@ -14,11 +17,15 @@ from kd_lightning.data.vocabulary import build_tokenizer
 __all__ = [
     "EvalBatches",
     "Loader",
+    "MultiTask",
     "Padding",
+    "PairedPadding",
+    "PairedRows",
     "SyntheticSentiment",
     "TextClassification",
     "TokenDataModule",
     "TokenRows",
     "TrainBatches",
     "build_tokenizer",
+    "paired_rows",
 ]

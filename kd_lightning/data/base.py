@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from kd_lightning.data.encode import check_tokenizer
+from kd_lightning.data.alignment import paired_rows
+from kd_lightning.data.encode import check_tokenizer, encode, tokenizer_fingerprint
 from kd_lightning.data.loader import Loader
-from kd_lightning.data.padding import Padding
+from kd_lightning.data.padding import Padding, PairedPadding
+from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+
+Rows: TypeAlias = TokenRows | PairedRows
+Collate: TypeAlias = Callable[[list[Any]], dict[str, Any]]
 
 
 class TokenDataModule(LightningDataModule):
@@ -24,8 +30,12 @@ class TokenDataModule(LightningDataModule):
     Batches are dicts of int64 tensors: `input_ids`, `attention_mask`, `token_type_ids` where the tokenizer makes them
     (batch, longest row); `labels` and `sample_id`, the row's number within its split (batch,).
 
+    Where the teacher has a tokenizer of its own, set the attribute `teacher_tokenizer` before `setup`: batches then
+    have the token fields in two parts, `student` and `teacher`, each with `word_ids` that say which of its
+    tokens belong to the same stretch of text (see `paired_rows`).
+
     Args:
-        tokenizer: a transformers tokenizer; may also be set as attribute before `setup`.
+        tokenizer: a transformers tokenizer, the student's; may also be set as attribute before `setup`.
         num_labels: number of classes.
         max_length: tokens per row at most.
         batch_size: training rows per batch and process.
@@ -54,6 +64,7 @@ class TokenDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
+        self.teacher_tokenizer: Any = None
         self.num_labels = num_labels
         self.max_length = max_length
         self.batch_size = batch_size
@@ -63,7 +74,7 @@ class TokenDataModule(LightningDataModule):
         self.pin_memory = pin_memory
         self.group_by_length = group_by_length
         self.pad_to_multiple_of = pad_to_multiple_of
-        self._rows: dict[str, TokenRows] = {}
+        self._rows: dict[str, Rows] = {}
         self._made_with: Any = None
 
     @property
@@ -76,8 +87,8 @@ class TokenDataModule(LightningDataModule):
         """Hash of the data and of all that was done to it; batch size and order do not count."""
         raise NotImplementedError
 
-    def make_rows(self, split: str) -> TokenRows:
-        """Return the tokenised rows of a split."""
+    def make_rows(self, split: str) -> Rows:
+        """Return the tokenised rows of a split, for one tokenizer or two."""
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
@@ -87,10 +98,25 @@ class TokenDataModule(LightningDataModule):
             DataError: no tokenizer, or data that is missing or does not fit.
 
         """
+        tokenizers = (self.tokenizer, self.teacher_tokenizer)
         check_tokenizer(self.tokenizer, self.max_length)
-        if self._made_with is not self.tokenizer:
+        if self.teacher_tokenizer is not None:
+            check_tokenizer(self.teacher_tokenizer, self.max_length)
+        if self._made_with != tokenizers:
             self._rows = {split: self.make_rows(split) for split in self.splits_here}
-            self._made_with = self.tokenizer
+            self._made_with = tokenizers
+
+    def encode(self, texts: Sequence[Sequence[str]], labels: np.ndarray) -> Rows:
+        """Tokenise texts, or pairs in two columns, for the one tokenizer or for both."""
+        if self.teacher_tokenizer is None:
+            return encode(self.tokenizer, texts, labels, self.max_length)
+        return paired_rows(self.tokenizer, self.teacher_tokenizer, texts, labels, self.max_length)
+
+    @property
+    def tokenizer_fingerprints(self) -> list[str]:
+        """Hashes of all that decides which ids a text becomes: one, or two where the teacher has its own tokenizer."""
+        made_with = (self.tokenizer, self.teacher_tokenizer)
+        return [tokenizer_fingerprint(tokenizer) for tokenizer in made_with if tokenizer is not None]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -99,11 +125,13 @@ class TokenDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Return shuffled batches, resumable in mid-epoch."""
+        return self.loader(self.rows("train"), self.train_batches())
+
+    def train_batches(self) -> TrainBatches:
+        """Return which training rows make which batch."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        rows = self._split("train")
-        return self._loader(
-            rows, TrainBatches(rows.lengths, self.batch_size, self.seed, self.group_by_length, shuffle=not overfit)
-        )
+        lengths = self.rows("train").lengths
+        return TrainBatches(lengths, self.batch_size, self.seed, self.group_by_length, shuffle=not overfit)
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Return each validation row once."""
@@ -114,23 +142,39 @@ class TokenDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def _eval_loader(self, split: str) -> Loader | list[Any]:
-        if split not in self.splits_here:
-            return []
-        rows = self._split(split)
-        return self._loader(rows, EvalBatches(rows.lengths, self.eval_batch_size, self.group_by_length))
+        return self.loader(self.rows(split), self.eval_batches(split)) if split in self.splits_here else []
 
-    def _split(self, split: str) -> TokenRows:
+    def eval_batches(self, split: str) -> EvalBatches:
+        """Return which rows of a split make which batch."""
+        return EvalBatches(self.rows(split).lengths, self.eval_batch_size, self.group_by_length)
+
+    def rows(self, split: str) -> Rows:
+        """Return the tokenised rows of a split.
+
+        Raises:
+            DataError: there is no such split.
+
+        """
         if split not in self.splits_here:
             raise DataError(f"This data has no '{split}' split; it has {', '.join(self.splits_here)}.")
         if not self._rows:
             self.setup()
         return self._rows[split]
 
-    def _loader(self, rows: TokenRows, batches: Batches) -> Loader:
+    @property
+    def collate(self) -> Collate:
+        """What makes a batch of rows."""
+        own = Padding.of(self.tokenizer, self.pad_to_multiple_of)
+        if self.teacher_tokenizer is None:
+            return own
+        return PairedPadding(own, Padding.of(self.teacher_tokenizer, self.pad_to_multiple_of))
+
+    def loader(self, rows: Any, batches: Batches, collate: Collate | None = None) -> Loader:
+        """Return a loader with this module's settings."""
         return Loader(
             rows,
             batches,
-            Padding.of(self.tokenizer, self.pad_to_multiple_of),
+            collate or self.collate,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
             persistent_workers=self.num_workers > 0,

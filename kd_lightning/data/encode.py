@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -81,18 +81,33 @@ def encode(tokenizer: Any, texts: Sequence[Sequence[str]], labels: np.ndarray, m
         max_length: tokens per row, special ones included; of a pair the longer text is cut first.
 
     """
-    chunks = [_encode(tokenizer, texts, slice(i, i + CHUNK), max_length) for i in range(0, len(labels), CHUNK)]
-    fields = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    offsets = np.concatenate([[0], np.cumsum(fields.pop("lengths"))])
-    return TokenRows(fields, offsets, labels)
+    chunks = [flat(tokenize(tokenizer, columns, max_length)) for columns in in_chunks(texts)]
+    return joined(chunks, labels)
 
 
-def _encode(tokenizer: Any, texts: Sequence[Sequence[str]], rows: slice, max_length: int) -> dict[str, np.ndarray]:
-    columns = [list(column[rows]) for column in texts]
-    encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
-    flat = {
+def in_chunks(texts: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:
+    """Yield the columns of some thousand rows at a time."""
+    for start in range(0, len(texts[0]), CHUNK):
+        yield [list(column[start : start + CHUNK]) for column in texts]
+
+
+def tokenize(tokenizer: Any, columns: list[list[str]], max_length: int) -> Any:
+    """Call a tokenizer on texts or pairs, without padding."""
+    return tokenizer(*columns, truncation=True, max_length=max_length, padding=False, return_attention_mask=False)
+
+
+def flat(encoded: Any) -> dict[str, np.ndarray]:
+    """Return the token fields of rows end to end, and the rows' lengths."""
+    fields = {
         name: np.fromiter((i for row in encoded[name] for i in row), dtype=kind)
         for name, kind in FIELDS.items()
         if name in encoded
     }
-    return flat | {"lengths": np.array([len(row) for row in encoded["input_ids"]])}
+    return fields | {"lengths": np.array([len(row) for row in encoded["input_ids"]])}
+
+
+def joined(chunks: Sequence[dict[str, np.ndarray]], labels: np.ndarray) -> TokenRows:
+    """Return chunks of rows, as `flat` gives them, as one."""
+    fields = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    offsets = np.concatenate([[0], np.cumsum(fields.pop("lengths"))])
+    return TokenRows(fields, offsets, labels)

@@ -56,7 +56,7 @@ class Loader:
         return self.batch_sampler.batch_size
 
     def __len__(self) -> int:
-        return len(self.batch_sampler)  # type: ignore[arg-type]
+        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
         self._seen = self.batch_sampler.start = self._first()

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from kd_lightning.errors import DataError
 
+ROW_FIELDS = ("labels", "sample_id")
+"""What a row has one of."""
+
 
 class Padding:
     """Collate rows into a batch, padded to the longest of them.
@@ -57,7 +60,7 @@ class Padding:
             raise DataError(
                 f"{type(tokenizer).__name__} has no padding token; set tokenizer.pad_token, perhaps to its eos_token."
             )
-        values = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        values = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id, "word_ids": -1}
         return cls(values, side=tokenizer.padding_side, multiple_of=multiple_of)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -65,7 +68,7 @@ class Padding:
         mask = self._mask(np.array([len(row["input_ids"]) for row in rows]))
         batch = {name: self._pad(rows, name, mask) for name in self.values if name in rows[0]}
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        return batch | {name: torch.tensor([row[name] for row in rows]) for name in ("labels", "sample_id")}
+        return batch | {name: torch.tensor([row[name] for row in rows]) for name in ROW_FIELDS if name in rows[0]}
 
     def _mask(self, lengths: np.ndarray) -> np.ndarray:
         longest = -(-lengths.max() // self.multiple_of) * self.multiple_of
@@ -76,3 +79,27 @@ class Padding:
         out = np.full(mask.shape, self.values[name], dtype=np.int64)
         out[mask] = np.concatenate([row[name] for row in rows])
         return torch.from_numpy(out)
+
+
+class PairedPadding:
+    """Collate rows of two tokenizers into a batch with two parts, each padded by itself, and their common labels.
+
+    Args:
+        student: pads the student's part.
+        teacher: pads the teacher's part.
+
+    Example:
+        >>> row = {"student": {"input_ids": [5, 6]}, "teacher": {"input_ids": [8]}, "labels": 1, "sample_id": 7}
+        >>> batch = PairedPadding(Padding({"input_ids": 0}), Padding({"input_ids": 0}))([row])
+        >>> batch["student"]["input_ids"].tolist(), batch["teacher"]["input_ids"].tolist(), batch["labels"].tolist()
+        ([[5, 6]], [[8]], [1])
+
+    """
+
+    def __init__(self, student: Padding, teacher: Padding) -> None:
+        self.parts = {"student": student, "teacher": teacher}
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the batch of `rows`."""
+        batch: dict[str, Any] = {role: pad([row[role] for row in rows]) for role, pad in self.parts.items()}
+        return batch | {name: torch.tensor([row[name] for row in rows]) for name in ROW_FIELDS}

@@ -59,6 +59,9 @@ class Batches:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
 
+    def __len__(self) -> int:
+        raise NotImplementedError
+
     def plan(self) -> list[np.ndarray]:
         """Return this process's batches of row numbers for the present epoch."""
         raise NotImplementedError

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_lightning.data.base import TokenDataModule
-from kd_lightning.data.encode import digest, encode, tokenizer_fingerprint
+from kd_lightning.data.base import Rows, TokenDataModule
+from kd_lightning.data.encode import digest
 from kd_lightning.data.grammar import WORDS, review
-from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 
 FORMAT = 1  # of the language; in every fingerprint
@@ -118,7 +117,7 @@ class SyntheticSentiment(TokenDataModule):
     def fingerprint(self) -> str:
         """Hash of the language, the sizes, the noise, the seed and the tokenizer; batch size and order do not count."""
         made_of = (FORMAT, WORDS, self.train_size, self.validation_size, self.label_noise, self.seed)
-        return digest(made_of, self.max_length, tokenizer_fingerprint(self.tokenizer))
+        return digest(made_of, self.max_length, self.tokenizer_fingerprints)
 
     def sentences(self, split: str) -> tuple[list[str], np.ndarray]:
         """Return a split's sentences and labels: 1 for praise, 0 for blame; some turned round in `train`."""
@@ -133,10 +132,10 @@ class SyntheticSentiment(TokenDataModule):
         """Return all sentences of a split, such as a tokenizer is trained on."""
         return self.sentences(split)[0]
 
-    def make_rows(self, split: str) -> TokenRows:
+    def make_rows(self, split: str) -> Rows:
         """Return a split's tokenised rows, made anew; it takes a fraction of a second."""
         texts, labels = self.sentences(split)
-        return encode(self.tokenizer, [texts], labels, self.max_length)
+        return self.encode([texts], labels)
 
 
 def _reviews(random: Random, size: int, without: Any = ()) -> dict[str, int]:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.data.base import SPLITS, TokenDataModule
+from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
 from kd_lightning.data.cache import build_once, cache_root
-from kd_lightning.data.encode import check_tokenizer, digest, encode, tokenizer_fingerprint
+from kd_lightning.data.encode import check_tokenizer, digest
 from kd_lightning.data.files import Source, columns_of
+from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError, hint
 
@@ -116,11 +117,11 @@ class TextClassification(TokenDataModule):
         """Hash of the data and of all that was done to it; batch size and order do not count. Needs the tokenizer."""
         return digest([self._key(split) for split in sorted(self.sources)])
 
-    def make_rows(self, split: str) -> TokenRows:
+    def make_rows(self, split: str) -> Rows:
         """Return a split's tokenised rows from the cache, after putting them there if need be."""
         folder = cache_root(self.cache_dir) / "data" / f"{self.name}-{split}-{self._key(split)}"
         built = build_once(folder, lambda scratch: self._tokenise(split).save(scratch))
-        rows = TokenRows.open(folder)
+        rows: Rows = TokenRows.open(folder) if self.teacher_tokenizer is None else PairedRows.open(folder)
         log.info("%s %s: %d rows, %s %s.", self.name, split, len(rows), "tokenised into" if built else "reused", folder)
         return rows
 
@@ -129,9 +130,8 @@ class TextClassification(TokenDataModule):
         columns, _ = self._read(split)
         return [text for row in zip(*columns, strict=True) for text in row]
 
-    def _tokenise(self, split: str) -> TokenRows:
-        texts, labels = self._read(split)
-        return encode(self.tokenizer, texts, labels, self.max_length)
+    def _tokenise(self, split: str) -> Rows:
+        return self.encode(*self._read(split))
 
     def _read(self, split: str) -> Any:
         source = self.sources[split]
@@ -143,5 +143,5 @@ class TextClassification(TokenDataModule):
         """Hash of everything that shapes a split's rows."""
         check_tokenizer(self.tokenizer, self.max_length)
         identity = self.sources[split].identity([*self.text, self.label])
-        made_with = (tokenizer_fingerprint(self.tokenizer), self.max_length, self.limit)
+        made_with = (self.tokenizer_fingerprints, self.max_length, self.limit)
         return digest(FORMAT, identity, self.text, self.label, self.num_labels, made_with)

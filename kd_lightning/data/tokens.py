@@ -41,9 +41,12 @@ class TokenRows(Dataset[dict[str, Any]]):
         return len(self.labels)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.tokens(row) | {"labels": int(self.labels[row]), "sample_id": int(row)}
+
+    def tokens(self, row: int) -> dict[str, Any]:
+        """Return the token fields of a row."""
         tokens = slice(self.offsets[row], self.offsets[row + 1])
-        example: dict[str, Any] = {name: flat[tokens] for name, flat in self.fields.items()}
-        return example | {"labels": int(self.labels[row]), "sample_id": int(row)}
+        return {name: flat[tokens] for name, flat in self.fields.items()}
 
     @property
     def lengths(self) -> np.ndarray:

@@ -13,6 +13,7 @@ from kd_lightning.batches import field, is_batch_field, required_field
 from kd_lightning.errors import AddressError, ConfigError, MatchError, closest, hint
 from kd_lightning.functional.precision import widen
 from kd_lightning.matching import Match, Projection, build_projection
+from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
 from kd_lightning.objective.masks import feature_mask
 from kd_lightning.objective.widths import check_widths
 from kd_lightning.types import Anatomy, Batch, Features, Schedule
@@ -129,10 +130,18 @@ class Term(nn.Module):
         raw = _pick(student, self.match.student_addresses, batch)
         target = _pick(teacher, self.match.teacher_addresses, batch)
         extras = self._given(raw[0], batch, progress)
+        if (aligned := self._by_word(raw, target, batch)) is not None:
+            raw, target = aligned.student, aligned.teacher
+            extras |= {"mask": aligned.mask} if "mask" in extras else {}
         arguments = (_one_or_all([self._project(x) for x in raw]), *([_one_or_all(target)] if target else []))
         count = getattr(self.loss, "count", None)
         value = _scalar(self.loss(*arguments, **extras), self.match)
         return value, count(*arguments, **extras) if callable(count) else None
+
+    def _by_word(self, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Aligned | None:
+        """Align the features of two models where each has its own tokenizer."""
+        ids = word_ids_of(batch) if len(self.teacher_addresses) == len(teacher) > 0 else None
+        return by_word(self.match, student, teacher, ids) if ids is not None else None
 
     def _project(self, x: Tensor) -> Tensor:
         if self.projection is None:

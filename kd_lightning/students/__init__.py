@@ -8,6 +8,7 @@ from kd_lightning.students.bigru_model import (
     register,
 )
 from kd_lightning.students.copying import copy_layers
+from kd_lightning.students.heads import share_body
 from kd_lightning.students.recurrent_student import bigru
 from kd_lightning.students.shrinking import shrink
 from kd_lightning.students.sizes import t3, t3_small, t4_tiny, t6, t12_nano
@@ -20,6 +21,7 @@ __all__ = [
     "bigru",
     "copy_layers",
     "register",
+    "share_body",
     "shrink",
     "t3",
     "t3_small",

@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from kd_lightning.adapter import Adapter
@@ -29,6 +28,7 @@ from kd_lightning.optim import (
     SchedulerFactory,
     build_optimizer,
     build_scheduler,
+    configured,
     default_optimizer,
     parameter_groups,
 )
@@ -135,16 +135,18 @@ class DistillationModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log each metric over the whole validation set, on all ranks, as `val/<name>`."""
-        self._log_metrics("val")
+        self.log_dict({f"val/{name}": value for name, value in self.scores().items()}, prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
         """Log each metric over the whole test set, on all ranks, as `test/<name>`."""
-        self._log_metrics("test")
+        self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
 
-    def _log_metrics(self, split: str) -> None:
+    def scores(self) -> dict[str, Tensor]:
+        """Return each metric over what was seen since the last call, on all ranks, by its bare name."""
         metrics = self.metrics or MetricCollection({"loss": self._val_loss})
-        self.log_dict({f"{split}/{name}": value for name, value in metrics.compute().items()}, prog_bar=True)
+        scores = metrics.compute()
         metrics.reset()
+        return scores
 
     # -- the run -----------------------------------------------------------------------------------------------
 
@@ -187,20 +189,17 @@ class DistillationModule(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Close after an exception too, when a trainer calls no teardown."""
-        return [_CloseOnException()]
+        return [CloseOnException()]
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over student and projections, and the scheduler, stepped every step."""
         optimizer = build_optimizer(self._make_optimizer, parameter_groups(self.student, self.objective))
         if self.objective.scheduled:
             self.total_steps()  # fails here, not in the first step
-        if self._make_scheduler is None:
-            return optimizer
-        scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            watched = {"interval": "epoch", "monitor": f"val/{next(iter(self.metrics or ['loss']))}"}
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **watched}}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = None
+        if self._make_scheduler is not None:
+            scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
+        return configured(optimizer, scheduler, f"val/{next(iter(self.metrics or ['loss']))}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the student is, as plain data, so that it can be rebuilt from the checkpoint alone."""
@@ -224,6 +223,9 @@ def own_metrics(metrics: MetricCollection | Mapping[str, Metric]) -> MetricColle
     return MetricCollection({name: metric.clone() for name, metric in metrics.items()}) if metrics else None
 
 
-class _CloseOnException(Callback):
+class CloseOnException(Callback):
+    """Closes a module after an exception, when a trainer calls no teardown."""
+
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Take standing taps off the models."""
         pl_module.close()

@@ -1,0 +1,132 @@
+"""Several data sets in turn: every training batch is of one task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import ConcatDataset, Dataset
+
+from kd_lightning.data.base import Collate, TokenDataModule
+from kd_lightning.data.encode import digest
+from kd_lightning.data.loader import Loader
+from kd_lightning.data.sampler import Batches
+from kd_lightning.data.task_sampler import EachTask, TaskBatches
+from kd_lightning.errors import DataError
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+class MultiTask(LightningDataModule):
+    """Batches of several data sets, each of one task and with its name in the field `task`.
+
+    For every training batch a task is drawn with probability ∝ size^τ. All processes draw the same task in one step,
+    and the draws are a function of (seed, epoch), so nothing need be saved to resume. A task's own rows go round: all
+    come once before any comes again, whatever the epoch. Validation goes through every task once.
+
+    Args:
+        tasks: data modules by task (letters, digits, underscores), each with its own batch size and labels.
+        tau: exponent of the sizes: 1 draws rows alike, whatever their task, 0 draws tasks alike.
+        seed: decides the order of the tasks.
+        steps: batches per epoch and process; None for as many as all tasks have.
+
+    Raises:
+        DataError: for no tasks, a name that cannot be, or settings that make no sense.
+
+    Example:
+        >>> from kd_lightning.data import SyntheticSentiment
+        >>> sizes = {"large": 256, "small": 64}
+        >>> data = MultiTask({name: SyntheticSentiment(size, 20) for name, size in sizes.items()}, tau=0.5)
+        >>> data.setup()
+        >>> {batch["task"] for batch in data.train_dataloader()} <= {"large", "small"}
+        True
+
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, TokenDataModule], tau: float = 1.0, seed: int = 0, steps: int | None = None
+    ) -> None:
+        super().__init__()
+        _check(tasks, tau, steps)
+        self.tasks = dict(tasks)
+        self.tau = tau
+        self.seed = seed
+        self.steps = steps
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all tasks' data; order and τ do not count."""
+        return digest([(name, data.fingerprint) for name, data in self.tasks.items()])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows per task and split; empty before `setup`."""
+        return {f"{name} {split}": n for name, data in self.tasks.items() for split, n in data.sizes.items()}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Tokenise all splits of all tasks, or find them tokenised."""
+        for data in self.tasks.values():
+            data.setup(stage)
+
+    def train_dataloader(self) -> Loader:
+        """Return shuffled batches of tasks in turn, resumable in mid-epoch."""
+        batches = [data.train_batches() for data in self.tasks.values()]
+        return self._loader("train", TaskBatches(batches, self.tau, self.seed, self.steps))
+
+    def val_dataloader(self) -> Loader | list[Any]:
+        """Return each validation row of each task once."""
+        return self._eval_loader("validation")
+
+    def test_dataloader(self) -> Loader | list[Any]:
+        """Return each test row of each task once, of the tasks that have any."""
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: str) -> Loader | list[Any]:
+        having = [data for data in self.tasks.values() if split in data.splits_here]
+        return self._loader(split, EachTask([data.eval_batches(split) for data in having])) if having else []
+
+    def _loader(self, split: str, batches: Batches) -> Loader:
+        having = {name: data for name, data in self.tasks.items() if split in data.splits_here}
+        rows: ConcatDataset[Any] = ConcatDataset([_Named(name, data.rows(split)) for name, data in having.items()])
+        first = next(iter(having.values()))
+        return first.loader(rows, batches, _CollateByTask({name: data.collate for name, data in having.items()}))
+
+
+class _Named(Dataset[tuple[str, Any]]):
+    """Rows with the name of their task."""
+
+    def __init__(self, name: str, rows: Any) -> None:
+        self.name, self.rows = name, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> tuple[str, Any]:
+        return self.name, self.rows[row]
+
+
+class _CollateByTask:
+    """Makes a batch of rows of one task, by that task's own rule."""
+
+    def __init__(self, collates: Mapping[str, Collate]) -> None:
+        self.collates = dict(collates)
+
+    def __call__(self, rows: list[tuple[str, Any]]) -> dict[str, Any]:
+        name = rows[0][0]
+        return {**self.collates[name]([row for _, row in rows]), "task": name}
+
+
+def _check(tasks: Mapping[str, TokenDataModule], tau: float, steps: int | None) -> None:
+    if not isinstance(tasks, Mapping) or not tasks:
+        raise DataError("Several tasks need data modules by name, such as {'sst2': TextClassification(…)}.")
+    for name, data in tasks.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise DataError(f"Expected a task's name to be letters, digits and underscores but got {name!r}.")
+        if not isinstance(data, TokenDataModule):
+            raise DataError(f"Expected the data of task '{name}' to be a data module but got {type(data).__name__}.")
+    if not 0 <= tau < float("inf"):
+        raise DataError(f"tau is the exponent of the tasks' sizes, from 0; got {tau!r}.")
+    if steps is not None and steps < 1:
+        raise DataError(f"An epoch needs at least one step; got steps={steps}.")

@@ -1,0 +1,83 @@
+"""Which task, and which of its rows, make which batch: functions of (seed, epoch, rank, processes) as for one task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from kd_lightning.data.sampler import Batches
+
+
+class TaskBatches(Batches):
+    """Batches of several tasks' training rows, numbered one task after the other.
+
+    Args:
+        tasks: each task's own batches.
+        tau: exponent of the sizes.
+        seed: with the epoch, decides the order of the tasks.
+        steps: batches per epoch; None for the sum over the tasks.
+
+    Example:
+        >>> from kd_lightning.data import TrainBatches
+        >>> batches = TaskBatches([TrainBatches([1] * 4, 2), TrainBatches([1] * 2, 2)], tau=1.0, seed=1)
+        >>> len(batches), sorted({min(rows) // 4 for rows in batches})
+        (3, [0, 1])
+
+    """
+
+    def __init__(self, tasks: Sequence[Batches], tau: float = 1.0, seed: int = 0, steps: int | None = None) -> None:
+        super().__init__(np.concatenate([task.lengths for task in tasks]), tasks[0].batch_size)
+        self.tasks = tasks
+        self.seed = seed
+        self.steps = steps
+        sizes = np.array([len(task.lengths) for task in tasks], dtype=np.float64)
+        self.shares = (sizes / sizes.max()) ** tau
+        self.shares /= self.shares.sum()
+        self.first = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return self.steps or sum(len(task) for task in self.tasks)
+
+    def plan(self) -> list[np.ndarray]:
+        """Return this process's batches of row numbers for the present epoch."""
+        drawn = np.zeros(len(self.tasks), dtype=np.int64)
+        for epoch in range(self.epoch):
+            drawn += np.bincount(self.order(epoch), minlength=len(self.tasks))
+        streams = [self._stream(number, int(seen)) for number, seen in enumerate(drawn)]
+        return [next(streams[task]) for task in self.order(self.epoch)]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the task number of each of an epoch's batches: the same on all processes."""
+        random = np.random.default_rng([self.seed, epoch, 1])  # not the tasks' own [seed, epoch]
+        return random.choice(len(self.tasks), size=len(self), p=self.shares)
+
+    def _stream(self, number: int, seen: int) -> Iterator[np.ndarray]:
+        """Yield a task's batches from where the epochs before left it, round after round."""
+        task = self.tasks[number]
+        around, start = divmod(seen, len(task))
+        while True:
+            task.set_epoch(around)
+            yield from (rows + self.first[number] for rows in task.plan()[start:])
+            around, start = around + 1, 0
+
+
+class EachTask(Batches):
+    """The batches of one task after the other, each row once.
+
+    Args:
+        tasks: each task's own batches.
+
+    """
+
+    def __init__(self, tasks: Sequence[Batches]) -> None:
+        super().__init__(np.concatenate([task.lengths for task in tasks]), tasks[0].batch_size)
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        return sum(len(task) for task in self.tasks)
+
+    def plan(self) -> list[np.ndarray]:
+        """Return this process's batches of row numbers."""
+        first = np.cumsum([0, *(len(task.lengths) for task in self.tasks)])
+        return [rows + start for task, start in zip(self.tasks, first, strict=False) for rows in task.plan()]

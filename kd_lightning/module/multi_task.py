@@ -1,0 +1,186 @@
+"""Several tasks in one run: one student body with a head per task, and for each task its own teachers and objective."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from kd_lightning.batches import batch_size, task_of, view
+from kd_lightning.checks import check_factory, check_finite
+from kd_lightning.errors import ConfigError
+from kd_lightning.module.distillation import CloseOnException, DistillationModule
+from kd_lightning.optim import (
+    OptimizerFactory,
+    SchedulerFactory,
+    build_optimizer,
+    build_scheduler,
+    configured,
+    default_optimizer,
+    parameter_groups,
+)
+from kd_lightning.progress import Progress
+from kd_lightning.types import Batch
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+class MultiTaskModule(LightningModule):
+    """Trains students of several tasks in one run; what they share learns from all of them.
+
+    Each task is a `DistillationModule` as it would stand alone: a student, teachers, an objective and metrics. Students
+    that share a body (`students.share_body`) become one student with a head per task. A batch is a mapping with a field
+    `task`, and is of that task alone; `data.MultiTask` makes such batches.
+
+    Logged are `train/loss`, for each task `train/<task>/loss/<term>` and the like, `val/<task>/<metric>`, and
+    `val/mean`, the mean of the tasks' first metrics.
+
+    Args:
+        tasks: modules by task (letters, digits, underscores). Their own optimizers and schedulers are not used.
+        optimizer: as of `DistillationModule`, over everything that is trained, each parameter once.
+        scheduler: as of `DistillationModule`; `ReduceLROnPlateau` watches `val/mean`.
+
+    Raises:
+        ConfigError: for no tasks, a name that cannot be, or a teacher source that serves two tasks. In `setup`: under
+            a DDP strategy that does not look for parameters without gradient, as other tasks' heads are.
+
+    Example:
+        >>> from kd_lightning import Match, Objective, Term
+        >>> body = nn.Linear(4, 8)
+        >>> def task(labels):
+        ...     objective = Objective({"mse": Term(Match("logits", "logits"), nn.MSELoss())})
+        ...     return DistillationModule(nn.Sequential(body, nn.Linear(8, labels)), nn.Linear(4, labels), objective)
+        >>> module = MultiTaskModule({"two": task(2), "three": task(3)})
+        >>> len(module.configure_optimizers().param_groups[0]["params"])
+        6
+
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, DistillationModule],
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__()
+        check_factory(optimizer, "optimizer", "functools.partial(torch.optim.AdamW, lr=1e-4)")
+        check_factory(scheduler, "scheduler", "functools.partial(kd_lightning.optim.linear_warmup, warmup=0.1)")
+        _check_tasks(tasks)
+        self.tasks = nn.ModuleDict(tasks)
+        self._make_optimizer = optimizer or default_optimizer
+        self._make_scheduler = scheduler
+        self._progress = Progress()
+
+    def named_tasks(self) -> dict[str, DistillationModule]:
+        """Return the tasks' modules by name, in order."""
+        return {name: task for name, task in self.tasks.items() if isinstance(task, DistillationModule)}
+
+    # -- one batch ---------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compare the batch's student with its teachers."""
+        name = task_of(batch, self.named_tasks())
+        report = self.named_tasks()[name].compare(batch, across_ranks=True)
+        check_finite(report, self.trainer)
+        logs = {"train/loss": report.total.detach(), **report.logs(f"train/{name}")}
+        self.log_dict(logs, batch_size=batch_size(view(batch, "student")))
+        return report.total
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Update the metrics of the batch's task."""
+        self.named_tasks()[task_of(batch, self.named_tasks())].validation_step(batch, batch_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Do what `validation_step` does."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every task's metrics as `val/<task>/<name>`, and their mean as `val/mean`."""
+        self.log_dict({f"val/{name}": value for name, value in self.scores().items()}, prog_bar=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Log every task's metrics as `test/<task>/<name>`, and their mean as `test/mean`."""
+        self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
+
+    def scores(self) -> dict[str, Tensor]:
+        """Return `<task>/<metric>` of every task, and `mean` over the tasks' first metrics."""
+        scores = {name: task.scores() for name, task in self.named_tasks().items()}
+        flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
+        return {"mean": torch.stack([next(iter(own.values())).float() for own in scores.values()]).mean(), **flat}
+
+    # -- the run -----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Let every task meet the trainer, and bring its teachers to the device."""
+        self._progress = Progress()
+        _check_strategy(self.trainer.strategy)
+        for task in self.named_tasks().values():
+            task.trainer = self.trainer  # Lightning hands it to direct children only
+            task.setup(stage)
+
+    def teardown(self, stage: str) -> None:
+        """Leave all models as they were found."""
+        for task in self.named_tasks().values():
+            task.teardown(stage)
+
+    def close(self) -> None:
+        """Take standing taps off all models."""
+        for task in self.named_tasks().values():
+            task.close()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Close after an exception too, when a trainer calls no teardown."""
+        return [CloseOnException()]
+
+    def configure_optimizers(self) -> Any:
+        """Build one optimizer over all students and projections, and the scheduler, stepped every step."""
+        tasks = self.named_tasks().values()
+        students = nn.ModuleList([task.student for task in tasks])
+        groups = parameter_groups(students, *(task.objective for task in tasks))
+        optimizer = build_optimizer(self._make_optimizer, groups)
+        if any(task.objective.scheduled for task in tasks):
+            self.total_steps()  # fails here, not in the first step
+        scheduler = None
+        if self._make_scheduler is not None:
+            scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
+        return configured(optimizer, scheduler, "val/mean")
+
+    def total_steps(self) -> int:
+        """Return the optimizer steps of the whole run.
+
+        Raises:
+            ConfigError: for an endless loader without `max_steps`.
+
+        """
+        return self._progress.steps(self.trainer)
+
+
+def _check_tasks(tasks: Mapping[str, DistillationModule]) -> None:
+    if not isinstance(tasks, Mapping) or not tasks:
+        raise ConfigError("Several tasks need modules by name, such as {'sst2': DistillationModule(…)}.")
+    sources: dict[int, str] = {}
+    for name, task in tasks.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
+            raise ConfigError(f"A task cannot be named {name!r}: take letters, digits and underscores, such as 'sst2'.")
+        if not isinstance(task, DistillationModule):
+            raise ConfigError(f"Expected task '{name}' to be a DistillationModule but got {type(task).__name__}.")
+        other = sources.setdefault(id(task.teacher), name) if task.teacher is not None else name
+        if other != name:
+            raise ConfigError(
+                f"Tasks '{other}' and '{name}' have one teacher source, which is asked for one task's features at a "
+                "time. Give each a source of its own: LiveTeacher(model) twice may hold the same model."
+            )
+
+
+def _check_strategy(strategy: Any) -> None:
+    several = isinstance(strategy, DDPStrategy) and strategy.world_size > 1
+    if several and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise ConfigError(
+            "A step trains one task's head and no other, which DDP takes for a mistake. "
+            "Use Trainer(strategy='ddp_find_unused_parameters_true')."
+        )
