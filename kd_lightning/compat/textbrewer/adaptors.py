@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.adapter import Adapter
+from kd_lightning.batches import BOOKKEEPING
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional.precision import widen
 from kd_lightning.types import Batch, Features
@@ -55,7 +56,9 @@ class _Remembering:
 
     def inputs(self, batch: Batch) -> Any:
         self._batch, self._last = batch, None
-        return dict(batch) if isinstance(batch, Mapping) else tuple(batch)
+        if isinstance(batch, Mapping):
+            return {key: value for key, value in batch.items() if key not in BOOKKEEPING}
+        return tuple(batch)
 
     def outputs(self, outputs: Any) -> Features:
         """Ask the adaptor once for all the fields of one pass."""

@@ -38,10 +38,10 @@ def objective(config: Config, logits: str | Sequence[str] = "logits", features: 
     """Return what a TextBrewer configuration trains for.
 
     Numbers are TextBrewer's, for every loss and temperature, with two exceptions. Temperatures by sample (`flsw`,
-    `cwsm`) stop at a floor of 0.1, where TextBrewer's turn negative. And where a weight has a scheduler, TextBrewer uses
-    the weight for the first optimizer step only and puts the schedule in its place afterwards: `kd_loss_weight=0.5`
-    with `linear_decay` is 1 − x. Here it is so from the start: weight 1 × schedule, and the weight beside a scheduler
-    counts for nothing.
+    `cwsm`) stop at a floor of 0.1, where TextBrewer's turn negative. And where a weight has a scheduler, TextBrewer
+    uses the weight for the first optimizer step only and puts the schedule in its place afterwards:
+    `kd_loss_weight=0.5` with `linear_decay` is 1 − x. Here it is so from the start: weight 1 × schedule, and the weight
+    beside a scheduler counts for nothing.
 
     Args:
         config: a `DistillationConfig` as a dict, the path of a JSON file, or an object with such attributes.
