@@ -15,11 +15,12 @@ from kd_lightning.matching import Match
 from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.students.bigru_model import register as _register_bigru
-from kd_lightning.teachers import EnsembleTeacher, LiveTeacher, TeacherSource
+from kd_lightning.teachers import BatchTeacher, EnsembleTeacher, LiveTeacher, TeacherSource
 from kd_lightning.types import LossReport
 
 __all__ = [
     "Adapter",
+    "BatchTeacher",
     "DistillationCallback",
     "DistillationModule",
     "EnsembleTeacher",
