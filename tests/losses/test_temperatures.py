@@ -149,6 +149,16 @@ def test_a_shift_works_with_a_mask_where_textbrewer_crashes():
     torch.testing.assert_close(loss, rows)
 
 
+@pytest.mark.parametrize(
+    "loss", [losses.SoftTarget(4.0, kind="ce", compat="textbrewer"), losses.LogitMSE(4.0, compat="textbrewer")]
+)
+def test_a_shift_minds_no_mask_over_positions_where_its_loss_minds_none(loss):
+    student, teacher = two(2, 4)
+    mask, labels = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]]), torch.tensor([0, 1])
+    shift = losses.ProbabilityShift(loss)
+    torch.testing.assert_close(shift(student, teacher, mask, labels), shift(student, teacher, None, labels))
+
+
 def test_in_an_objective_labels_come_from_the_batch():
     objective = kd.Objective(
         {"soft": kd.Term(kd.Match("logits", "logits"), kd.losses.ProbabilityShift(kd.losses.LogitMSE()))}
