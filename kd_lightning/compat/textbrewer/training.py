@@ -86,9 +86,12 @@ def training(
 def _by_epochs(given: dict[str, Any]) -> dict[str, Any]:
     """Checkpoints and validations a few times per epoch, or every few epochs; and a checkpoint after the last."""
     times, every = given["ckpt_frequency"], given["ckpt_epoch_frequency"]
-    checkpoint = _checkpoint(given, every_n_epochs=every, save_on_train_epoch_end=times == 1)
-    last = [] if times == every == 1 else [_last(given)]
-    return {"callbacks": [checkpoint, *last], "check_val_every_n_epoch": every, "val_check_interval": 1.0 / times}
+    when = {"every_n_epochs": every, "save_on_train_epoch_end": times == 1}
+    if every > 1:
+        checkpoints = [_checkpoint(given, **when), _last(given)]
+    else:  # the last validation is at the end; `save_last` is for a run without any
+        checkpoints = [_checkpoint(given, save_last=times > 1, **when)]
+    return {"callbacks": checkpoints, "check_val_every_n_epoch": every, "val_check_interval": 1.0 / times}
 
 
 def _by_steps(given: dict[str, Any]) -> dict[str, Any]:
