@@ -46,13 +46,13 @@ def close(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> Non
         torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-@pytest.mark.parametrize("case", ["sentences", "guests", "tags"])
+@pytest.mark.parametrize("case", ["sentences", "guests", "tasks", "tags"])
 def test_two_unequal_shares_train_like_one_process_on_the_whole_batch(results, case):
     whole, first, _ = (result[case]["state"] for result in results)
     close(whole, first, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["sentences", "guests", "tags"])
+@pytest.mark.parametrize("case", ["sentences", "guests", "tasks", "tags"])
 def test_students_and_projections_are_equal_on_both_ranks(results, case):
     _, first, second = (result[case]["state"] for result in results)
     close(first, second, atol=0, rtol=0)
@@ -78,3 +78,10 @@ def test_different_teachers_on_the_ranks_are_a_sentence_on_each(results, kind):
     assert whole == "no error"
     assert first.startswith("The teacher's weights on rank 0 differ from those on rank 1.")
     assert second.startswith("The teacher's weights on rank 1 differ from those on rank 0.")
+
+
+def test_tasks_under_a_strategy_that_takes_other_heads_for_a_mistake_are_a_sentence(results):
+    whole, first, second = (result["tasks"]["refused"] for result in results)
+    assert whole == "no error"
+    assert first == second
+    assert "Use Trainer(strategy='ddp_find_unused_parameters_true')" in first

@@ -18,19 +18,18 @@ def bert(layers: int = 2, width: int = 16, seed: int = 0, labels: int = 3, dropo
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=2 * width,
-        max_position_embeddings=16,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        num_labels=labels,
-        **more,
-    )
-    return BertForSequenceClassification(config)
+    fields: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * width,
+        "max_position_embeddings": 16,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "num_labels": labels,
+    }
+    return BertForSequenceClassification(BertConfig(**fields | more))
 
 
 def words(rows: int = 4, length: int = 6, seed: int = 0, labels: int = 3) -> dict[str, Tensor]:

@@ -40,10 +40,12 @@ def share(batch: dict[str, Tensor], rank: int, world: int) -> dict[str, Tensor]:
     return {name: value[:SPLIT] if rank == 0 else value[SPLIT:] for name, value in batch.items()}
 
 
-def fit(module: pl.LightningModule, batches: list[Any], folder: Path, world: int, **more: Any) -> pl.Trainer:
+def fit(
+    module: pl.LightningModule, batches: list[Any], folder: Path, world: int, unused: bool = False, **more: Any
+) -> pl.Trainer:
     options: dict[str, Any] = {"devices": world, "use_distributed_sampler": False, "max_steps": len(batches)} | more
     if world > 1:
-        options["strategy"] = DDPStrategy(process_group_backend="gloo")
+        options["strategy"] = DDPStrategy(process_group_backend="gloo", find_unused_parameters=unused)
     runner = trainer(folder, **options)
     runner.fit(module, ready(batches))
     return runner
@@ -96,6 +98,35 @@ def guests(rank: int, world: int, folder: Path) -> Result:
     return {"state": host.state_dict() | objective.state_dict(prefix="objective.")}
 
 
+def tasks(rank: int, world: int, folder: Path) -> Result:
+    """Two tasks with one body, in turn; without `find_unused_parameters` there is a sentence."""
+
+    def made() -> kd.MultiTaskModule:
+        torch.manual_seed(rank)
+        objective = kd.Objective(
+            {
+                "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
+                "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), projection="linear"),
+            }
+        )
+        three = bert(2)
+        two = kd.students.share_body(three, bert(2, labels=2))
+        pairs = {"three": (three, bert(4, 24, seed=1)), "two": (two, bert(2, 32, seed=2, labels=2))}
+        modules = {name: kd.DistillationModule(*pair, objective) for name, pair in pairs.items()}
+        return kd.MultiTaskModule(modules, partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+
+    order = ["three", "two", "two", "three"]
+    batches = [{**share(words(seed=i), rank, world), "task": task} for i, task in enumerate(order)]
+    module = made()
+    fit(module, batches, folder, world, unused=True)
+    try:
+        fit(made(), batches, folder, world)
+        refused = "no error"
+    except ConfigError as error:
+        refused = str(error)
+    return {"state": module.state_dict(), "refused": refused}
+
+
 def tags(rank: int, world: int, folder: Path) -> Result:
     """Token labels, of which the second rank has none at all in the second step."""
     objective = kd.Objective(
@@ -143,7 +174,7 @@ def sentence(teacher: nn.Module, folder: Path, world: int) -> str:
     return "no error"
 
 
-CASES = (sentences, guests, tags, nothing, strangers)
+CASES = (sentences, guests, tasks, tags, nothing, strangers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:

@@ -64,7 +64,7 @@ def pkd(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Args:
         student: (B, L, D), or (B, D) where the token is already chosen.
-        teacher: the same shape; detached.
+        teacher: the same shape, but for L where there is no mask; detached.
         mask: (B, L); a sample without unmasked token counts for nothing.
 
     Example:
@@ -73,6 +73,8 @@ def pkd(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         tensor(2.)
 
     """
+    if mask is None:  # then only first tokens meet, and lengths may differ, as those of images in two resolutions
+        student, teacher = first_token(student, None), first_token(teacher, None)
     mask = _checked("PKD", student, teacher, mask)
     samples = None if mask is None else mask.bool().any(-1)
     student = normalize(blank(first_token(widen(student), mask), samples, 1.0), dim=-1)

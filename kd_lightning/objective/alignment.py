@@ -33,8 +33,8 @@ def word_ids_of(batch: Batch) -> WordIds | None:
     """Return the batch's word ids, or None where both models eat the same tokens."""
     if not isinstance(batch, Mapping) or "student" not in batch or "teacher" not in batch:
         return None
-    parts = [batch[role].get("word_ids") if isinstance(batch[role], Mapping) else None for role in WordIds._fields]
-    return WordIds(*parts) if all(isinstance(part, Tensor) for part in parts) else None
+    own, other = (batch[role].get("word_ids") if isinstance(batch[role], Mapping) else None for role in WordIds._fields)
+    return WordIds(own, other) if isinstance(own, Tensor) and isinstance(other, Tensor) else None
 
 
 def by_word(match: Match, student: list[Tensor], teacher: list[Tensor], ids: WordIds) -> Aligned | None:

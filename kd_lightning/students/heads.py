@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from torch import nn
+
 from kd_lightning.errors import ConfigError
 
 Model = TypeVar("Model")
@@ -34,15 +36,16 @@ def share_body(model: Any, other: Model) -> Model:
     """
     prefixes = [getattr(one, "base_model_prefix", "") for one in (model, other)]
     bodies = [getattr(one, prefix, None) for one, prefix in zip((model, other), prefixes, strict=True)]
-    if None in bodies or not all(prefixes):
+    body, replaced = bodies
+    if not (isinstance(body, nn.Module) and isinstance(replaced, nn.Module) and all(prefixes)):
         names = " and ".join(type(one).__name__ for one in (model, other))
         raise ConfigError(f"Only Transformers models with a head can share a body, got {names}.")
-    shapes = [{name: tuple(value.shape) for name, value in body.state_dict().items()} for body in bodies]
+    shapes = [{name: tuple(value.shape) for name, value in one.state_dict().items()} for one in (body, replaced)]
     if shapes[0] != shapes[1]:
         different = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
         raise ConfigError(
             f"The bodies of the two students differ at '{different}': {shapes[0].get(different)} and "
             f"{shapes[1].get(different)}. Build both with the same sizes and vocabulary."
         )
-    setattr(other, prefixes[1], bodies[0])
+    setattr(other, prefixes[1], body)
     return other

@@ -21,7 +21,7 @@ import kd_lightning as kd
 from kd_lightning.errors import AddressError, ConfigError, KDError, MatchError, NonFiniteLossError
 from kd_lightning.optim import linear_warmup
 
-from .toys import Spy, bert, hooks_on, mlp, pairs, ready, same, trainer, weights, words
+from ..toys import Spy, bert, hooks_on, mlp, pairs, ready, same, trainer, weights, words
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
