@@ -135,6 +135,10 @@ def test_what_cannot_be_is_said_in_one_sentence(config, sentence):
         objective(config)
 
 
+def test_models_without_logits_are_matched_by_their_layers_alone():
+    assert list(terms(entry(), logits=())) == ["hidden_mse_1_1"]
+
+
 def test_an_unknown_place_of_features_is_refused():
     with pytest.raises(ConfigError, match="'addresses' or 'adaptors' but got 'hooks'"):
         objective({}, features="hooks")  # type: ignore[arg-type]

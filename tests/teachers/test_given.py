@@ -72,6 +72,17 @@ def test_a_student_learns_the_same_from_batches_that_bring_features(tmp_path):
     assert not hooks_on(model)
 
 
+def test_no_model_eats_what_a_teacher_said():
+    class Greedy(torch.nn.Linear):
+        def forward(self, **fields: torch.Tensor) -> torch.Tensor:
+            assert list(fields) == ["x"]
+            return super().forward(fields["x"])
+
+    teacher = kd.LiveTeacher(Greedy(4, 2))
+    teacher.ask(["logits"])
+    assert teacher({"x": torch.zeros(3, 4), "teacher_cache": {}})["logits"].shape == (3, 2)
+
+
 def test_what_is_missing_is_named():
     teacher = kd.BatchTeacher()
     teacher.ask(["logits", "hidden.3"])

@@ -45,7 +45,8 @@ def objective(config: Config, logits: str | Sequence[str] = "logits", features: 
 
     Args:
         config: a `DistillationConfig` as a dict, the path of a JSON file, or an object with such attributes.
-        logits: the logits' address, or several: `("start_logits", "end_logits")`. Their losses are summed.
+        logits: the logits' address, or several: `("start_logits", "end_logits")`, whose losses are summed; `()` for
+            models without any.
         features: where matches find hidden states and maps. "addresses": in the models themselves; `layer_S=3` of
             `hidden` is `hidden.3`, and `layer_S=3` of `attention` is `attention.4`, as in the lists Transformers
             returns. Masks and labels come from the batch. "adaptors": in what adaptors return, masks and labels too;
@@ -81,7 +82,11 @@ def terms(config: Config, logits: str | Sequence[str] = "logits", features: Feat
         raise ConfigError(f"Expected argument `features` to be 'addresses' or 'adaptors' but got {features!r}.")
     given = read(config, DISTILLATION, "DistillationConfig")
     if given["is_caching_logits"]:
-        warnings.warn("is_caching_logits has no counterpart: teachers are cached on disk, not in memory.", stacklevel=3)
+        warnings.warn(
+            "is_caching_logits has no counterpart: nothing is kept in memory. The teacher runs on every batch, unless "
+            "batches bring what it said (BatchTeacher).",
+            stacklevel=3,
+        )
     logits = (logits,) if isinstance(logits, str) else tuple(logits)
     made = [*_logits_terms(given, logits, features), *_hard_term(given), *_match_terms(given, features)]
     return dict(_distinct(made))
@@ -89,12 +94,13 @@ def terms(config: Config, logits: str | Sequence[str] = "logits", features: Feat
 
 def _logits_terms(given: dict[str, Any], logits: Sequence[str], features: Features) -> Iterator[tuple[str, Term]]:
     weight = _weight(given, "kd_loss_weight")
-    for i, address in enumerate(logits):
+    for address in logits:
         loss = _logits_loss(given)
         if features == "addresses":
             yield address, Term(Match(address, address), loss, **weight)
         else:
-            extras = (f"logits_mask_{i}", *([f"labels_{i}"] if given["probability_shift"] else []))
+            index = address.removeprefix("logits").removeprefix("_") or "0"
+            extras = (f"logits_mask_{index}", *([f"labels_{index}"] if given["probability_shift"] else []))
             yield address, Term(Match((address, *extras), address), AdaptedLoss(loss, len(extras)), **weight)
 
 
