@@ -161,6 +161,17 @@ def test_an_adapter_leaves_no_batch_in_a_copy():
     assert list(made.inputs({"x": 1, "task": "a", "teacher_cache": None})) == ["x"]
 
 
+@pytest.mark.parametrize("mask", [torch.tensor([[1, 1, 0], [1, 0, 0]]), torch.empty(0)], ids=["masked", "unmasked"])
+def test_means_over_an_adaptors_tokens_are_counted(mask):
+    """So that they are exact over several devices."""
+    hidden = terms(entry(), features="adaptors")["hidden_mse_1_1"]
+    student, teacher = {"hidden_1": torch.randn(2, 3, 4), "inputs_mask": mask}, {"hidden_1": torch.randn(2, 3, 4)}
+    value, count = hidden(student, teacher, ())
+    rows = mask.bool() if mask.numel() else torch.ones(2, 3, dtype=torch.bool)
+    torch.testing.assert_close(value, (student["hidden_1"] - teacher["hidden_1"])[rows].square().mean())
+    assert count == rows.sum()
+
+
 def test_an_adaptor_that_returns_no_dict_is_refused():
     made = adapter(lambda batch, outputs: outputs)
     with pytest.raises(ConfigError, match="adaptor to return a dict but got Tensor"):

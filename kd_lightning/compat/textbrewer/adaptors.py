@@ -116,12 +116,22 @@ class AdaptedLoss(nn.Module):
 
     def forward(self, student: tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Compare the student's features with the teacher's."""
+        features, given = self._split(student)
+        return self.loss(features, teacher, **given)
+
+    def count(self, student: tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor | None:
+        """Return what the loss counts."""
+        inner = getattr(self.loss, "count", None)
+        features, given = self._split(student)
+        return inner(features, teacher, **given) if callable(inner) else None
+
+    def _split(self, student: tuple[Tensor, ...]) -> tuple[Tensor | tuple[Tensor, ...], dict[str, Tensor]]:
         features = tuple(self._project(x) for x in student[: -self.extras])
         extras = zip(("mask", "labels"), student[-self.extras :], strict=False)
         given = {name: x for name, x in extras if x.numel()}
         if features[0].dim() == 2:
             given.pop("mask", None)  # TextBrewer takes no notice of a mask over two-dimensional logits
-        return self.loss(features[0] if len(features) == 1 else features, teacher, **given)
+        return features[0] if len(features) == 1 else features, given
 
     def _project(self, x: Tensor) -> Tensor:
         if self.projection is None:
