@@ -15,11 +15,12 @@ from kd_lightning.matching import Match
 from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.students.bigru_model import register as _register_bigru
-from kd_lightning.teachers import EnsembleTeacher, LiveTeacher, TeacherSource
+from kd_lightning.teachers import BatchTeacher, EnsembleTeacher, LiveTeacher, TeacherSource
 from kd_lightning.types import LossReport
 
 __all__ = [
     "Adapter",
+    "BatchTeacher",
     "DistillationCallback",
     "DistillationModule",
     "EnsembleTeacher",
@@ -35,6 +36,7 @@ __all__ = [
     "TeacherSource",
     "Term",
     "callbacks",
+    "compat",
     "data",
     "export",
     "inspection",
@@ -45,7 +47,7 @@ __all__ = [
 
 _register_bigru()  # so that AutoModelForSequenceClassification.from_pretrained loads one
 
-_LATE = ("callbacks", "data", "inspection", "students")
+_LATE = ("callbacks", "compat", "data", "inspection", "students")
 """Sub-packages that bring heavier libraries along; imported when first used."""
 
 

@@ -15,7 +15,7 @@ Role: TypeAlias = Literal["student", "teacher"]
 
 _BATCH_FIELD = re.compile(r"labels?|\w+_(labels?|positions)|sample_id")
 
-BOOKKEEPING = frozenset({"task", "word_ids"})
+BOOKKEEPING = frozenset({"task", "teacher_cache", "word_ids"})
 """Fields of a batch that no model is meant to eat, unless its `forward` names them."""
 
 

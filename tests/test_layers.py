@@ -16,7 +16,7 @@ LEVELS = (
     {"features", "matching", "losses"},
     {"objective", "schedules", "teachers", "runner", "checks", "optim", "progress"},
     {"module", "guest", "export"},
-    {"callbacks", "data", "inspection", "students"},
+    {"callbacks", "compat", "data", "inspection", "students"},
     {"schema", "cli"},
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

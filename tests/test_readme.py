@@ -4,18 +4,20 @@ import itertools
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kd_lightning.cli.configs import compose_config
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 FENCE = re.compile(r"(?P<before>[^\n]*)\n+```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 TYPED = re.compile(r"'?~?[a-z_]+(\.\w+)*(=\S+)?'?")
 
 
-def blocks(language: str) -> list[str]:
-    found = FENCE.finditer("\n" + README.read_text(encoding="utf-8"))
+def blocks(language: str, page: Path = README) -> list[str]:
+    found = FENCE.finditer("\n" + page.read_text(encoding="utf-8"))
     return [m["text"] for m in found if m["language"] == language and m["before"].strip() != "<!-- not run -->"]
 
 
@@ -47,6 +49,16 @@ def spread(words: list[str]) -> list[list[str]]:
 def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    found = blocks("python", page)
+    assert found
+    for block in found:
+        exec(compile(block, page.name, "exec"), namespace)
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

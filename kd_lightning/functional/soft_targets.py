@@ -83,13 +83,16 @@ def soft_target_multilabel(
     return masked_mean(loss, mask)
 
 
-def logit_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over rows and classes (or over unmasked positions) of the squared difference of logits.
+def logit_mse(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, temperature: float | Tensor = 1.0
+) -> Tensor:
+    """Mean over rows and classes (or over unmasked positions) of the squared difference of logits / temperature.
 
     Args:
         student: logits (B, C), (B, L, C), or (B, L) over positions.
         teacher: the same shape; detached.
         mask: (B, L): the tokens, or the positions, that count.
+        temperature: one, or one per row.
 
     Example:
         >>> import torch
@@ -98,10 +101,14 @@ def logit_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> T
 
     """
     check_logits("LogitMSE", student, teacher, mask)
-    return masked_mean(blank(widen(student) - widen(teacher.detach()), mask).square(), mask)
+    difference = blank(widen(student) - widen(teacher.detach()), mask) / _divisor(temperature)
+    return masked_mean(difference.square(), mask)
 
 
 def _tempered(logits: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:
     """Return the log-softmax of logits / temperature, over the positions that take part."""
-    divisor = temperature[..., None] if isinstance(temperature, Tensor) else temperature
-    return masked_log_softmax(blank(widen(logits), mask) / divisor, entries(logits, mask))
+    return masked_log_softmax(blank(widen(logits), mask) / _divisor(temperature), entries(logits, mask))
+
+
+def _divisor(temperature: float | Tensor) -> float | Tensor:
+    return temperature[..., None] if isinstance(temperature, Tensor) else temperature

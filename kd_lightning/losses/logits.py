@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.soft_targets import logit_mse
 from kd_lightning.losses.base import Compat, DistillationLoss, check_compat, check_positive, textbrewer_mask
+from kd_lightning.losses.temperature import SampleTemperature, scheduled_temperature
+from kd_lightning.types import Schedule
 
 
 class LogitMSE(DistillationLoss):
@@ -16,9 +20,13 @@ class LogitMSE(DistillationLoss):
     For start and end logits (B, L) with a mask of that shape: over unmasked positions.
 
     Args:
-        temperature: only with `compat`; without, T² · mean of ((z_s − z_t) / T)² would not depend on it.
+        temperature: only with `compat`, as are the two below; without, T² · mean of ((z_s − z_t) / T)² would not depend
+            on it.
         compat: "textbrewer" gives its `mse`, which divides both logits by T (smaller by T²) and takes no notice
             of a mask over start and end logits.
+        temperature_schedule: progress in [0, 1] → factor on the temperature.
+        sample_temperature: makes a temperature for every row out of the logits and T, as `schedules.FLSW` does. The
+            mean it needs runs over this process's rows.
 
     Raises:
         ConfigError: an unknown `compat`, or a temperature without it.
@@ -33,23 +41,47 @@ class LogitMSE(DistillationLoss):
 
     equal_widths = True
 
-    def __init__(self, temperature: float = 1.0, compat: Compat = None) -> None:
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        compat: Compat = None,
+        temperature_schedule: Schedule | None = None,
+        sample_temperature: SampleTemperature | None = None,
+    ) -> None:
         super().__init__()
         check_positive("temperature", temperature)
         check_compat(compat)
-        if temperature != 1.0 and compat is None:
-            raise ConfigError(
-                f"Expected argument `temperature` to be 1.0 but got {temperature!r}: LogitMSE does not depend on it "
-                f'unless compat="textbrewer".'
-            )
+        if compat is None:
+            _check_unused(1.0, temperature=temperature)
+            _check_unused(None, temperature_schedule=temperature_schedule, sample_temperature=sample_temperature)
         self.temperature = temperature
         self.compat: Compat = compat
+        self.temperature_schedule = temperature_schedule
+        self.sample_temperature = sample_temperature
 
-    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Compare logits (B, C), (B, L, C), or (B, L) over positions; mask (B, L)."""
-        return logit_mse(student, teacher, textbrewer_mask(self.compat, student, mask)) / self.temperature**2
+    @property
+    def scheduled(self) -> bool:
+        """Whether the temperature changes over training."""
+        return self.temperature_schedule is not None
 
-    def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, progress: float = 0.0) -> Tensor:
+        """Compare logits (B, C), (B, L, C), or (B, L) over positions; mask (B, L); progress of training in [0, 1]."""
+        mask = textbrewer_mask(self.compat, student, mask)
+        base = scheduled_temperature(self.temperature, self.temperature_schedule, progress)
+        if self.sample_temperature is None:
+            return logit_mse(student, teacher, mask, base)
+        return logit_mse(student, teacher, mask, self.sample_temperature(student, teacher, base, mask))
+
+    def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, progress: float = 0.0) -> Tensor:
         """Return the number of samples, unmasked tokens or unmasked positions."""
         mask = textbrewer_mask(self.compat, student, mask)
         return count(student, mask, student.shape[:-1])
+
+
+def _check_unused(default: Any, **options: Any) -> None:
+    for name, value in options.items():
+        if value != default:
+            raise ConfigError(
+                f"Expected argument `{name}` to be {default} but got {value!r}: LogitMSE does not depend on it "
+                f'unless compat="textbrewer".'
+            )

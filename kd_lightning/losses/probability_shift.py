@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_lightning.errors import MatchError
 from kd_lightning.functional.masking import blank
 from kd_lightning.functional.temperatures import shifted
-from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.base import DistillationLoss, textbrewer_mask
 
 
 class ProbabilityShift(DistillationLoss):
@@ -66,5 +66,6 @@ class ProbabilityShift(DistillationLoss):
             raise MatchError(
                 f"ProbabilityShift needs a label for each row of logits of shape {tuple(teacher.shape)}, but got {got}."
             )
+        mask = textbrewer_mask(getattr(self.loss, "compat", None), teacher, mask)
         positions = mask is not None and mask.shape == teacher.shape
         return shifted(blank(teacher.detach(), mask, float("-inf")) if positions else teacher.detach(), labels)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
@@ -19,10 +16,8 @@ from kd_lightning.losses.base import (
     check_positive,
     textbrewer_mask,
 )
+from kd_lightning.losses.temperature import SampleTemperature, scheduled_temperature
 from kd_lightning.types import Schedule
-
-SampleTemperature: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
-"""(student's logits, teacher's logits, base temperature, mask) → one temperature per row."""
 
 
 class SoftTarget(DistillationLoss):
@@ -99,12 +94,10 @@ class SoftTarget(DistillationLoss):
         return self._square(t_s * t_t) * function(student, teacher, t_s, t_t, self.kind, mask)
 
     def _temperatures(self, progress: float) -> tuple[float, float]:
-        factor = 1.0 if self.temperature_schedule is None else self.temperature_schedule(progress)
-        t_s = self.temperature * factor
-        t_t = t_s if self.teacher_temperature is None else self.teacher_temperature * factor
-        if not min(t_s, t_t) > 0:
-            raise ConfigError(f"The schedule {self.temperature_schedule!r} makes a temperature of {min(t_s, t_t)}.")
-        return t_s, t_t
+        t_s = scheduled_temperature(self.temperature, self.temperature_schedule, progress)
+        if self.teacher_temperature is None:
+            return t_s, t_s
+        return t_s, scheduled_temperature(self.teacher_temperature, self.temperature_schedule, progress)
 
     def _by_sample(self, student: Tensor, teacher: Tensor, base: float, mask: Tensor | None) -> Tensor:
         assert self.sample_temperature is not None

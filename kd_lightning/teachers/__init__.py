@@ -2,6 +2,7 @@
 
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.ensemble import EnsembleTeacher
+from kd_lightning.teachers.given import BatchTeacher
 from kd_lightning.teachers.live import LiveTeacher, as_teacher
 
-__all__ = ["EnsembleTeacher", "LiveTeacher", "TeacherSource", "as_teacher"]
+__all__ = ["BatchTeacher", "EnsembleTeacher", "LiveTeacher", "TeacherSource", "as_teacher"]

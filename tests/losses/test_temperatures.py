@@ -41,6 +41,26 @@ def test_a_temperature_for_each_sample_equals_textbrewers(name):
     torch.testing.assert_close(own, other)
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3)])
+@pytest.mark.parametrize("name", RULES)
+def test_squared_errors_of_logits_have_temperatures_by_sample_too(name, shape):
+    rule, builder = RULES[name]
+    student, teacher = two(*shape)
+    loss = losses.LogitMSE(4.0, compat="textbrewer", sample_temperature=rule)
+    expected = theirs.kd_mse_loss(student, teacher, builder(student, teacher, 4.0))
+    torch.testing.assert_close(loss(student, teacher), expected)
+    own, other = (torch.autograd.grad(value, student)[0] for value in (loss(student, teacher), expected))
+    torch.testing.assert_close(own, other)
+
+
+def test_a_scheduled_temperature_divides_squared_errors():
+    student, teacher = two(5, 3)
+    loss = losses.LogitMSE(4.0, compat="textbrewer", temperature_schedule=schedules.LinearDecay())
+    torch.testing.assert_close(loss(student, teacher, progress=0.75), F.mse_loss(student, teacher))
+    assert loss.scheduled
+    assert not losses.LogitMSE().scheduled
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_under_a_mask_the_mean_runs_over_the_tokens_that_count(name):
     rule, builder = RULES[name]
@@ -129,6 +149,16 @@ def test_a_shift_works_with_a_mask_where_textbrewer_crashes():
     torch.testing.assert_close(loss, rows)
 
 
+@pytest.mark.parametrize(
+    "loss", [losses.SoftTarget(4.0, kind="ce", compat="textbrewer"), losses.LogitMSE(4.0, compat="textbrewer")]
+)
+def test_a_shift_minds_no_mask_over_positions_where_its_loss_minds_none(loss):
+    student, teacher = two(2, 4)
+    mask, labels = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]]), torch.tensor([0, 1])
+    shift = losses.ProbabilityShift(loss)
+    torch.testing.assert_close(shift(student, teacher, mask, labels), shift(student, teacher, None, labels))
+
+
 def test_in_an_objective_labels_come_from_the_batch():
     objective = kd.Objective(
         {"soft": kd.Term(kd.Match("logits", "logits"), kd.losses.ProbabilityShift(kd.losses.LogitMSE()))}
@@ -168,6 +198,8 @@ def test_a_shift_needs_labels_that_fit(labels):
         lambda: schedules.FLSW(1.0, gamma=-1.0),
         lambda: schedules.CWSM(1.0, floor=0.0),
         lambda: losses.SoftTarget(2.0, 3.0, sample_temperature=schedules.CWSM(1.0)),
+        lambda: losses.LogitMSE(sample_temperature=schedules.CWSM(1.0)),
+        lambda: losses.LogitMSE(temperature_schedule=schedules.Cosine()),
         lambda: losses.SoftTarget(2.0, multilabel=True, sample_temperature=schedules.CWSM(1.0)),
     ],
 )

@@ -1,0 +1,5 @@
+"""Ways over from other toolkits."""
+
+from kd_lightning.compat import textbrewer
+
+__all__ = ["textbrewer"]
