@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from kd_lightning.data.augment import (
+    Augmentation,
+    AugmentedRows,
+    Delete,
+    LongReorder,
+    Mask,
+    NGramSample,
+    ShortReorder,
+)
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.padding import Padding
@@ -12,9 +21,16 @@ from kd_lightning.data.tokens import TokenRows
 from kd_lightning.data.vocabulary import build_tokenizer
 
 __all__ = [
+    "Augmentation",
+    "AugmentedRows",
+    "Delete",
     "EvalBatches",
     "Loader",
+    "LongReorder",
+    "Mask",
+    "NGramSample",
     "Padding",
+    "ShortReorder",
     "SyntheticSentiment",
     "TextClassification",
     "TokenDataModule",

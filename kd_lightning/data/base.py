@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from kd_lightning.data.encode import check_tokenizer
+from kd_lightning.data.augment.rows import AugmentedRows, Augmentations, as_list, bound, describe
+from kd_lightning.data.encode import check_tokenizer, digest
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.padding import Padding
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches
@@ -35,6 +36,8 @@ class TokenDataModule(LightningDataModule):
         pin_memory: None for "where there is a GPU".
         group_by_length: put rows of similar length together.
         pad_to_multiple_of: round batch lengths up to a multiple.
+        augment: random changes of training rows, one after the other; see `AugmentedRows`. Rows are grouped by the
+            lengths they have before.
 
     """
 
@@ -51,6 +54,7 @@ class TokenDataModule(LightningDataModule):
         pin_memory: bool | None = None,
         group_by_length: bool = True,
         pad_to_multiple_of: int | None = None,
+        augment: Augmentations = None,
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
@@ -63,6 +67,7 @@ class TokenDataModule(LightningDataModule):
         self.pin_memory = pin_memory
         self.group_by_length = group_by_length
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.augment = as_list(augment)
         self._rows: dict[str, TokenRows] = {}
         self._made_with: Any = None
 
@@ -88,6 +93,7 @@ class TokenDataModule(LightningDataModule):
 
         """
         check_tokenizer(self.tokenizer, self.max_length)
+        bound(self.augment, self.tokenizer)  # what the tokenizer lacks is said here, not in the first epoch
         if self._made_with is not self.tokenizer:
             self._rows = {split: self.make_rows(split) for split in self.splits_here}
             self._made_with = self.tokenizer
@@ -100,10 +106,11 @@ class TokenDataModule(LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Return shuffled batches, resumable in mid-epoch."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        rows = self._split("train")
-        return self._loader(
-            rows, TrainBatches(rows.lengths, self.batch_size, self.seed, self.group_by_length, shuffle=not overfit)
-        )
+        rows: Any = self._split("train")
+        if self.augment:
+            rows = AugmentedRows(rows, self.augment, self.tokenizer, self.seed)
+        order = {"shuffle": not overfit, "with_epoch": bool(self.augment)}
+        return self._loader(rows, TrainBatches(rows.lengths, self.batch_size, self.seed, self.group_by_length, **order))
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Return each validation row once."""
@@ -126,7 +133,11 @@ class TokenDataModule(LightningDataModule):
             self.setup()
         return self._rows[split]
 
-    def _loader(self, rows: TokenRows, batches: Batches) -> Loader:
+    def _augmented(self, fingerprint: str) -> str:
+        """Return the fingerprint of rows with these augmentations; without any, it stays what it is."""
+        return digest(fingerprint, describe(self.augment)) if self.augment else fingerprint
+
+    def _loader(self, rows: Any, batches: Batches) -> Loader:
         return Loader(
             rows,
             batches,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import SPLITS, TokenDataModule
 from kd_lightning.data.cache import build_once, cache_root
 from kd_lightning.data.encode import check_tokenizer, digest, encode, tokenizer_fingerprint
@@ -40,6 +41,7 @@ class TextClassification(TokenDataModule):
         cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
         loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
             `pad_to_multiple_of`, as `TokenDataModule` describes them.
+        augment: random changes of training rows, such as `[Mask(0.1), Delete(0.1)]`; not of what is kept on disk.
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file, column or label that
@@ -73,6 +75,7 @@ class TextClassification(TokenDataModule):
         pin_memory: bool | None = None,
         group_by_length: bool = True,
         pad_to_multiple_of: int | None = None,
+        augment: Augmentations = None,
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,
@@ -85,6 +88,7 @@ class TextClassification(TokenDataModule):
             pin_memory=pin_memory,
             group_by_length=group_by_length,
             pad_to_multiple_of=pad_to_multiple_of,
+            augment=augment,
         )
         self.name = name
         self.text = [text] if isinstance(text, str) else list(text)
@@ -114,7 +118,7 @@ class TextClassification(TokenDataModule):
     @property
     def fingerprint(self) -> str:
         """Hash of the data and of all that was done to it; batch size and order do not count. Needs the tokenizer."""
-        return digest([self._key(split) for split in sorted(self.sources)])
+        return self._augmented(digest([self._key(split) for split in sorted(self.sources)]))
 
     def make_rows(self, split: str) -> TokenRows:
         """Return a split's tokenised rows from the cache, after putting them there if need be."""
