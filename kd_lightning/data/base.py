@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from kd_lightning.data.augment.rows import AugmentedRows, Augmentations, as_list, bound, describe
+from kd_lightning.data.augment.rows import Augmentations, AugmentedRows, as_list, bound, describe
 from kd_lightning.data.encode import check_tokenizer, digest
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.padding import Padding

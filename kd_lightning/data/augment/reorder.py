@@ -67,8 +67,8 @@ class LongReorder(Augmentation):
 
     Args:
         p: probability at each place.
-        length: of the span: a number of tokens above 1, or a share of the text up to 1; rounded down, then up to an even
-            number, and a share to at least two tokens of a text that has them.
+        length: of the span: a number of tokens above 1, or a share of the text up to 1; rounded down, then up to an
+            even number, and a share to at least two tokens of a text that has them.
         share: share of texts that are changed.
 
     Raises:

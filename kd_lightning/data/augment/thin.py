@@ -61,9 +61,7 @@ class Mask(Augmentation):
         vocabulary = tokenizer.get_vocab()
         found = vocabulary.get(self.token) if isinstance(self.token, str) else self.token
         if found is None or not 0 <= found < len(tokenizer):
-            raise DataError(
-                f"Mask has token={self.token!r}, which is none of this tokenizer's {len(tokenizer)} tokens."
-            )
+            raise DataError(f"Mask has token={self.token!r}, which is none of the tokenizer's {len(tokenizer)} tokens.")
         return int(found)
 
 
@@ -137,7 +135,7 @@ class NGramSample(Augmentation):
     def change(self, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return a span of the tokens."""
         assert self.p is not None
-        drawn = self.lengths[np.searchsorted(cumulated(self.p), random.random(), side="right")]
-        length = min(drawn, len(tokens))
+        drawn = int(np.searchsorted(cumulated(self.p), random.random(), side="right"))
+        length = min(self.lengths[drawn], len(tokens))
         start = random.integers(len(tokens) - length + 1)
         return tokens[start : start + length]
