@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ import numpy as np
 from kd_lightning.errors import DataError
 
 
-@dataclass(frozen=True)
 class Augmentation:
-    """Changes the tokens of one text at random. Subclasses are frozen dataclasses that write `change`.
+    """Changes the tokens of one text at random. Subclasses write `change`, and keep their options as attributes.
 
     Meant for distillation: a teacher labels the changed text anew, so it may mean something else than before. The
     batch's hard label stays that of the unchanged text; give the hard-label term a weight only where that is what you
@@ -27,8 +25,7 @@ class Augmentation:
         DataError: a share that is none; a subclass that leaves nothing of a text.
 
     Example:
-        >>> @dataclass(frozen=True)
-        ... class Reverse(Augmentation):
+        >>> class Reverse(Augmentation):
         ...     def change(self, tokens, random):
         ...         return tokens[::-1]
         >>> Reverse()(np.array([5, 6, 7]), np.random.default_rng(0)).tolist()
@@ -36,10 +33,12 @@ class Augmentation:
 
     """
 
-    share: float = field(default=1.0, kw_only=True)
+    def __init__(self, share: float = 1.0) -> None:
+        check_probability("share", share)
+        self.share = share
 
-    def __post_init__(self) -> None:
-        check_probability("share", self.share)
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
     def __call__(self, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return the new tokens of a text (m,) of its tokens (n,), special ones left out; m > 0 where n > 0."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from kd_lightning.errors import DataError
 PATTERNS = ((0,), (1, 0), (2, 1, 0), (2, 0, 1), (1, 2, 0))  # abc stays, bac, cba, cab, bca
 
 
-@dataclass(frozen=True)
 class ShortReorder(Augmentation):
     """Goes through a text and reorders two or three neighbours here and there.
 
@@ -35,11 +33,9 @@ class ShortReorder(Augmentation):
 
     """
 
-    p: Sequence[float] = (0.9, 0.1, 0.0, 0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "p", distribution("p", self.p, len(PATTERNS)))
+    def __init__(self, p: Sequence[float] = (0.9, 0.1, 0.0, 0.0, 0.0), share: float = 1.0) -> None:
+        super().__init__(share)
+        self.p = distribution("p", p, len(PATTERNS))
 
     def change(self, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return the same tokens in another order."""
@@ -57,7 +53,6 @@ class ShortReorder(Augmentation):
             place += len(pattern)
 
 
-@dataclass(frozen=True)
 class LongReorder(Augmentation):
     """Goes through a text and, with probability p at each place, swaps the halves of the span that begins there.
 
@@ -80,14 +75,13 @@ class LongReorder(Augmentation):
 
     """
 
-    p: float = 0.1
-    length: float = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_probability("p", self.p)
-        if not isinstance(self.length, int | float) or not 0 < self.length < float("inf"):
-            raise DataError(f"Expected argument `length` to be tokens, or a share up to 1, but got {self.length!r}.")
+    def __init__(self, p: float = 0.1, length: float = 20, share: float = 1.0) -> None:
+        super().__init__(share)
+        check_probability("p", p)
+        if not isinstance(length, int | float) or not 0 < length < float("inf"):
+            raise DataError(f"Expected argument `length` to be tokens, or a share up to 1, but got {length!r}.")
+        self.p = p
+        self.length = length
 
     def change(self, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return the same tokens in another order."""

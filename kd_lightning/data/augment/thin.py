@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from kd_lightning.data.augment.base import Augmentation, check_probability, cumu
 from kd_lightning.errors import DataError
 
 
-@dataclass(frozen=True)
 class Mask(Augmentation):
     """Replaces each token by the mask token with probability p (Tang et al. 2019, 1903.12136, section 3.3).
 
@@ -32,12 +30,11 @@ class Mask(Augmentation):
 
     """
 
-    p: float = 0.1
-    token: str | int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_probability("p", self.p)
+    def __init__(self, p: float = 0.1, token: str | int | None = None, share: float = 1.0) -> None:
+        super().__init__(share)
+        check_probability("p", p)
+        self.p = p
+        self.token = token
 
     def change(self, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return as many tokens, some of them masked."""
@@ -47,7 +44,7 @@ class Mask(Augmentation):
 
     def bind(self, tokenizer: Any) -> Mask:
         """Return the same with the token's id."""
-        return replace(self, token=self._id(tokenizer))
+        return Mask(self.p, self._id(tokenizer), self.share)
 
     def _id(self, tokenizer: Any) -> int:
         if self.token is None and tokenizer.mask_token_id is None:
@@ -65,7 +62,6 @@ class Mask(Augmentation):
         return int(found)
 
 
-@dataclass(frozen=True)
 class Delete(Augmentation):
     """Deletes each token with probability p; where all would go, one of them stays.
 
@@ -84,11 +80,10 @@ class Delete(Augmentation):
 
     """
 
-    p: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_probability("p", self.p)
+    def __init__(self, p: float = 0.1, share: float = 1.0) -> None:
+        super().__init__(share)
+        check_probability("p", p)
+        self.p = p
 
     def change(self, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return the tokens that stay, in their order."""
@@ -98,7 +93,6 @@ class Delete(Augmentation):
         return tokens[keep]
 
 
-@dataclass(frozen=True)
 class NGramSample(Augmentation):
     """Keeps one span of a text and drops the rest (Tang et al. 2019, 1903.12136, section 3.3).
 
@@ -120,21 +114,18 @@ class NGramSample(Augmentation):
 
     """
 
-    lengths: Sequence[int] = (1, 2, 3, 4, 5)
-    p: Sequence[float] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        lengths = tuple(self.lengths)
+    def __init__(
+        self, lengths: Sequence[int] = (1, 2, 3, 4, 5), p: Sequence[float] | None = None, share: float = 1.0
+    ) -> None:
+        super().__init__(share)
+        lengths = tuple(lengths)
         if not lengths or not all(isinstance(length, int) and length > 0 for length in lengths):
             raise DataError(f"Expected argument `lengths` to be numbers of tokens, from 1, but got {list(lengths)}.")
-        equal = [1 / len(lengths)] * len(lengths)
-        object.__setattr__(self, "lengths", lengths)
-        object.__setattr__(self, "p", distribution("p", equal if self.p is None else self.p, len(lengths)))
+        self.lengths = lengths
+        self.p = distribution("p", [1 / len(lengths)] * len(lengths) if p is None else p, len(lengths))
 
     def change(self, tokens: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Return a span of the tokens."""
-        assert self.p is not None
         drawn = int(np.searchsorted(cumulated(self.p), random.random(), side="right"))
         length = min(self.lengths[drawn], len(tokens))
         start = random.integers(len(tokens) - length + 1)
