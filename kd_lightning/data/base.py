@@ -41,6 +41,9 @@ class TokenDataModule(LightningDataModule):
 
     """
 
+    multilabel = False
+    """Whether a row may have several labels, or none, instead of one."""
+
     def __init__(
         self,
         *,

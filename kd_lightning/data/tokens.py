@@ -21,7 +21,7 @@ class TokenRows(Dataset[dict[str, Any]]):
     Args:
         fields: `input_ids` and, where the tokenizer makes them, `token_type_ids`: (tokens of all rows,).
         offsets: (rows + 1,): row i lies from offsets[i] to offsets[i + 1].
-        labels: (rows,).
+        labels: (rows,), or (rows, labels) where each label is there or not.
 
     Example:
         >>> rows = TokenRows({"input_ids": np.array([5, 6, 7])}, offsets=np.array([0, 1, 3]), labels=np.array([0, 1]))
@@ -43,7 +43,8 @@ class TokenRows(Dataset[dict[str, Any]]):
     def __getitem__(self, row: int) -> dict[str, Any]:
         tokens = slice(self.offsets[row], self.offsets[row + 1])
         example: dict[str, Any] = {name: flat[tokens] for name, flat in self.fields.items()}
-        return example | {"labels": int(self.labels[row]), "sample_id": int(row)}
+        labels = self.labels[row]
+        return example | {"labels": labels if labels.ndim else int(labels), "sample_id": int(row)}
 
     @property
     def lengths(self) -> np.ndarray:
