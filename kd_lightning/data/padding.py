@@ -16,8 +16,8 @@ class Padding:
     """Collate rows into a batch, padded to the longest of them.
 
     Makes `input_ids`, `attention_mask` (1 on tokens, 0 on padding), other token fields the rows have, `labels` and
-    `sample_id`, all int64: (batch, length) for tokens, (batch,) for the last two. Labels that are arrays keep their type
-    and become (batch, labels).
+    `sample_id`, all int64: (batch, length) for tokens, (batch,) for the last two. Labels that are arrays keep their
+    type: (batch, labels).
 
     Args:
         values: what each token field is padded with.
@@ -66,9 +66,8 @@ class Padding:
         mask = self._mask(np.array([len(row["input_ids"]) for row in rows]))
         batch = {name: self._pad(rows, name, mask) for name in self.values if name in rows[0]}
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        return batch | {
-            name: torch.from_numpy(np.array([row[name] for row in rows])) for name in ("labels", "sample_id")
-        }
+        rest = {name: np.array([row[name] for row in rows]) for name in ("labels", "sample_id")}
+        return batch | {name: torch.from_numpy(values) for name, values in rest.items()}
 
     def _mask(self, lengths: np.ndarray) -> np.ndarray:
         longest = -(-lengths.max() // self.multiple_of) * self.multiple_of
