@@ -12,6 +12,7 @@ from kd_lightning.cli.build import plain
 from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.targets import check_root_keys, check_targets
 from kd_lightning.cli.tasks import settle_tasks, task_configs
+from kd_lightning.data import Augmentation
 from kd_lightning.errors import ConfigError
 from kd_lightning.matching import Match
 from kd_lightning.objective import MatchScheme, Objective, Term
@@ -53,8 +54,24 @@ def test_every_match_makes_schemes(name: str) -> None:
         assert isinstance(instantiate(node), MatchScheme)
 
 
+@pytest.mark.parametrize("name", names("augment"))
+def test_every_augmentation_is_built_with_the_defaults_of_its_class(name: str) -> None:
+    (node,) = composed(f"augment={name}").data.augment.values()
+    made = instantiate(node)
+    assert isinstance(made, Augmentation)
+    assert vars(made) == vars(type(made)()) | ({"share": 0.25} if name == "ngram" else {})
+
+
+def test_augmentations_combine_in_the_order_they_are_typed() -> None:
+    cfg = composed("data=sst2", "augment=[mask,delete,short_reorder]", "data.augment.mask.p=0.3")
+    made = instantiate(cfg.data)
+    assert [type(augmentation).__name__ for augmentation in made.augment] == ["Mask", "Delete", "ShortReorder"]
+    assert made.augment[0].p == 0.3
+    assert instantiate(composed("data=sst2").data).augment == []
+
+
 def test_groups_are_all_tried_here() -> None:
-    untried = {"match", "task", "hydra", "hparams_search"}  # with experiments, with data, in every run, with optuna
+    untried = {"match", "augment", "task", "hydra", "hparams_search"}  # below, with data, in every run, with optuna
     untried |= {"schedule", "sample_temperature"}  # each by itself, below
     assert {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()} - {"local"} == {*GROUPS, *untried}
 

@@ -93,17 +93,21 @@ def load_tokenizer(cfg: DictConfig, data: Any) -> Any:
     return data.tokenizer or build_tokenizer(data.texts("train"), data.max_length)
 
 
+def head_for(data: Any) -> dict[str, Any]:
+    """Return what a Transformers configuration says of the labels."""
+    problem = {"problem_type": "multi_label_classification"} if getattr(data, "multilabel", False) else {}
+    return {"num_labels": data.num_labels, **problem}
+
+
 def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
     """Return the teacher before fine-tuning: pretrained weights with a new head, or random ones of an architecture."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     if cfg.teacher.pretrained is not None:
-        return from_hub(
-            AutoModelForSequenceClassification.from_pretrained, cfg.teacher.pretrained, num_labels=data.num_labels
-        )
+        return from_hub(AutoModelForSequenceClassification.from_pretrained, cfg.teacher.pretrained, **head_for(data))
     architecture: dict[str, Any] = plain(cfg.teacher.architecture)
     vocabulary = {"vocab_size": len(data.tokenizer), "pad_token_id": data.tokenizer.pad_token_id}
-    config = AutoConfig.for_model(**(vocabulary | architecture), num_labels=data.num_labels)
+    config = AutoConfig.for_model(**(vocabulary | architecture), **head_for(data))
     return AutoModelForSequenceClassification.from_config(config)
 
 
@@ -116,13 +120,14 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any) -> nn.M
         return made
     tokenizer = data.tokenizer
     like = teacher if teacher is not None else BertConfig()
-    return made(like, num_labels=data.num_labels, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    return made(like, **head_for(data), vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
 
 
 def hard_only(cfg: DictConfig) -> Objective:
     """Return the objective of a model that learns from labels alone, by the experiment's own hard-label loss."""
     node = OmegaConf.select(cfg, "objective.terms.hard.loss")
-    loss = instantiate(node) if node is not None else HardLabel()
+    multilabel = bool(OmegaConf.select(cfg, "data.multilabel"))
+    loss = instantiate(node) if node is not None else HardLabel(multilabel=multilabel)
     return Objective({"hard": Term(Match("logits", "labels"), loss)})
 
 

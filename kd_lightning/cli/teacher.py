@@ -113,6 +113,8 @@ def _given(folder: Path) -> Path:
 def _own_recipe(cfg: DictConfig) -> DictConfig:
     """Return the configuration of the teacher's own training: its trainer settings, optimizer and scheduler."""
     own = {key: cfg.teacher[key] for key in ("trainer", "optimizer", "scheduler")}
+    if "augment" in cfg.data:  # changed rows are for it to label, not to learn from
+        own["data"] = {"augment": None}
     return on_one_device(OmegaConf.merge(cfg, own))  # type: ignore[arg-type]
 
 

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from kd_lightning.data.alignment import paired_rows
+from kd_lightning.data.augment import (
+    Augmentation,
+    AugmentedRows,
+    Delete,
+    LongReorder,
+    Mask,
+    NGramSample,
+    ShortReorder,
+)
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.multi_task import MultiTask
@@ -15,12 +24,19 @@ from kd_lightning.data.tokens import TokenRows
 from kd_lightning.data.vocabulary import build_tokenizer
 
 __all__ = [
+    "Augmentation",
+    "AugmentedRows",
+    "Delete",
     "EvalBatches",
     "Loader",
+    "LongReorder",
+    "Mask",
     "MultiTask",
+    "NGramSample",
     "Padding",
     "PairedPadding",
     "PairedRows",
+    "ShortReorder",
     "SyntheticSentiment",
     "TextClassification",
     "TokenDataModule",

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from kd_lightning.data.alignment import paired_rows
-from kd_lightning.data.encode import check_tokenizer, encode, tokenizer_fingerprint
+from kd_lightning.data.augment.rows import Augmentations, AugmentedRows, as_list, bound, describe
+from kd_lightning.data.encode import check_tokenizer, digest, encode, tokenizer_fingerprint
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.padding import Padding, PairedPadding
 from kd_lightning.data.paired import PairedRows
@@ -45,8 +46,13 @@ class TokenDataModule(LightningDataModule):
         pin_memory: None for "where there is a GPU".
         group_by_length: put rows of similar length together.
         pad_to_multiple_of: round batch lengths up to a multiple.
+        augment: random changes of training rows, one after the other; see `AugmentedRows`. Rows are grouped by the
+            lengths they have before.
 
     """
+
+    multilabel = False
+    """Whether a row may have several labels, or none, instead of one."""
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class TokenDataModule(LightningDataModule):
         pin_memory: bool | None = None,
         group_by_length: bool = True,
         pad_to_multiple_of: int | None = None,
+        augment: Augmentations = None,
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
@@ -74,6 +81,7 @@ class TokenDataModule(LightningDataModule):
         self.pin_memory = pin_memory
         self.group_by_length = group_by_length
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.augment = as_list(augment)
         self._rows: dict[str, Rows] = {}
         self._made_with: Any = None
 
@@ -100,8 +108,11 @@ class TokenDataModule(LightningDataModule):
         """
         tokenizers = (self.tokenizer, self.teacher_tokenizer)
         check_tokenizer(self.tokenizer, self.max_length)
+        bound(self.augment, self.tokenizer)  # what the tokenizer lacks is said here, not in the first epoch
         if self.teacher_tokenizer is not None:
             check_tokenizer(self.teacher_tokenizer, self.max_length)
+            if self.augment:
+                raise DataError("Augmentations change tokens, of which two tokenizers have different ones: use one.")
         if self._made_with != tokenizers:
             self._rows = {split: self.make_rows(split) for split in self.splits_here}
             self._made_with = tokenizers
@@ -125,13 +136,21 @@ class TokenDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Return shuffled batches, resumable in mid-epoch."""
-        return self.loader(self.rows("train"), self.train_batches())
+        return self.loader(self.train_rows(), self.train_batches())
 
     def train_batches(self) -> TrainBatches:
         """Return which training rows make which batch."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        lengths = self.rows("train").lengths
-        return TrainBatches(lengths, self.batch_size, self.seed, self.group_by_length, shuffle=not overfit)
+        lengths, order = self.rows("train").lengths, {"shuffle": not overfit, "with_epoch": bool(self.augment)}
+        return TrainBatches(lengths, self.batch_size, self.seed, self.group_by_length, **order)
+
+    def train_rows(self) -> Any:
+        """Return the training rows, augmented if that is wanted."""
+        rows = self.rows("train")
+        if not self.augment:
+            return rows
+        assert isinstance(rows, TokenRows), "setup refuses two tokenizers"
+        return AugmentedRows(rows, self.augment, self.tokenizer, self.seed)
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Return each validation row once."""
@@ -160,6 +179,10 @@ class TokenDataModule(LightningDataModule):
         if not self._rows:
             self.setup()
         return self._rows[split]
+
+    def _augmented(self, fingerprint: str) -> str:
+        """Return the fingerprint of rows with these augmentations; without any, it stays what it is."""
+        return digest(fingerprint, describe(self.augment)) if self.augment else fingerprint
 
     @property
     def collate(self) -> Collate:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.data.multilabel import label_matrix
 from kd_lightning.errors import DataError, hint
 
 
@@ -101,8 +102,15 @@ class Source:
             ) from error
 
 
-def columns_of(table: Any, source: Source, text: Sequence[str], label: str, num_labels: int) -> Any:
-    """Return (one list of texts per column, labels), checked.
+def columns_of(
+    table: Any,
+    source: Source,
+    text: Sequence[str],
+    label: str | Sequence[str],
+    num_labels: int,
+    multilabel: bool = False,
+) -> Any:
+    """Return (one list of texts per column, labels), checked; `multilabel` as in `label_matrix`.
 
     Raises:
         DataError: no rows, a missing column, a text that is none, or a label outside 0 … num_labels - 1.
@@ -110,10 +118,11 @@ def columns_of(table: Any, source: Source, text: Sequence[str], label: str, num_
     """
     if table.num_rows == 0:
         raise DataError(f"{source} has no rows.")
-    for column in [*text, label]:
+    for column in [*text, *([label] if isinstance(label, str) else label)]:
         if column not in table.column_names:
             raise DataError(f"{source} has no column '{column}'. {hint(column, table.column_names)}")
-    return [_texts(table, source, column) for column in text], _labels(table, source, label, num_labels)
+    labels = label_matrix if multilabel else _labels
+    return [_texts(table, source, column) for column in text], labels(table, source, label, num_labels)
 
 
 def _texts(table: Any, source: Source, column: str) -> list[str]:
@@ -124,7 +133,7 @@ def _texts(table: Any, source: Source, column: str) -> list[str]:
     return texts
 
 
-def _labels(table: Any, source: Source, column: str, num_labels: int) -> np.ndarray:
+def _labels(table: Any, source: Source, column: Any, num_labels: int) -> np.ndarray:
     values = table.column(column).to_pylist()
     for row, value in enumerate(values):
         if not isinstance(value, int) or not 0 <= value < num_labels:

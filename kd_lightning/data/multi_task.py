@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import Dataset
 
+from kd_lightning.data.augment.rows import AugmentedRows
 from kd_lightning.data.base import Collate, TokenDataModule
 from kd_lightning.data.encode import digest
 from kd_lightning.data.loader import Loader
@@ -72,8 +74,9 @@ class MultiTask(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Return shuffled batches of tasks in turn, resumable in mid-epoch."""
+        rows = {name: data.train_rows() for name, data in self.tasks.items()}
         batches = [data.train_batches() for data in self.tasks.values()]
-        return self._loader("train", TaskBatches(batches, self.tau, self.seed, self.steps))
+        return self._loader(rows, TaskBatches(batches, self.tau, self.seed, self.steps))
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Return each validation row of each task once."""
@@ -84,27 +87,36 @@ class MultiTask(LightningDataModule):
         return self._eval_loader("test")
 
     def _eval_loader(self, split: str) -> Loader | list[Any]:
-        having = [data for data in self.tasks.values() if split in data.splits_here]
-        return self._loader(split, EachTask([data.eval_batches(split) for data in having])) if having else []
-
-    def _loader(self, split: str, batches: Batches) -> Loader:
         having = {name: data for name, data in self.tasks.items() if split in data.splits_here}
-        rows: ConcatDataset[Any] = ConcatDataset([_Named(name, data.rows(split)) for name, data in having.items()])
-        first = next(iter(having.values()))
-        return first.loader(rows, batches, _CollateByTask({name: data.collate for name, data in having.items()}))
+        batches = [data.eval_batches(split) for data in having.values()]
+        return self._loader({n: data.rows(split) for n, data in having.items()}, EachTask(batches)) if having else []
+
+    def _loader(self, rows: Mapping[str, Any], batches: Batches) -> Loader:
+        first = self.tasks[next(iter(rows))]
+        return first.loader(TaskRows(rows), batches, _CollateByTask({name: self.tasks[name].collate for name in rows}))
 
 
-class _Named(Dataset[tuple[str, Any]]):
-    """Rows with the name of their task."""
+class TaskRows(Dataset[tuple[str, Any]]):
+    """Rows of several tasks, numbered one task after the other, each with the name of its task.
 
-    def __init__(self, name: str, rows: Any) -> None:
-        self.name, self.rows = name, rows
+    Args:
+        rows: by task; augmented ones are asked for with an epoch.
+
+    """
+
+    def __init__(self, rows: Mapping[str, Any]) -> None:
+        self.rows = dict(rows)
+        self.first = np.cumsum([0, *(len(own) for own in rows.values())])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return int(self.first[-1])
 
-    def __getitem__(self, row: int) -> tuple[str, Any]:
-        return self.name, self.rows[row]
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[str, Any]:
+        row, epoch = key if isinstance(key, tuple) else (key, 0)
+        number = int(np.searchsorted(self.first, row, side="right")) - 1
+        name = list(self.rows)[number]
+        own, inner = self.rows[name], row - int(self.first[number])
+        return name, own[inner, epoch] if isinstance(own, AugmentedRows) else own[inner]
 
 
 class _CollateByTask:

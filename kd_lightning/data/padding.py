@@ -19,7 +19,8 @@ class Padding:
     """Collate rows into a batch, padded to the longest of them.
 
     Makes `input_ids`, `attention_mask` (1 on tokens, 0 on padding), other token fields the rows have, `labels` and
-    `sample_id`, all int64: (batch, length) for tokens, (batch,) for the last two.
+    `sample_id`, all int64: (batch, length) for tokens, (batch,) for the last two. Labels that are arrays keep their
+    type: (batch, labels).
 
     Args:
         values: what each token field is padded with.
@@ -68,7 +69,7 @@ class Padding:
         mask = self._mask(np.array([len(row["input_ids"]) for row in rows]))
         batch = {name: self._pad(rows, name, mask) for name in self.values if name in rows[0]}
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        return batch | {name: torch.tensor([row[name] for row in rows]) for name in ROW_FIELDS if name in rows[0]}
+        return batch | per_row(rows)
 
     def _mask(self, lengths: np.ndarray) -> np.ndarray:
         longest = -(-lengths.max() // self.multiple_of) * self.multiple_of
@@ -102,4 +103,10 @@ class PairedPadding:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of `rows`."""
         batch: dict[str, Any] = {role: pad([row[role] for row in rows]) for role, pad in self.parts.items()}
-        return batch | {name: torch.tensor([row[name] for row in rows]) for name in ROW_FIELDS}
+        return batch | per_row(rows)
+
+
+def per_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Stack what rows have one of: their labels and numbers."""
+    values = {name: np.array([row[name] for row in rows]) for name in ROW_FIELDS if name in rows[0]}
+    return {name: torch.from_numpy(value) for name, value in values.items()}

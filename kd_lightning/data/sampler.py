@@ -66,7 +66,7 @@ class Batches:
         """Return this process's batches of row numbers for the present epoch."""
         raise NotImplementedError
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         # A generator: nothing is drawn before the first `next`, when Lightning has called `set_epoch`.
         start, self.start = self.start, 0
         for rows in self.plan()[start:]:
@@ -89,6 +89,7 @@ class TrainBatches(Batches):
         seed: with the epoch, decides the order.
         group_by_length: False for plain shuffling.
         shuffle: False repeats the first epoch's order, as overfitting a few batches needs.
+        with_epoch: give (row, epoch) for each row, for a dataset whose rows depend on the epoch.
 
     Raises:
         DataError: no rows, or a batch size below one.
@@ -101,11 +102,27 @@ class TrainBatches(Batches):
     """
 
     def __init__(
-        self, lengths: Any, batch_size: int, seed: int = 0, group_by_length: bool = True, shuffle: bool = True
+        self,
+        lengths: Any,
+        batch_size: int,
+        seed: int = 0,
+        group_by_length: bool = True,
+        shuffle: bool = True,
+        with_epoch: bool = False,
     ) -> None:
         super().__init__(lengths, batch_size, group_by_length)
         self.seed = seed
         self.shuffle = shuffle
+        self.with_epoch = with_epoch
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for rows in super().__iter__():
+            # The epoch travels with the row: workers that persist hold copies of the dataset, which hear of no epoch.
+            yield [(row, self._drawn_epoch) for row in rows] if self.with_epoch else rows
+
+    @property
+    def _drawn_epoch(self) -> int:
+        return self.epoch if self.shuffle else 0
 
     def __len__(self) -> int:
         return -(-len(self.lengths) // (self.batch_size * place()[1]))
@@ -113,7 +130,7 @@ class TrainBatches(Batches):
     def plan(self) -> list[np.ndarray]:
         """Return this process's batches of row numbers for the present epoch."""
         rank, world = place()
-        random = np.random.default_rng([self.seed, self.epoch if self.shuffle else 0])
+        random = np.random.default_rng([self.seed, self._drawn_epoch])
         order = random.permutation(len(self.lengths))
         order = np.resize(order, len(order) + -len(order) % world)  # repeats the first rows
         step = self.batch_size * world

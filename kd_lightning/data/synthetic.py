@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import Rows, TokenDataModule
 from kd_lightning.data.encode import digest
 from kd_lightning.data.grammar import WORDS, review
@@ -65,6 +66,7 @@ class SyntheticSentiment(TokenDataModule):
         loading: `batch_size`, `eval_batch_size`, `num_workers`, `pin_memory`, `group_by_length` and
             `pad_to_multiple_of`, as `TokenDataModule` describes them.
         limit: use only so many sentences of each split, for trying things.
+        augment: random changes of training rows, such as `[Delete(0.1), ShortReorder()]`.
 
     Raises:
         DataError: a size below one, or noise that leaves nothing to learn.
@@ -92,6 +94,7 @@ class SyntheticSentiment(TokenDataModule):
         pin_memory: bool | None = None,
         group_by_length: bool = True,
         pad_to_multiple_of: int | None = None,
+        augment: Augmentations = None,
     ) -> None:
         super().__init__(
             tokenizer=tokenizer or word_tokenizer(max_length=max_length),
@@ -104,6 +107,7 @@ class SyntheticSentiment(TokenDataModule):
             pin_memory=pin_memory,
             group_by_length=group_by_length,
             pad_to_multiple_of=pad_to_multiple_of,
+            augment=augment,
         )
         sizes = [size if limit is None else min(limit, size) for size in (train_size, validation_size)]
         if min(sizes) < 1:
@@ -117,7 +121,7 @@ class SyntheticSentiment(TokenDataModule):
     def fingerprint(self) -> str:
         """Hash of the language, the sizes, the noise, the seed and the tokenizer; batch size and order do not count."""
         made_of = (FORMAT, WORDS, self.train_size, self.validation_size, self.label_noise, self.seed)
-        return digest(made_of, self.max_length, self.tokenizer_fingerprints)
+        return self._augmented(digest(made_of, self.max_length, self.tokenizer_fingerprints))
 
     def sentences(self, split: str) -> tuple[list[str], np.ndarray]:
         """Return a split's sentences and labels: 1 for praise, 0 for blame; some turned round in `train`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,15 @@ class TaskBatches(Batches):
         self.tasks = tasks
         self.seed = seed
         self.steps = steps
+        self.with_epoch = any(getattr(task, "with_epoch", False) for task in tasks)
         sizes = np.array([len(task.lengths) for task in tasks], dtype=np.float64)
         self.shares = (sizes / sizes.max()) ** tau
         self.shares /= self.shares.sum()
         self.first = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for rows in super().__iter__():
+            yield [(row, self.epoch) for row in rows] if self.with_epoch else rows
 
     def __len__(self) -> int:
         return self.steps or sum(len(task) for task in self.tasks)

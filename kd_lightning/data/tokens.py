@@ -21,7 +21,7 @@ class TokenRows(Dataset[dict[str, Any]]):
     Args:
         fields: `input_ids` and, where the tokenizer makes them, `token_type_ids`: (tokens of all rows,).
         offsets: (rows + 1,): row i lies from offsets[i] to offsets[i + 1].
-        labels: (rows,).
+        labels: (rows,), or (rows, labels) where each label is there or not.
 
     Example:
         >>> rows = TokenRows({"input_ids": np.array([5, 6, 7])}, offsets=np.array([0, 1, 3]), labels=np.array([0, 1]))
@@ -41,7 +41,8 @@ class TokenRows(Dataset[dict[str, Any]]):
         return len(self.labels)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.tokens(row) | {"labels": int(self.labels[row]), "sample_id": int(row)}
+        labels = self.labels[row]
+        return self.tokens(row) | {"labels": labels if labels.ndim else int(labels), "sample_id": int(row)}
 
     def tokens(self, row: int) -> dict[str, Any]:
         """Return the token fields of a row."""

@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kd_lightning.functional.logits import check_logits, entries, rows
+from kd_lightning.errors import MatchError
+from kd_lightning.functional.logits import check_logits, entries, is_positions, rows
 from kd_lightning.functional.masking import blank, masked_mean
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.softmax import cross_entropy, kl_divergence, masked_log_softmax
@@ -40,6 +41,9 @@ def soft_target(
     Returns:
         A scalar.
 
+    Raises:
+        MatchError: shapes that do not belong together, or a single class.
+
     Example:
         >>> import torch
         >>> z = torch.tensor([[1.0, 2.0]])
@@ -48,6 +52,7 @@ def soft_target(
 
     """
     check_logits("SoftTarget", student, teacher, mask)
+    _check_classes(student, mask)
     log_q = _tempered(student, temperature, mask)
     log_p = _tempered(teacher.detach(), temperature if teacher_temperature is None else teacher_temperature, mask)
     p = log_p.exp()
@@ -103,6 +108,16 @@ def logit_mse(
     check_logits("LogitMSE", student, teacher, mask)
     difference = blank(widen(student) - widen(teacher.detach()), mask) / _divisor(temperature)
     return masked_mean(difference.square(), mask)
+
+
+def _check_classes(logits: Tensor, mask: Tensor | None) -> None:
+    """Raise `MatchError` for a single class: its softmax is 1 whatever the logit, and the loss 0 without a word."""
+    if logits.shape[-1] == 1 and not is_positions(logits, mask):
+        raise MatchError(
+            f"SoftTarget got logits of shape {tuple(logits.shape)}: a softmax over one class is always 1, and teaches "
+            "nothing. Use SoftTarget(multilabel=True) where the logit stands for yes or no, or LogitMSE where it is a "
+            "value."
+        )
 
 
 def _tempered(logits: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:

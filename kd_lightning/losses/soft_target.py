@@ -40,7 +40,7 @@ class SoftTarget(DistillationLoss):
 
     Raises:
         ConfigError: options that are unknown or exclude each other.
-        MatchError: shapes that do not belong together.
+        MatchError: shapes that do not belong together, or a single logit without `multilabel`.
 
     Example:
         >>> import torch

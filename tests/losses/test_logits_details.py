@@ -51,6 +51,13 @@ def test_two_hard_labels_equal_the_hugging_face_loss_for_spans() -> None:
     torch.testing.assert_close(ours, output.loss)
 
 
+def test_a_single_logit_is_taught_as_yes_or_no_or_as_a_value_and_a_single_position_is_certain() -> None:
+    student, teacher = torch.tensor([[1.0], [-2.0]], requires_grad=True), torch.tensor([[3.0], [0.0]])
+    for loss in (losses.SoftTarget(multilabel=True), losses.LogitMSE()):
+        assert torch.autograd.grad(loss(student, teacher), student)[0].abs().min() > 0.01
+    assert losses.SoftTarget()(student, teacher, torch.ones(2, 1)) == 0  # start logits of texts of one token
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 def test_label_smoothing_equals_pytorch(smoothing: float) -> None:
     logits, labels = torch.randn(5, 4), torch.tensor([0, -100, 3, 1, 1])

@@ -51,6 +51,9 @@ BAD_SHAPES: list[tuple[torch.nn.Module, tuple[Any, ...], str]] = [
     (losses.SoftTarget(), (zeros(2, 3), zeros(2, 4)), r"\(2, 3\).*\(2, 4\).*same number of labels"),
     (losses.SoftTarget(), (zeros(2, 3), zeros(1, 3)), r"\(2, 3\).*\(1, 3\).*same batch"),
     (losses.SoftTarget(), (zeros(2, 3), zeros(2, 3), zeros(2, 7)), r"mask of shape \(2, 7\).*\(2, 3\)"),
+    (losses.SoftTarget(), (zeros(2, 1), zeros(2, 1)), r"\(2, 1\).*one class.*multilabel=True.*or LogitMSE"),
+    (losses.SoftTarget(kind="ce", compat="textbrewer"), (zeros(2, 1), zeros(2, 1), zeros(2, 9)), "one class"),
+    (losses.SoftTarget(), (zeros(2, 5, 1), zeros(2, 5, 1), zeros(2, 5)), r"\(2, 5, 1\).*one class"),
     (losses.LogitMSE(), (zeros(2, 3), zeros(2, 4)), "LogitMSE needs equal shapes"),
     (
         losses.HardLabel(),

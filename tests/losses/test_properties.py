@@ -17,6 +17,7 @@ from .cases import CASES, LossCase
 
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.integers(1, 5)
+classes = st.integers(2, 5)
 temperatures = st.floats(0.5, 10)
 anything = settings(deadline=None, max_examples=25)
 
@@ -34,7 +35,7 @@ def close(a: Tensor, b: Tensor | float) -> None:
     torch.testing.assert_close(a, torch.as_tensor(b, dtype=a.dtype), rtol=1e-8, atol=1e-10)
 
 
-@given(seeds, sizes, sizes, sizes, temperatures)
+@given(seeds, sizes, sizes, classes, temperatures)
 @anything
 def test_kl_of_a_distribution_with_itself_is_zero(seed: int, b: int, n: int, c: int, t: float) -> None:
     (z,) = draw(seed, (b, n, c))
@@ -42,7 +43,7 @@ def test_kl_of_a_distribution_with_itself_is_zero(seed: int, b: int, n: int, c: 
         close(losses.SoftTarget(t, multilabel=multilabel)(z, z, draw_mask(seed, b, n)), 0.0)
 
 
-@given(seeds, sizes, sizes, sizes, temperatures)
+@given(seeds, sizes, sizes, classes, temperatures)
 @anything
 def test_kl_is_never_negative(seed: int, b: int, n: int, c: int, t: float) -> None:
     student, teacher = draw(seed, (b, n, c), (b, n, c))
@@ -50,7 +51,7 @@ def test_kl_is_never_negative(seed: int, b: int, n: int, c: int, t: float) -> No
         assert losses.SoftTarget(t, multilabel=multilabel)(student, teacher, draw_mask(seed, b, n)) >= -1e-10
 
 
-@given(seeds, sizes, sizes, sizes, temperatures, st.floats(-50, 50))
+@given(seeds, sizes, sizes, classes, temperatures, st.floats(-50, 50))
 @anything
 def test_a_constant_added_to_all_logits_changes_nothing(
     seed: int, b: int, n: int, c: int, t: float, shift: float
@@ -64,7 +65,7 @@ def test_a_constant_added_to_all_logits_changes_nothing(
     close(losses.HardLabel()(student + shift, labels, mask), losses.HardLabel()(student, labels, mask))
 
 
-@given(seeds, sizes, sizes, st.integers(2, 5), temperatures)
+@given(seeds, sizes, sizes, classes, temperatures)
 @anything
 def test_cross_entropy_less_the_teacher_s_entropy_is_kl(seed: int, b: int, n: int, c: int, t: float) -> None:
     student, teacher = draw(seed, (b, n, c), (b, n, c))
@@ -74,7 +75,7 @@ def test_cross_entropy_less_the_teacher_s_entropy_is_kl(seed: int, b: int, n: in
     close(t**2 * (ce - entropy), losses.SoftTarget(t)(student, teacher))
 
 
-@given(seeds, sizes, sizes, temperatures)
+@given(seeds, sizes, classes, temperatures)
 @anything
 def test_masked_positions_are_as_if_they_were_cut_off(seed: int, b: int, n: int, t: float) -> None:
     student, teacher = draw(seed, (b, n), (b, n))

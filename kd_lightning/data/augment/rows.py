@@ -1,0 +1,125 @@
+"""Token rows that look a little different in every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from kd_lightning.data.augment.base import Augmentation
+from kd_lightning.data.tokens import TokenRows
+from kd_lightning.errors import DataError
+
+STREAM = 0xA06  # keeps these draws apart from those that order the batches
+FIELDS = {"input_ids", "token_type_ids"}
+
+Augmentations: TypeAlias = Sequence[Augmentation] | Mapping[str, Augmentation] | None
+
+
+class AugmentedRows(Dataset[dict[str, Any]]):
+    """Rows after augmentations, one after the other; what a row becomes is a function of (seed, epoch, row) alone.
+
+    So a resumed run, other workers and other processes see the same. Each text of a row is changed by itself: special
+    tokens ([CLS], [SEP], …) stay where they are, tokens never move from one text of a pair to the other, and each text
+    keeps its `token_type_ids`. Unknown and mask tokens are parts of a text. Labels stay as they are.
+
+    Args:
+        rows: tokenised rows of texts.
+        augment: what to do, in this order.
+        tokenizer: made the rows; says which tokens are special.
+        seed: with epoch and row, decides what happens.
+
+    Raises:
+        DataError: the tokenizer lacks what an augmentation needs, or tokens have fields that cannot follow them.
+
+    Example:
+        >>> from kd_lightning.data.augment import Delete
+        >>> from kd_lightning.data.synthetic import word_tokenizer
+        >>> ids = np.array([2, 10, 11, 12, 13, 3])  # [CLS], four words, [SEP]
+        >>> rows = TokenRows({"input_ids": ids}, offsets=np.array([0, 6]), labels=np.array([1]))
+        >>> augmented = AugmentedRows(rows, [Delete(0.5)], word_tokenizer(), seed=0)
+        >>> [augmented[0, epoch]["input_ids"].tolist() for epoch in (0, 1, 1)]
+        [[2, 12, 3], [2, 10, 12, 13, 3], [2, 10, 12, 13, 3]]
+
+    """
+
+    def __init__(self, rows: TokenRows, augment: Sequence[Augmentation], tokenizer: Any, seed: int = 0) -> None:
+        if others := set(rows.fields) - FIELDS:
+            raise DataError(f"Augmentations do not know what becomes of a row's {', '.join(sorted(others))}.")
+        self.rows = rows
+        self.augment = bound(augment, tokenizer)
+        self.special = special_ids(tokenizer)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return a row as it is in an epoch; key: (row, epoch)."""
+        row, epoch = key
+        example = self.rows[row]
+        random = np.random.default_rng([STREAM, self.seed, epoch, row])
+        pieces = [self._changed(example, piece, random) for piece in self._pieces(example["input_ids"])]
+        names = self.rows.fields if pieces else ()
+        return example | {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each row before it is changed."""
+        return self.rows.lengths
+
+    def _pieces(self, ids: np.ndarray) -> Iterator[tuple[slice, bool]]:
+        """Yield the texts of a row and what is between them, with whether it is text."""
+        special = np.isin(ids, self.special)
+        starts = [0, *(np.flatnonzero(special[1:] != special[:-1]) + 1).tolist()] if len(ids) else []
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=False):
+            yield slice(start, end), not special[start]
+
+    def _changed(self, example: Mapping[str, Any], piece: tuple[slice, bool], random: Any) -> dict[str, np.ndarray]:
+        place, is_text = piece
+        old = {name: example[name][place] for name in self.rows.fields}
+        if not is_text:
+            return old
+        ids = old["input_ids"]
+        for augmentation in self.augment:
+            ids = augmentation(ids, random)
+        types = {name: np.repeat(values[:1], len(ids)) for name, values in old.items()}  # one type throughout a text
+        return types | {"input_ids": ids.astype(old["input_ids"].dtype, copy=False)}
+
+
+def as_list(augment: Augmentations) -> list[Augmentation]:
+    """Return augmentations in their order, without their names; what is null is left out.
+
+    Raises:
+        DataError: something is no augmentation.
+
+    """
+    values = list(augment.values() if isinstance(augment, Mapping) else augment or ())
+    for value in values:
+        if value is not None and not isinstance(value, Augmentation):
+            raise DataError(f"augment takes augmentations, such as kd.data.Mask(0.1), but got {value!r}.")
+    return [value for value in values if value is not None]
+
+
+def bound(augment: Sequence[Augmentation], tokenizer: Any) -> list[Augmentation]:
+    """Return augmentations that know the tokenizer.
+
+    Raises:
+        DataError: the tokenizer lacks what one needs.
+
+    """
+    return [augmentation.bind(tokenizer) for augmentation in augment]
+
+
+def special_ids(tokenizer: Any) -> np.ndarray:
+    """Return the ids that mark the structure of a row: all special tokens but those that stand for a word."""
+    marks = [getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "sep", "pad", "cls")]
+    words = {tokenizer.unk_token_id, tokenizer.mask_token_id} - set(marks)  # GPT-2's unknown token also ends texts
+    return np.array(sorted(set(tokenizer.all_special_ids) - words))
+
+
+def describe(augment: Sequence[Augmentation]) -> list[Any]:
+    """Return what augmentations are, for a fingerprint."""
+    return [[f"{type(a).__module__}.{type(a).__qualname__}", vars(a)] for a in augment]
