@@ -12,6 +12,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import kd_lightning as kd
 
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
 
 def bert(layers: int, width: int, vocabulary: int) -> BertForSequenceClassification:
     """Return a small BERT with random weights."""
@@ -32,11 +34,11 @@ def fit(module: kd.DistillationModule, data: kd.data.SyntheticSentiment, epochs:
     return float(trainer.callback_metrics["val/accuracy"])
 
 
-def main(sentences: int = 3000, epochs: int = 4) -> dict[str, float]:
+def main(sentences: int = 4000, epochs: int = 8) -> dict[str, float]:
     """Train a deep and a wide teacher, then a student that learns from both."""
     seed_everything(0)
     data = kd.data.SyntheticSentiment(train_size=sentences, validation_size=200)
-    adam, metrics = partial(torch.optim.AdamW, lr=3e-3), {"accuracy": MulticlassAccuracy(2, average="micro")}
+    adam, metrics = partial(torch.optim.AdamW, lr=1e-3), {"accuracy": MulticlassAccuracy(2, average="micro")}
     labels = kd.Objective({"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())})
     teachers = {"deep": bert(4, 48, len(data.tokenizer)), "wide": bert(2, 96, len(data.tokenizer))}
     found = {
