@@ -96,6 +96,21 @@ def guests(rank: int, world: int, folder: Path) -> Result:
     return {"state": host.state_dict() | objective.state_dict(prefix="objective.")}
 
 
+def learned_maps(rank: int, world: int, folder: Path) -> Result:
+    """Maps of layers that are learned: their costs are those of the whole batch, whatever share a rank has."""
+    objective = kd.Objective(
+        {
+            "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear"),
+            "attention": kd.MatchScheme("attention", kd.losses.EMD(kd.losses.AttentionMSE(), temperature=4.0), "emd"),
+        }
+    )
+    torch.manual_seed(rank)
+    module = kd.DistillationModule(bert(2), bert(4, 24, seed=1), objective, partial(torch.optim.SGD, lr=0.1))
+    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
+    flows = {f"{name}.flow": term.loss.flow for name, term in module.objective.named_terms().items()}
+    return {"state": module.state_dict() | flows}
+
+
 def tags(rank: int, world: int, folder: Path) -> Result:
     """Token labels, of which the second rank has none at all in the second step."""
     objective = kd.Objective(
@@ -143,7 +158,7 @@ def sentence(teacher: nn.Module, folder: Path, world: int) -> str:
     return "no error"
 
 
-CASES = (sentences, guests, tags, nothing, strangers)
+CASES = (sentences, guests, learned_maps, tags, nothing, strangers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:
