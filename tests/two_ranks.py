@@ -102,12 +102,13 @@ def learned_maps(rank: int, world: int, folder: Path) -> Result:
         {
             "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear"),
             "attention": kd.MatchScheme("attention", kd.losses.EMD(kd.losses.AttentionMSE(), temperature=4.0), "emd"),
+            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
         }
     )
     torch.manual_seed(rank)
     module = kd.DistillationModule(bert(2), bert(4, 24, seed=1), objective, partial(torch.optim.SGD, lr=0.1))
     fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
-    flows = {f"{name}.flow": term.loss.flow for name, term in module.objective.named_terms().items()}
+    flows = {f"{name}.flow": term.loss.flow for name, term in list(module.objective.named_terms().items())[:2]}
     return {"state": module.state_dict() | flows}
 
 
