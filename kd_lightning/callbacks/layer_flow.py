@@ -59,11 +59,12 @@ def draw_flow(flow: Tensor, student: Sequence[str], teacher: Sequence[str]) -> F
 
     percent = 100 * flow.detach().float().cpu().T.numpy()
     rows, columns = percent.shape
-    figure = Figure(figsize=(1.6 + 0.5 * columns, 1.4 + 0.3 * rows), layout="constrained", dpi=120)
+    figure = Figure(figsize=(2.2 + 0.45 * columns, 1.4 + 0.3 * rows), layout="constrained", dpi=120)
     axes = figure.subplots()
     axes.imshow(percent, cmap="Blues", origin="lower", aspect="auto", vmin=0)
     axes.set_xticks(range(columns), [address.rpartition(".")[2] for address in student])
     axes.set_yticks(range(rows), [address.rpartition(".")[2] for address in teacher])
+    axes.set_title("percent of the flow", fontsize=8)
     axes.set_xlabel("student layer")
     axes.set_ylabel("teacher layer")
     axes.tick_params(length=0)
