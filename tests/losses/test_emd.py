@@ -136,3 +136,22 @@ def test_what_does_not_fit_is_one_sentence():
         losses.EMD(losses.HiddenMSE(), 2, 3)(layers(2, 0), layers(2, 1))
     with pytest.raises(ConfigError, match="`temperature` to be positive"):
         losses.EMD(losses.HiddenMSE(), temperature=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_a_step_never_waits_for_the_device_and_finds_the_same():
+    student, teacher = layers(3, 0), layers(5, 1)
+    here, there = (losses.EMD(losses.HiddenMSE(), 3, 5) for _ in range(2))
+    there.cuda()
+    moved = [tuple(x.cuda() for x in side) for side in (student, teacher)]
+    mask = MASK.cuda()
+    there(*moved, mask)  # the first call loads kernels
+    there.load_state_dict(here.state_dict())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value = there(*moved, mask)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(value.cpu(), here(student, teacher, MASK))
+    torch.testing.assert_close(there.teacher_weights.cpu(), here.teacher_weights)
