@@ -54,12 +54,29 @@ class ArgumentRule:
         own = not type(model).__module__.startswith("transformers.")
         self.takes_any = own and any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.names = _named(parameters)
+        self.required = [p.name for p in parameters if p.default is p.empty and p.name in self.names]
+        self.model_name = type(model).__name__
         self.with_labels = with_labels
 
     def __call__(self, batch: Batch) -> Arguments:
-        """Return `(args, kwargs)` for the model."""
+        """Return `(args, kwargs)` for the model.
+
+        Raises:
+            DataError: where there is no adapter, and the batch has too little for the model's forward.
+
+        """
         if self.inputs is not None:
             return _as_arguments(self.inputs(batch))
+        args, kwargs = self._usual(batch)
+        missing = [name for name in self.required if name not in kwargs][len(args) :]
+        if missing:
+            raise DataError(
+                f"{self.model_name}.forward also wants {', '.join(missing)}, which the batch does not give. Give an "
+                "Adapter(inputs=…) that makes its arguments from a batch."
+            )
+        return args, kwargs
+
+    def _usual(self, batch: Batch) -> Arguments:
         if isinstance(batch, Mapping):
             return (), self._by_name(batch)
         if isinstance(batch, Sequence) and not isinstance(batch, str) and batch:

@@ -45,6 +45,7 @@ def module(rank: int) -> kd.DistillationModule:
             "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel(), schedule=kd.schedules.LinearGrowth()),
             "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(2.0), schedule=kd.schedules.Cosine()),
             "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), projection="linear", projection_lr=0.01),
+            "map": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear"),
         }
     )
     student, teacher = bert(2, dropout=0.2), bert(4, 24, seed=1, dropout=0.2)

@@ -108,3 +108,16 @@ def test_an_adapter_of_outputs_alone_leaves_the_inputs_alone():
 def test_of_a_mapping_and_labels_the_fields_go_by_name():
     fields = {key: value for key, value in words().items() if key != "labels"}
     assert ArgumentRule(Named())((fields, words()["labels"]))[1].keys() == {"input_ids", "attention_mask"}
+
+
+def test_a_batch_with_too_little_for_the_model_is_a_sentence():
+    class Pair(nn.Module):
+        def forward(self, left, right, *, scale=1.0):
+            return left * right * scale
+
+    rule = ArgumentRule(Pair())
+    assert rule({"left": 1, "right": 2}) == ((), {"left": 1, "right": 2})
+    with pytest.raises(DataError, match=r"Pair.forward also wants right, .*Adapter\(inputs=…\)"):
+        rule((1, 2))
+    with pytest.raises(DataError, match=r"also wants left"):
+        rule({"right": 2, "labels": 3})

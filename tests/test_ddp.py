@@ -46,16 +46,23 @@ def close(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> Non
         torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-@pytest.mark.parametrize("case", ["sentences", "guests", "tasks", "tags"])
+@pytest.mark.parametrize("case", ["sentences", "guests", "learned_maps", "tasks", "tags"])
 def test_two_unequal_shares_train_like_one_process_on_the_whole_batch(results, case):
     whole, first, _ = (result[case]["state"] for result in results)
     close(whole, first, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["sentences", "guests", "tasks", "tags"])
+@pytest.mark.parametrize("case", ["sentences", "guests", "learned_maps", "tasks", "tags"])
 def test_students_and_projections_are_equal_on_both_ranks(results, case):
     _, first, second = (result[case]["state"] for result in results)
     close(first, second, atol=0, rtol=0)
+
+
+def test_layer_weights_were_learned_and_are_equal_on_both_ranks(results):
+    for state in (result["learned_maps"]["state"] for result in results):
+        weights = state["objective.terms.hidden.loss.teacher_weights"]
+        assert weights.sum() == pytest.approx(1)
+        assert weights.max() - weights.min() > 0.01
 
 
 def test_the_teacher_is_in_no_bucket_and_unchanged(results):

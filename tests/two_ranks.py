@@ -127,6 +127,22 @@ def tasks(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict(), "refused": refused}
 
 
+def learned_maps(rank: int, world: int, folder: Path) -> Result:
+    """Maps of layers that are learned: their costs are those of the whole batch, whatever share a rank has."""
+    objective = kd.Objective(
+        {
+            "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear"),
+            "attention": kd.MatchScheme("attention", kd.losses.EMD(kd.losses.AttentionMSE(), temperature=4.0), "emd"),
+            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
+        }
+    )
+    torch.manual_seed(rank)
+    module = kd.DistillationModule(bert(2), bert(4, 24, seed=1), objective, partial(torch.optim.SGD, lr=0.1))
+    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
+    flows = {f"{name}.flow": term.loss.flow for name, term in list(module.objective.named_terms().items())[:2]}
+    return {"state": module.state_dict() | flows}
+
+
 def tags(rank: int, world: int, folder: Path) -> Result:
     """Token labels, of which the second rank has none at all in the second step."""
     objective = kd.Objective(
@@ -174,7 +190,7 @@ def sentence(teacher: nn.Module, folder: Path, world: int) -> str:
     return "no error"
 
 
-CASES = (sentences, guests, tasks, tags, nothing, strangers)
+CASES = (sentences, guests, learned_maps, tasks, tags, nothing, strangers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:

@@ -36,7 +36,8 @@ class DistillationCallback(pl.Callback):
     features are collected in the forward pass that `training_step` makes anyway. Projections join the user's
     optimizer and, with their own state, the user's checkpoints, which the module alone still loads strictly.
     Logged are `distillation/loss`, `distillation/loss/<term>` and `distillation/weighted/<term>`; the user's loss is
-    the term `task`. Gradient accumulation averages micro-batches, as without us.
+    the term `task`. Gradient accumulation averages micro-batches, as without us. Trainers and modules of Lightning's
+    older package, `pytorch_lightning`, will do as well.
 
     Args:
         teacher: a teacher source, or a model, which becomes a `LiveTeacher`.

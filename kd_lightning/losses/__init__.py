@@ -11,6 +11,7 @@ from kd_lightning.losses.attention import (
     AttentionMSESum,
 )
 from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.emd import EMD
 from kd_lightning.losses.gram import FSP, NST
 from kd_lightning.losses.hidden import PKD, HiddenCosine, HiddenMSE
 from kd_lightning.losses.logits import LogitMSE
@@ -20,6 +21,7 @@ from kd_lightning.losses.soft_target import SoftTarget
 from kd_lightning.losses.task import HardLabel, Identity
 
 __all__ = [
+    "EMD",
     "FSP",
     "NST",
     "PKD",

@@ -26,6 +26,9 @@ def last(layer: int, student_layers: int, teacher_layers: int) -> int:
     return teacher_layers - student_layers + layer
 
 
+LEARNED = "emd"
+"""A map of all layers to all, learned in training (`losses.EMD`): a match scheme knows it, pairs of layers do not."""
+
 RULES: dict[str, Callable[[int, int, int], int]] = {"uniform": uniform, "skip": skip, "last": last}
 
 
@@ -52,8 +55,10 @@ def layer_map(rule: LayerMap, student_layers: int, teacher_layers: int) -> list[
         return _checked([_pair(pair) for pair in rule], student_layers, teacher_layers)
     if rule == "top":
         return [(student_layers, teacher_layers)]
+    if rule == LEARNED:
+        raise MatchError(f"Layer map '{rule}' is learned while a match scheme trains; here take 'uniform' or another.")
     if rule not in RULES:
-        raise MatchError(f"Unknown layer map '{rule}'. {hint(rule, [*RULES, 'top'])}")
+        raise MatchError(f"Unknown layer map '{rule}'. {hint(rule, [*RULES, 'top', LEARNED])}")
     if rule != "uniform" and student_layers > teacher_layers:
         raise MatchError(
             f"Layer map '{rule}' needs a student no deeper than its teacher, "

@@ -53,8 +53,13 @@ class Match:
         return (self.teacher,) if isinstance(self.teacher, str) else tuple(self.teacher)
 
     def __str__(self) -> str:
-        student, teacher = "+".join(self.student_addresses), "+".join(self.teacher_addresses)
+        student, teacher = _short(self.student_addresses), _short(self.teacher_addresses)
         return f"{student} ← {teacher}" if teacher else student
+
+
+def _short(addresses: Sequence[str]) -> str:
+    """Name one address or two; of more, the first and the last."""
+    return "+".join(addresses) if len(addresses) < 3 else f"{addresses[0]}…{addresses[-1]}"
 
 
 def _check(side: str, value: object) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from kd_lightning.errors import MatchError
-from kd_lightning.matching import LayerMap, Match, Projection, layer_map
+from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.losses import EMD
+from kd_lightning.matching import LEARNED, LayerMap, Match, Projection, layer_map
 from kd_lightning.objective.term import Term
 from kd_lightning.types import Anatomy, Schedule
 
@@ -17,13 +18,15 @@ class MatchScheme:
     """One loss on many layers, written once for teachers and students of any depth and width.
 
     In an objective it stands like a term; when the objective meets the models it becomes one term per pair of layers,
-    named `<scheme>_<student layer>`.
+    named `<scheme>_<student layer>`. With `layers="emd"` it becomes one term, named like the scheme, over all layers of
+    both models, whose map is learned; its student layers share one projection.
 
     Args:
         feature: what is matched on each layer: `hidden`, `attention`, `query`, … or with a stack, `encoder.hidden`.
-        loss: copied for each pair.
-        layers: `uniform`, `skip`, `last`, `top`, or explicit `(student, teacher)` pairs.
-        embeddings: also match layer 0, the embeddings' output (hidden features only).
+        loss: copied for each pair. With `emd`, the loss between two layers, or `losses.EMD` with options of its own.
+        layers: `uniform`, `skip`, `last`, `top`, explicit `(student, teacher)` pairs, or `emd`.
+        embeddings: also match layer 0, the embeddings' output (hidden features only); with `emd` it is one more layer
+            on both sides.
         pairs: give the loss each layer twice, as losses over pairs of layers (NST, FSP) want it: `[k, k]`.
         every: keep only student layers divisible by this (TextBrewer's `small` schemes: 2).
         student_layers: refuse a student of any other depth (TextBrewer's `L3…`, `L4…`, `L6…` names); None takes any.
@@ -32,6 +35,9 @@ class MatchScheme:
         schedule: of each term's weight.
         projection: used only where the two widths differ.
         projection_lr: learning rate of the projections.
+
+    Raises:
+        ConfigError: `losses.EMD` without `layers="emd"`.
 
     Example:
         >>> from torch import nn
@@ -56,6 +62,8 @@ class MatchScheme:
         projection: Projection = None,
         projection_lr: float | None = None,
     ) -> None:
+        if isinstance(loss, EMD) and layers != LEARNED:
+            raise ConfigError(f"losses.EMD learns which layers belong together: use layers='emd', not {layers!r}.")
         self.feature, self.teacher_feature = feature, teacher_feature or feature
         self.loss = loss
         self.layers = layers
@@ -65,7 +73,7 @@ class MatchScheme:
         self.projection, self.projection_lr = projection, projection_lr
 
     def matches(self, student_layers: int, teacher_layers: int) -> list[tuple[int, Match]]:
-        """Return `(student layer, match)` for two depths.
+        """Return `(student layer, match)` for two depths; with `emd` one match of all layers, under the last.
 
         Raises:
             MatchError: if the scheme is for another depth, its layer map does not fit, or nothing is left to match.
@@ -75,11 +83,26 @@ class MatchScheme:
             raise MatchError(
                 f"it is made for {self.student_layers} student layers, but the student has {student_layers}."
             )
+        if self.layers == LEARNED:
+            return [(student_layers, self._all_layers(student_layers, teacher_layers))]
         mapped = layer_map(self.layers, student_layers, teacher_layers)
         kept = ([(0, 0)] if self.embeddings else []) + [pair for pair in mapped if pair[0] % self.every == 0]
         if not kept:
-            raise MatchError(f"no student layer of {student_layers} is left to match with every={self.every}.")
+            raise MatchError(self._nothing_left(student_layers))
         return [(s, Match(self._side(self.feature, s), self._side(self.teacher_feature, t))) for s, t in kept]
+
+    def _all_layers(self, student_layers: int, teacher_layers: int) -> Match:
+        if self.pairs:
+            raise MatchError("pairs=True gives a loss each layer twice, which layers='emd' cannot. Leave pairs out.")
+        first = 0 if self.embeddings else 1
+        own = [s for s in range(first, student_layers + 1) if s % self.every == 0]
+        if not own:
+            raise MatchError(self._nothing_left(student_layers))
+        theirs = range(first, teacher_layers + 1)
+        return Match([f"{self.feature}.{s}" for s in own], [f"{self.teacher_feature}.{t}" for t in theirs])
+
+    def _nothing_left(self, student_layers: int) -> str:
+        return f"no student layer of {student_layers} is left to match with every={self.every}."
 
     def expand(self, name: str, student: Anatomy, teacher: Anatomy | None) -> dict[str, Term]:
         """Return the named terms for two models; they are not yet bound."""
@@ -89,12 +112,19 @@ class MatchScheme:
             matches = self.matches(student.layers(_stack(self.feature)), teacher.layers(_stack(self.teacher_feature)))
         except MatchError as error:
             raise MatchError(f"Match scheme '{name}': {error}") from None
-        return {f"{name}_{layer}": self._term(match, student, teacher) for layer, match in matches}
+        learned = self.layers == LEARNED
+        return {name if learned else f"{name}_{layer}": self._term(match, student, teacher) for layer, match in matches}
 
     def _term(self, match: Match, student: Anatomy, teacher: Anatomy) -> Term:
         own, target = student.width(match.student_addresses[0]), teacher.width(match.teacher_addresses[0])
         projection = None if own is not None and own == target else copy.deepcopy(self.projection)
-        return Term(match, copy.deepcopy(self.loss), self.weight, self.schedule, projection, self.projection_lr)
+        return Term(match, self._loss(match), self.weight, self.schedule, projection, self.projection_lr)
+
+    def _loss(self, match: Match) -> Callable[..., Tensor]:
+        if self.layers != LEARNED:
+            return copy.deepcopy(self.loss)
+        loss = self.loss if isinstance(self.loss, EMD) else EMD(self.loss)
+        return loss.between(len(match.student_addresses), len(match.teacher_addresses))
 
     def _side(self, feature: str, layer: int) -> str | tuple[str, str]:
         address = f"{feature}.{layer}"

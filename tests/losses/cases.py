@@ -140,6 +140,14 @@ def layer_pair(seed: int, student: tuple[int, int] = (3, 4), teacher: tuple[int,
     return _sample("hidden", *sides)
 
 
+def crossed_layers(seed: int) -> Sample:
+    """The student's first layer resembles the teacher's second, and the other way round, on every row."""
+    shape = (BATCH, LENGTH, WIDTH)
+    (first, second), noise = _float_sides(seed, [shape, shape], [shape, shape])
+    near = [x + 0.3 * y for x, y in zip((second + 9, first - 9), noise, strict=True)]
+    return _sample("hidden", [first - 9, second + 9], near)
+
+
 def scores(seed: int, student_heads: int = HEADS, masked: bool = True) -> Sample:
     shapes = [[(BATCH, heads, LENGTH, LENGTH)] for heads in (student_heads, HEADS)]
     return _sample("attention", *_float_sides(seed, *shapes), masked=masked)
@@ -308,6 +316,16 @@ CASES = [
         oracles.nst(by_length=True),
         partial(layer_pair, student=(3, 3), teacher=(5, 5)),
         compat="textbrewer",
+    ),
+    case(
+        "emd",
+        losses.EMD,
+        oracles.emd(oracles.hidden_mse),
+        crossed_layers,
+        loss=partial(losses.HiddenMSE),
+        student_layers=2,
+        teacher_layers=2,
+        temperature=None,
     ),
     case("attention_mse", losses.AttentionMSE, oracles.attention_mse(), attention),
     case("attention_mse_scores", losses.AttentionMSE, oracles.attention_mse(), partial(scores, masked=False)),

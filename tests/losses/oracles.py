@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linprog
 
 Array = np.ndarray
 Oracle = Callable[[Any, Any, Array | None], float]
@@ -281,3 +282,25 @@ def numeric_gradient(function: Callable[[list[Array]], float], inputs: list[Arra
             x[index] = value
             gradient[index] = (above - below) / (2 * step)
     return gradients
+
+
+def transport(cost: Array, rows: Array, columns: Array) -> tuple[Array, float]:
+    """The linear programme of the earth mover's distance: min Σ F_ij D_ij, F ≥ 0, F 1 = rows, Fᵀ 1 = columns."""
+    s, t = cost.shape
+    sums = np.zeros((s + t, s, t))
+    for i, j in np.ndindex(s, t):
+        sums[i, i, j] = sums[s + j, i, j] = 1
+    limits = np.concatenate([rows, columns])
+    found = linprog(cost.ravel(), A_eq=sums.reshape(s + t, s * t), b_eq=limits, bounds=(0, None), method="highs")
+    assert found.success, found.message
+    return found.x.reshape(s, t), found.fun
+
+
+def emd(pair: Oracle) -> Oracle:
+    """Li et al. 2020 (2020.emnlp-main.242), section 3, with uniform layer weights: the least Σ F_ij D_ij."""
+
+    def oracle(student: Any, teacher: Any, mask: Array | None) -> float:
+        cost = np.array([[pair(s, t, mask) for t in teacher] for s in student])
+        return transport(cost, *(np.full(size, 1 / size) for size in cost.shape))[1]
+
+    return oracle

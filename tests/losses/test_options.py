@@ -108,8 +108,10 @@ def test_shapes_that_do_not_fit_are_an_error_that_names_both(
 
 
 def test_only_losses_that_compare_widths_ask_for_equal_ones() -> None:
-    asking = {name for name in losses.__all__ if getattr(losses, name).equal_widths}
+    asking = {name for name in losses.__all__ if getattr(losses, name).equal_widths is True}
     assert asking == {"HiddenMSE", "HiddenCosine", "PKD", "FSP", "SoftTarget", "LogitMSE", "ProbabilityShift"}
+    assert losses.EMD(losses.HiddenMSE()).equal_widths  # as its inner loss
+    assert not losses.EMD(losses.AttentionMSE()).equal_widths
 
 
 def test_repr_shows_the_options() -> None:

@@ -73,6 +73,8 @@ def test_explicit_pairs_are_kept_in_their_order():
     ("rule", "words"),
     [
         ("unifrom", "Closest: uniform"),
+        ("emdd", "Closest: emd"),
+        ("emd", "'emd' is learned while a match scheme trains"),
         ([(1, 13)], "teacher layer 13.*layers 0 to 12"),
         ([(5, 1)], "student layer 5.*layers 0 to 4"),
         ([(-1, 1)], "student layer -1"),

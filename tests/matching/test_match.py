@@ -41,3 +41,8 @@ def test_a_match_is_a_value():
     assert copy.deepcopy(match) == pickle.loads(pickle.dumps(match)) == match
     assert str(match) == "a+b ← c"
     assert str(Match("loss")) == "loss"
+
+
+def test_a_match_of_many_layers_is_written_short():
+    match = Match([f"hidden.{s}" for s in (1, 2)], [f"hidden.{t}" for t in range(1, 7)])
+    assert str(match) == "hidden.1+hidden.2 ← hidden.1…hidden.6"

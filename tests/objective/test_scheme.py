@@ -9,7 +9,7 @@ from torch import nn
 
 import kd_lightning as kd
 from kd_lightning.cli.configs import CONFIGS, compose_config
-from kd_lightning.errors import MatchError
+from kd_lightning.errors import ConfigError, MatchError
 from kd_lightning.features import describe
 from kd_lightning.types import Anatomy
 
@@ -113,9 +113,11 @@ def test_every_match_meets_models_of_equal_and_of_other_widths(name):
     made = kd.Objective(schemes(name)).bind(anatomy(student), anatomy(6))
     wide = kd.Objective(schemes(name)).bind(anatomy(student), anatomy(6, 24))
     assert not made.projections(), "equal widths need no projection"
-    wanted = {
-        key for key, term in wide.named_terms().items() if isinstance(term.loss, kd.losses.HiddenMSE | kd.losses.FSP)
-    }
+    equal = (kd.losses.HiddenMSE, kd.losses.FSP)
+    losses = {
+        key: getattr(term.loss, "loss", term.loss) for key, term in wide.named_terms().items()
+    }  # of EMD the inner
+    wanted = {key for key, loss in losses.items() if isinstance(loss, equal)}
     assert set(wide.projections()) == wanted
 
 
@@ -157,3 +159,46 @@ def test_a_stack_in_front_is_where_layers_are_counted():
 def test_a_scheme_that_matches_nothing_is_refused():
     with pytest.raises(MatchError, match=r"Match scheme 'h'.*no student layer of 1 .* every=2"):
         kd.Objective({"h": kd.MatchScheme("hidden", nn.MSELoss(), every=2)}).bind(anatomy(1), anatomy(2))
+
+
+# -- a map of all layers that is learned
+
+
+def emd_term(student: int, teacher: int, width: int = 16, **options: Any) -> kd.Term:
+    scheme = kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear", **options)
+    terms = kd.Objective({"flow": scheme}).bind(anatomy(student), anatomy(teacher, width)).named_terms()
+    assert list(terms) == ["flow"]
+    return terms["flow"]
+
+
+def test_a_learned_map_is_one_term_over_all_layers_with_one_projection():
+    term = emd_term(2, 3, width=24)
+    assert term.match == kd.Match(["hidden.1", "hidden.2"], ["hidden.1", "hidden.2", "hidden.3"])
+    assert (term.loss.student_layers, term.loss.teacher_layers) == (2, 3)
+    assert isinstance(term.projection, nn.Linear)
+    assert emd_term(2, 3).projection is None
+
+
+def test_a_learned_map_takes_embeddings_as_one_more_layer_and_leaves_layers_out():
+    assert emd_term(2, 3, embeddings=True).match.student_addresses == ("hidden.0", "hidden.1", "hidden.2")
+    assert emd_term(2, 3, embeddings=True).match.teacher_addresses[0] == "hidden.0"
+    assert emd_term(4, 3, every=2).match.student_addresses == ("hidden.2", "hidden.4")
+    assert emd_term(1, 1).match.student_addresses == ("hidden.1",)
+
+
+@pytest.mark.parametrize("name", ["hidden_emd", "attention_emd"])
+def test_a_learned_map_comes_from_a_config_with_its_temperature(name):
+    objective = compose_config([f"match={name}", f"objective.terms.{name}.loss.temperature=3"]).objective
+    declared = {name: hydra.utils.instantiate(objective).declared[name]}
+    (term,) = kd.Objective(declared).bind(anatomy(2), anatomy(3)).named_terms().values()
+    assert term.loss.temperature == 3
+    assert type(term.loss.loss).__name__ == {"h": "HiddenMSE", "a": "AttentionMSE"}[name[0]]
+
+
+def test_a_learned_map_that_cannot_be_is_one_sentence():
+    with pytest.raises(MatchError, match="pairs=True"):
+        emd_term(2, 3, pairs=True)
+    with pytest.raises(MatchError, match=r"no student layer of 2 .* every=3"):
+        emd_term(2, 3, every=3)
+    with pytest.raises(ConfigError, match="use layers='emd', not 'uniform'"):
+        kd.MatchScheme("hidden", kd.losses.EMD(kd.losses.HiddenMSE()))

@@ -1,0 +1,157 @@
+"""A map from all layers to all layers that is learned while the student is trained."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.functional.transport import cost_attention, optimal_flow
+from kd_lightning.losses.base import DistillationLoss, check_positive
+
+Layers: TypeAlias = Sequence[Tensor] | Tensor
+"""The same feature of several layers of one model; of one layer, the tensor itself."""
+
+
+class EMD(DistillationLoss):
+    """Σ_ij F_ij D_ij: every student layer learns from every teacher layer, as far as the cheapest flow F says.
+
+    BERT-EMD, Li et al. 2020 (2020.emnlp-main.242): D_ij is another loss between student layer i and teacher layer j;
+    F is the optimal transport between the layers' weights under this cost, and carries no gradient. Weights start
+    uniform. After each training step (with accumulation: each micro-batch) layers that were cheap to match get more
+    (`functional.transport.cost_attention`). The authors' code can average the weights of hidden states and attention;
+    here each term has its own.
+
+    The weights are in checkpoints. In eval mode they stay as they are. Under DDP costs are averaged over all ranks,
+    by what the loss counts, so that flow and weights are those of one process on the whole batch; every rank must call.
+    S·T losses are computed and kept for the backward pass: memory grows with both depths.
+
+    Args:
+        loss: compares one layer of each model: `HiddenMSE`, `AttentionMSE`, …
+        student_layers: S, filled in by `MatchScheme(layers="emd")`.
+        teacher_layers: T, likewise.
+        temperature: τ of the weights: the higher, the more alike. None: uniform weights that are not learned.
+
+    Raises:
+        ConfigError: a temperature that is not positive.
+        MatchError: another number of layers than the loss is made for.
+
+    Example:
+        >>> from kd_lightning.losses import HiddenMSE
+        >>> loss = EMD(HiddenMSE(), student_layers=2, teacher_layers=2)
+        >>> low, high = torch.zeros(1, 3, 4), torch.ones(1, 3, 4)
+        >>> loss((low, high), (high, low))
+        tensor(0.)
+        >>> loss.flow
+        tensor([[0.0000, 0.5000],
+                [0.5000, 0.0000]])
+
+    """
+
+    student_weights: Tensor
+    """(S,), summing to one."""
+    teacher_weights: Tensor
+    """(T,), summing to one."""
+    flow: Tensor
+    """(S, T): the flow of the last training step; in no checkpoint."""
+
+    def __init__(
+        self,
+        loss: Callable[..., Tensor],
+        student_layers: int | None = None,
+        teacher_layers: int | None = None,
+        temperature: float | None = 1.0,
+    ) -> None:
+        super().__init__()
+        check_positive("temperature", temperature)
+        self.loss = loss
+        self.temperature = temperature
+        self._masked = "mask" in inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
+        self._settle(student_layers, teacher_layers)
+
+    @property
+    def equal_widths(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss wants equal widths."""
+        return bool(getattr(self.loss, "equal_widths", False))
+
+    def between(self, student_layers: int, teacher_layers: int) -> EMD:
+        """Return a copy for so many layers, with uniform weights."""
+        made = copy.deepcopy(self)
+        made._settle(student_layers, teacher_layers)
+        return made
+
+    def _settle(self, student_layers: int | None, teacher_layers: int | None) -> None:
+        self.student_layers, self.teacher_layers = s, t = student_layers, teacher_layers
+        self.register_buffer("student_weights", torch.full((s,), 1 / s) if s else None)
+        self.register_buffer("teacher_weights", torch.full((t,), 1 / t) if t else None)
+        self.register_buffer("flow", torch.full((s, t), 1 / (s * t)) if s and t else None, persistent=False)
+
+    def forward(self, student: Layers, teacher: Layers, mask: Tensor | None = None) -> Tensor:
+        """Compare S layers of the student with T of the teacher, each as the inner loss wants it; mask (B, L)."""
+        student, teacher = _listed(student), _listed(teacher)
+        self._check(len(student), len(teacher))
+        own = {"mask": mask} if self._masked else {}
+        cost = torch.stack([torch.stack([self.loss(s, t, **own) for t in teacher]) for s in student])
+        flow = self._flow(cost.detach(), self.count(student, teacher, mask))
+        return (flow * cost).sum()
+
+    def count(self, student: Layers, teacher: Layers, mask: Tensor | None = None) -> Tensor | None:
+        """Return what the inner loss counts, the same for every pair of layers."""
+        inner = getattr(self.loss, "count", None)
+        own = {"mask": mask} if self._masked else {}
+        return inner(_listed(student)[0], _listed(teacher)[0], **own) if callable(inner) else None
+
+    @torch.no_grad()
+    def _flow(self, cost: Tensor, count: Tensor | None) -> Tensor:
+        """Return the flow; in training it is kept, and the next step's weights follow from it."""
+        if self.training:
+            cost = _over_ranks(cost, count)
+        flow = optimal_flow(cost, _whole(self.student_weights), _whole(self.teacher_weights))
+        if self.training:
+            self.flow.copy_(flow)
+            self._learn(flow, cost)
+        return flow
+
+    def _learn(self, flow: Tensor, cost: Tensor) -> None:
+        if self.temperature is not None:
+            for weights, f, d in ((self.student_weights, flow, cost), (self.teacher_weights, flow.T, cost.T)):
+                weights.copy_(cost_attention(f, d, _whole(weights), self.temperature))
+
+    def _check(self, student_layers: int, teacher_layers: int) -> None:
+        made_for = (self.student_layers, self.teacher_layers)
+        if None in made_for:
+            raise ConfigError(
+                f"EMD must know how many layers it will meet: EMD(…, student_layers={student_layers}, "
+                f"teacher_layers={teacher_layers}), or MatchScheme(…, layers='emd'), which fills them in."
+            )
+        if made_for != (student_layers, teacher_layers):
+            raise MatchError(
+                f"EMD is made for {made_for[0]} student and {made_for[1]} teacher layers but got {student_layers} and "
+                f"{teacher_layers}: the match must name as many addresses."
+            )
+
+
+def _listed(layers: Layers) -> Sequence[Tensor]:
+    return [layers] if isinstance(layers, Tensor) else layers
+
+
+def _whole(weights: Tensor) -> Tensor:
+    """Return the weights with a sum of one to the last digit, whatever they were stored in."""
+    weights = weights.float() if weights.device.type == "mps" else weights.double()
+    return weights / weights.sum()
+
+
+def _over_ranks(cost: Tensor, count: Tensor | None) -> Tensor:
+    """Return the mean of the ranks' costs, by what each counts."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return cost
+    own = cost.new_ones(()) if count is None else count.to(cost)
+    summed = torch.cat([(own * cost).flatten(), own.reshape(1)])
+    dist.all_reduce(summed)
+    return (summed[:-1] / summed[-1].clamp(min=1e-12)).reshape(cost.shape)
