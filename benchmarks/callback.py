@@ -2,7 +2,7 @@
 
 python -m benchmarks.callback DATA TEACHER_DIR [--limit 20000] [--epochs 3]
 
-DATA holds `sst2/{train,validation}.parquet`; TEACHER_DIR is a fine-tuned teacher, as `train.py` leaves one in its cache.
+DATA holds `sst2/{train,validation}.parquet`; TEACHER_DIR is a fine-tuned teacher, as `train.py` leaves in its cache.
 """
 
 from __future__ import annotations
@@ -36,16 +36,20 @@ class Reviews(LightningModule):
         return self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the module's own loss."""
         return torch.nn.functional.cross_entropy(self._logits(batch), batch["labels"])
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count right answers."""
         self.accuracy.update(self._logits(batch), batch["labels"])
 
     def on_validation_epoch_end(self) -> None:
+        """Keep the best epoch's accuracy."""
         self.best = max(self.best, float(self.accuracy.compute()))
         self.accuracy.reset()
 
     def configure_optimizers(self) -> Any:
+        """Make an optimizer and a schedule that the projections must fit into."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.rate)
         steps = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [{"scheduler": OneCycleLR(optimizer, self.rate, steps), "interval": "step"}]
