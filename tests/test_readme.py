@@ -13,7 +13,7 @@ from kd_lightning.cli.configs import compose_config
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 FENCE = re.compile(r"(?P<before>[^\n]*)\n+```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
-TYPED = re.compile(r"'?~?[a-z_]+(\.\w+)*(=\S+)?'?")
+TYPED = re.compile(r"'?[~+]?[a-z_]+(@[\w.]+)?(\.\w+)*(=\S+)?'?")
 
 
 def blocks(language: str, page: Path = README) -> list[str]:
