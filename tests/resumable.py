@@ -40,10 +40,13 @@ def loader(workers: int, world: int) -> Loader:
 
 
 def module(rank: int) -> kd.DistillationModule:
+    soft = kd.losses.SoftTarget(
+        2.0, temperature_schedule=lambda x: 2.0 - x, sample_temperature=kd.schedules.FLSW(beta=0.5)
+    )
     objective = kd.Objective(
         {
             "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel(), schedule=kd.schedules.LinearGrowth()),
-            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(2.0), schedule=kd.schedules.Cosine()),
+            "soft": kd.Term(kd.Match("logits", "logits"), soft, schedule=kd.schedules.Cosine()),
             "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), projection="linear", projection_lr=0.01),
             "map": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear"),
         }
