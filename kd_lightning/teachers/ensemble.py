@@ -161,7 +161,9 @@ class EnsembleAnatomy:
     def _of(self, address: str) -> tuple[Anatomy, str]:
         name, slash, rest = address.partition("/")
         if not slash:
-            raise AddressError(f"Layers of which teacher? Write {self._examples('hidden')} for the teacher's feature.")
+            raise AddressError(
+                f"Layers of which teacher? Give the match scheme a teacher_feature, such as {self._examples('hidden')}."
+            )
         if name not in self._members:
             raise AddressError(f"There is no teacher '{name}' in this ensemble. {hint(name, self._members)}")
         return self._members[name], rest

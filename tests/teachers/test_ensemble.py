@@ -141,7 +141,10 @@ def test_a_wrong_address_is_a_sentence(address, sentence):
 
 def test_a_scheme_must_say_whose_layers():
     objective = kd.Objective({"t": kd.MatchScheme("hidden", nn.MSELoss())})
-    with pytest.raises(KDError, match=r"Layers of which teacher\? Write a/hidden or b/hidden"):
+    with pytest.raises(
+        KDError,
+        match=r"Layers of which teacher\? Give the match scheme a teacher_feature, such as a/hidden or b/hidden",
+    ):
         kd.DistillationModule(bert(2), kd.EnsembleTeacher({"a": bert(4), "b": bert(4)}), objective)
 
 
