@@ -21,18 +21,23 @@ def rows(run: Path) -> list[str]:
 
 def _row(name: str, role: str, metrics: dict[str, Any]) -> str:
     entry, config = metrics[role], metrics["config"]
-    main = config["task"]["metric"]
     seconds = metrics["seconds"].get(role, 0)
     cells = (
         name,
         ROLES[role],
-        f"{entry['metrics'][main]:.4f}",
+        ", ".join(f"{entry['metrics'][metric]:.4f}" for metric in _main_metrics(config)),
         f"{entry['parameters'] / 1e6:.1f} M",
         f"{seconds:.0f}" if seconds else "reused",
         config["trainer"]["precision"],
         config["seed"],
     )
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _main_metrics(config: dict[str, Any]) -> list[str]:
+    """Return the main metric, or where there are several tasks that of each."""
+    tasks = config.get("tasks") or {}
+    return [f"{name}/{task['task']['metric']}" for name, task in tasks.items()] or [config["task"]["metric"]]
 
 
 def main(folders: list[str]) -> None:

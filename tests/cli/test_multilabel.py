@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 
 from kd_lightning.cli.build import build_student, fresh_teacher, hard_only, load_tokenizer
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.module import own_metrics
+from kd_lightning.module.distillation import own_metrics
 
 TOPICS = (("goal", "match", "team"), ("bank", "price", "share"), ("rain", "wind", "storm"))
 
