@@ -91,6 +91,15 @@ def test_an_outer_torchrun_works_too(command: Any, tmp_path: Path, on_two: list[
 
 
 @pytest.mark.slow
+def test_two_processes_train_several_tasks(command: Any, tmp_path: Path, on_two: list[str]) -> None:
+    done = command(tmp_path, *on_two, "+data@tasks.made_up=synthetic", "match=[hidden_mse]", "hydra.run.dir=both")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    assert set(metrics["student"]["metrics"]) == {"mean", "films/accuracy", "made_up/accuracy"}
+    assert metrics["config"]["trainer"]["strategy"] == "ddp_find_unused_parameters_true"
+
+
+@pytest.mark.slow
 def test_an_outer_torchrun_of_another_size_is_refused(command: Any, tmp_path: Path, on_films: list[str]) -> None:
     done = command(tmp_path, *on_films, "hydra.run.dir=outer", before=TORCHRUN)
     assert done.returncode == 1
