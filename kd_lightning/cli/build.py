@@ -18,6 +18,7 @@ from kd_lightning.hub import from_hub
 from kd_lightning.losses import HardLabel
 from kd_lightning.matching import Match
 from kd_lightning.objective import Objective, Term
+from kd_lightning.students import transfer_vocabulary
 
 FOLDERS = ("dirpath", "save_dir")
 """Arguments of callbacks and loggers that are below the stage's folder when they are relative."""
@@ -120,7 +121,10 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any) -> nn.M
         return made
     tokenizer = data.tokenizer
     like = teacher if teacher is not None else BertConfig()
-    return made(like, **head_for(data), vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    student = made(like, **head_for(data), vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    if teacher is not None and data.teacher_tokenizer is not None and cfg.student.get("layers") is not None:
+        transfer_vocabulary(teacher, student, data.teacher_tokenizer, tokenizer)
+    return student
 
 
 def hard_only(cfg: DictConfig) -> Objective:

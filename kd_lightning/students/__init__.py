@@ -12,6 +12,7 @@ from kd_lightning.students.heads import share_body
 from kd_lightning.students.recurrent_student import bigru
 from kd_lightning.students.shrinking import shrink
 from kd_lightning.students.sizes import t3, t3_small, t4_tiny, t6, t12_nano
+from kd_lightning.students.vocabulary import transfer_vocabulary
 from kd_lightning.students.whole import pretrained
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "t4_tiny",
     "t6",
     "t12_nano",
+    "transfer_vocabulary",
 ]
