@@ -36,7 +36,8 @@ class EMD(DistillationLoss):
         loss: compares one layer of each model: `HiddenMSE`, `AttentionMSE`, …
         student_layers: S, filled in by `MatchScheme(layers="emd")`.
         teacher_layers: T, likewise.
-        temperature: τ of the weights: the higher, the more alike. None: uniform weights that are not learned.
+        temperature: τ of the weights: the higher, the more alike; with τ = 1 the cheapest teacher layer soon has nearly
+            all. None: uniform weights that are not learned.
 
     Raises:
         ConfigError: a temperature that is not positive.
@@ -66,7 +67,7 @@ class EMD(DistillationLoss):
         loss: Callable[..., Tensor],
         student_layers: int | None = None,
         teacher_layers: int | None = None,
-        temperature: float | None = 1.0,
+        temperature: float | None = 10.0,
     ) -> None:
         super().__init__()
         check_positive("temperature", temperature)
