@@ -50,7 +50,7 @@ class Reviews(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make an optimizer and a schedule that the projections must fit into."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.rate)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.rate, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [{"scheduler": OneCycleLR(optimizer, self.rate, steps), "interval": "step"}]
 
@@ -74,16 +74,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     typed = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(typed.teacher)
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     for name, callbacks in (("alone", []), ("with the callback", [guest(typed.teacher)])):
         seed_everything(0)
         data = kd.data.TextClassification(
             "sst2", "sentence", root=typed.data, tokenizer=tokenizer, limit=typed.limit, batch_size=32
         )
         module, start = Reviews(len(tokenizer)), time.perf_counter()
-        trainer = Trainer(
-            max_epochs=typed.epochs, precision="bf16-mixed", gradient_clip_val=1.0, callbacks=callbacks, **quiet
-        )
+        trainer = Trainer(max_epochs=typed.epochs, precision="bf16-mixed", callbacks=callbacks, **quiet)
         trainer.fit(module, datamodule=data)
         print(f"{name:18} accuracy {module.best:.4f}, {time.perf_counter() - start:.0f} s", flush=True)
 
