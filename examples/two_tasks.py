@@ -21,7 +21,7 @@ def bert(layers: int, width: int, vocabulary: int) -> BertForSequenceClassificat
         "num_hidden_layers": layers,
         "hidden_size": width,
         "intermediate_size": 2 * width,
-        "hidden_dropout_prob": 0,
+        **NO_DROPOUT,
     }
     return BertForSequenceClassification(BertConfig(vocab_size=vocabulary, num_attention_heads=2, **sizes))
 

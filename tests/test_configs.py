@@ -126,7 +126,7 @@ def test_any_data_set_becomes_a_further_task() -> None:
 def test_a_tasks_values_are_its_own() -> None:
     cfg = composed(
         "data=synthetic", "+data@tasks.sst2=sst2", "tasks.sst2.data.num_labels=7", "data.limit=5",
-        "+tasks.sst2.teacher.path=DIR", "+tasks.sst2.objective.terms.logits.weight=0.5",
+        "+tasks.sst2.teacher.path=DIR", "+tasks.sst2.objective.terms.logits.weight=0.5", "+tasks.sst2.temperature=2",
     )  # fmt: skip
     settle_tasks(cfg)
     synthetic, sst2 = task_configs(cfg).values()
@@ -135,6 +135,7 @@ def test_a_tasks_values_are_its_own() -> None:
     assert (synthetic.teacher.path, sst2.teacher.path) == (None, "DIR")
     assert (synthetic.objective.terms.logits.weight, sst2.objective.terms.logits.weight) == (1.0, 0.5)
     assert sst2.data.limit == 5
+    assert (synthetic.temperature, sst2.temperature) == (4.0, 2)
 
 
 def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
@@ -148,6 +149,12 @@ def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
     [
         (["+data@tasks.sst2=sst2"], "The data 'sst2' is the run's own already"),
         (["+tasks.mine.teacher.path=DIR"], r"tasks\.mine has no data\. Type \+data@tasks\.mine=NAME"),
+        (["+data@tasks.cola=cola", "+tasks.cola.techer.path=x"], "A task has no 'techer' of its own.*Closest: teacher"),
+        (["+data@tasks.cola=cola", "+tasks.cola.seed=3"], "A task has no 'seed' of its own"),
+        (["+data@tasks.cola=cola", "+tasks.cola.teacher.pth=x"], r"no key 'tasks\.cola\.teacher\.pth'"),
+        (["+data@tasks.cola=cola", "tasks.cola.data.tokenizer=x"], "All tasks have one student, and it one tokenizer"),
+        (["+data@tasks.training=cola"], "A task cannot be named 'training'"),
+        (["+data@tasks.cola=cola", "tau=-1"], "'tau' is the exponent of the tasks' sizes"),
         (["+data@tasks.cola=cola", "tasks.cola.task.mode=min"], "The mean of the tasks' main metrics has no sense"),
     ],
 )

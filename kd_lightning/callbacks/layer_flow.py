@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ from kd_lightning.objective import Term
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLACES = ("tasks", "objective", "kd_objective", "terms")
-"""Names on the way to a term that say nothing of it."""
+_TERM = re.compile(r"(?:tasks\.(\w+\.))?(?:\w+\.)*terms\.(\w+)")
+"""Where a term is: below the objective of a module, or of one of its tasks."""
 
 
 class LayerFlow(pl.Callback):
@@ -76,8 +77,9 @@ def draw_flow(flow: Tensor, student: Sequence[str], teacher: Sequence[str]) -> F
 
 def _flows(module: nn.Module) -> Iterator[tuple[str, Term, EMD]]:
     for path, term in module.named_modules():
-        if isinstance(term, Term) and isinstance(term.loss, EMD):
-            yield "_".join(part for part in path.split(".") if part not in PLACES), term, term.loss
+        found = _TERM.fullmatch(path)
+        if found and isinstance(term, Term) and isinstance(term.loss, EMD):
+            yield "".join(found.groups("")), term, term.loss
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -42,7 +42,7 @@ def build_data(cfg: DictConfig, teacher_tokenizer: Any = None, tokenizer: Any = 
     for key in WHOLE:
         check_whole(f"data.{key}", cfg.data.get(key))
     data = instantiate(cfg.data)
-    data.tokenizer = tokenizer if tokenizer is not None else data.tokenizer
+    data.tokenizer = tokenizer if tokenizer is not None else data.tokenizer or cfg.student.get("name")
     if isinstance(data.tokenizer, str):
         data.tokenizer = named_tokenizer(data.tokenizer, data)
     return give_tokenizer(data, teacher_tokenizer)
@@ -112,19 +112,43 @@ def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
     return AutoModelForSequenceClassification.from_config(config)
 
 
-def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any) -> nn.Module:
-    """Build the student like its teacher (like BERT-base where there is none), for the data's vocabulary and labels."""
+def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: nn.Module | None = None) -> nn.Module:
+    """Build the student of a task, for the data's vocabulary and labels.
+
+    Args:
+        cfg: the task's configuration.
+        teacher: what it is made like; BERT-base where there is none.
+        data: the task's data.
+        like: of several tasks the first one's teacher, like which all students are made that share a body.
+
+    """
     from transformers import BertConfig
 
     made = instantiate(cfg.student)
     if not isinstance(made, partial):
         return made
     tokenizer = data.tokenizer
-    like = teacher if teacher is not None else BertConfig()
-    student = made(like, **head_for(data), vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    if teacher is not None and data.teacher_tokenizer is not None and cfg.student.get("layers") is not None:
+    _check_own_tokenizer(cfg, tokenizer)
+    base = like or teacher or BertConfig()
+    student = made(base, **head_for(data), vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    if (
+        like is None
+        and teacher is not None
+        and data.teacher_tokenizer is not None
+        and cfg.student.get("layers") is not None
+    ):
         transfer_vocabulary(teacher, student, data.teacher_tokenizer, tokenizer)
     return student
+
+
+def _check_own_tokenizer(cfg: DictConfig, tokenizer: Any) -> None:
+    """Refuse to feed a pretrained student with pieces it does not know."""
+    name = cfg.student.get("name")
+    if name is not None and named_tokenizer(name, None).get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"The student '{name}' has a tokenizer of its own, and the data another. Type data.tokenizer={name}, or "
+            "choose another student."
+        )
 
 
 def hard_only(cfg: DictConfig) -> Objective:

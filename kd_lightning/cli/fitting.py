@@ -40,18 +40,19 @@ def _recipe(cfg: DictConfig) -> dict[str, Any]:
     return {"optimizer": instantiate(cfg.optimizer), "scheduler": scheduler}
 
 
-def rehearse(cfg: DictConfig, data: Any, teacher: Any) -> None:
+def rehearse(cfg: DictConfig, data: Any, teacher: Any, first: nn.Module | None = None) -> None:
     """Compare a new student with its teacher on two rows, before anything is trained: what does not fit fails now.
 
     Args:
         cfg: one task's configuration.
         data: its data, with its tokenizers.
         teacher: a model or a source; students are made like the model, or like the first of the source's.
+        first: of several tasks the first one's teacher, like which all students are made.
 
     """
     uncompiled: Any = OmegaConf.merge(cfg, {"compile": False})
     like = teacher if isinstance(teacher, nn.Module) else next(teacher.models())
-    module = build_module(uncompiled, build_student(cfg, like, data), teacher, instantiate(cfg.objective))
+    module = build_module(uncompiled, build_student(cfg, like, data, first), teacher, instantiate(cfg.objective))
     build_optimizer(instantiate(cfg.optimizer), parameter_groups(module.student, module.objective))
     data.setup("fit")
     for batch, _, _ in CombinedLoader(data.val_dataloader(), "sequential"):

@@ -47,7 +47,7 @@ class Judge(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics as `val/<name>`."""
-        self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()})
+        self.log_dict({f"val/{name}": value.float() for name, value in self.metrics.compute().items()})
         self.metrics.reset()
 
 

@@ -55,7 +55,8 @@ class Lesson:
             return as_teacher(next(iter(sources.values()))) if sources else None
         weights = teacher.get("weights")
         weights = plain(weights) if isinstance(weights, DictConfig | ListConfig) else weights
-        return EnsembleTeacher(sources, weights, teacher.get("combine", "logits"), self.cfg.temperature)
+        multilabel = bool(self.cfg.data.get("multilabel"))
+        return EnsembleTeacher(sources, weights, teacher.get("combine", "logits"), self.cfg.temperature, multilabel)
 
 
 def load_lessons(cfg: DictConfig, run_dir: Path) -> dict[str, Lesson]:
@@ -81,8 +82,8 @@ def _load(cfg: DictConfig, folders: Mapping[str, str], tokenizer: Any = None) ->
     tokenizers = {name: own for name, (_, own) in loaded.items()}
     _check_same(tokenizers)
     data = build_data(cfg, next(iter(tokenizers.values()), None), tokenizer)
-    if data.tokenizer is None:  # no teacher, and none given: the student's own
-        data.tokenizer = named_tokenizer(cfg.student.get("name") or "train", data)
+    if data.tokenizer is None:  # no teacher, and none given
+        data.tokenizer = named_tokenizer("train", data)
     for name, (model, _) in loaded.items():
         check_labels(model, data.num_labels, Path(folders[name]))
     return Lesson(cfg, {name: model for name, (model, _) in loaded.items()}, data)

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from kd_lightning.cli.build import plain
+from kd_lightning.cli.build import plain, teacher_data
 from kd_lightning.cli.files import write_json, write_text
 from kd_lightning.cli.launch import by_itself, check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
 from kd_lightning.cli.lessons import FOLDERS
@@ -76,7 +76,11 @@ def stages_of(cfg: DictConfig) -> list[Stage]:
 
 def find_teacher(cfg: DictConfig, run_dir: Path) -> None:
     """Prepare every task's teachers and note where they are, and what they cost."""
-    found = {task: prepare_teachers(own) for task, own in task_configs(cfg).items()}
+    tasks = task_configs(cfg)
+    for own in tasks.values() if len(tasks) > 1 else ():
+        if own.teacher.path is None and has_teacher(own):
+            teacher_data(own).setup("fit")  # what is wrong with a later task's data is known before anything is trained
+    found = {task: prepare_teachers(own) for task, own in tasks.items()}
     seconds = sum(spent for _, spent in found.values())
     folders = {task: {name: str(path.resolve()) for name, path in own.items()} for task, (own, _) in found.items()}
     write_json(run_dir / "stages" / "teacher" / "seconds.json", round(seconds, 2))

@@ -57,18 +57,19 @@ def run_stage(cfg: DictConfig, run_dir: Path, stage: Stage) -> None:
 def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path) -> dict[str, Any]:
     """Score the teachers as they will teach, in their own precision; first see that student and objective fit them."""
     scores: dict[str, dict[str, float]] = {}
+    first = _first_model(lessons)
     for task, lesson in lessons.items():
         teacher = lesson.source()
         assert teacher is not None, "a run without a teacher has no such stage"
-        rehearse(lesson.cfg, lesson.data, teacher)
+        rehearse(lesson.cfg, lesson.data, teacher, first)
         judge = Judge(teacher, MetricCollection(task_metrics(lesson.cfg)))
         scores[task] = score(judge, lesson.data, scoring_trainer(on_one_device(cfg), folder))
     models = [model for lesson in lessons.values() for model in lesson.models.values()]
-    first = next(iter(lessons.values())).models.values()
+    main = next(iter(lessons.values())).models.values()
     return {
         "metrics": _joined(scores, {task: lesson.cfg.task.metric for task, lesson in lessons.items()}),
         "parameters": sum(_size(model) for model in models),
-        "latency_ms": _one_after_the_other([latency_ms(model) for model in first]),
+        "latency_ms": _one_after_the_other([latency_ms(model) for model in main]),
     }
 
 
@@ -108,13 +109,18 @@ def _build(cfg: DictConfig, lessons: Mapping[str, Lesson], alone: bool) -> Disti
     """Build the students, the later ones on the first one's body, and put them together with what teaches them."""
     modules: dict[str, DistillationModule] = {}
     for task, lesson in lessons.items():
-        student = build_student(lesson.cfg, lesson.model, lesson.data)
+        student = build_student(lesson.cfg, lesson.model, lesson.data, _first_model(lessons) if modules else None)
         if modules:
             student = share_body(next(iter(modules.values())).student, student)
         teacher = None if alone else lesson.source(compile=lesson.cfg.teacher.compile)
         objective = hard_only(lesson.cfg) if teacher is None else instantiate(lesson.cfg.objective)
         modules[task] = build_module(lesson.cfg, student, teacher, objective)
     return join(cfg, modules)
+
+
+def _first_model(lessons: Mapping[str, Lesson]) -> nn.Module | None:
+    """Return of several tasks the first one's teacher: all students are made like it, for they share a body."""
+    return next(iter(lessons.values())).model if len(lessons) > 1 else None
 
 
 def _data(cfg: DictConfig, lessons: Mapping[str, Lesson]) -> Any:

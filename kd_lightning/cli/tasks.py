@@ -7,10 +7,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning.cli.build import plain
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, hint
+from kd_lightning.module.multi_task import check_task_name
 
 OWN = ("data", "task")
 """What a task has of its own, whole; in all else it only changes what it names."""
+
+CHANGED = ("teacher", "objective", "temperature")
+"""What a task may change in part."""
 
 INHERITED = ("root", "limit", "cache_dir", "num_workers")
 """Arguments of the run's data that count for further tasks too, where these say nothing."""
@@ -38,6 +42,11 @@ def settle_tasks(cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.teacher.path = None
     named = {name: {**{key: whole[key] for key in OWN}, "teacher": {"path": path}}, **whole["tasks"]}
+    for task, node in named.items():
+        check_task_name(task)
+        _check_keys(task, node, whole, first=task == name)
+    if not 0 <= cfg.tau < float("inf"):
+        raise ConfigError(f"'tau' is the exponent of the tasks' sizes, from 0, and cannot be {cfg.tau}.")
     settled = {task: _resolved(cfg, task, node) for task, node in named.items()}
     modes = {task: node["task"]["mode"] for task, node in settled.items()}
     if len(set(modes.values())) > 1:
@@ -66,13 +75,26 @@ def task_configs(cfg: DictConfig) -> dict[str, DictConfig]:
 
 
 def _resolved(cfg: DictConfig, task: str, node: dict[str, Any]) -> dict[str, Any]:
+    whole = _merged(cfg, node)
+    values = {key: whole[key] for key in node}
+    return {key: plain(v) if isinstance(v, DictConfig) else v for key, v in values.items()}
+
+
+def _check_keys(task: str, node: dict[str, Any], whole: dict[str, Any], first: bool) -> None:
+    """Refuse what a task cannot have of its own, and misspelled keys, which `+` lets through."""
     missing = [key for key in OWN if key not in node]
     if missing:
         raise ConfigError(
             f"tasks.{task} has no {missing[0]}. Type +data@tasks.{task}=NAME to choose a data set for it."
         )
-    whole = _merged(cfg, node)
-    return {key: plain(whole[key]) for key in node}
+    wrong = next((key for key in node if key not in (*OWN, *CHANGED)), None)
+    if wrong is not None:
+        raise ConfigError(f"A task has no '{wrong}' of its own (tasks.{task}.{wrong}). {hint(wrong, [*OWN, *CHANGED])}")
+    wrong = next((key for key in node.get("teacher") or {} if key not in whole["teacher"]), None)
+    if wrong is not None:
+        raise ConfigError(f"There is no key 'tasks.{task}.teacher.{wrong}'. {hint(wrong, whole['teacher'])}")
+    if not first and node["data"].get("tokenizer") is not None:
+        raise ConfigError(f"All tasks have one student, and it one tokenizer: data.tokenizer, not tasks.{task}.data.")
 
 
 def _merged(cfg: DictConfig, node: dict[str, Any]) -> DictConfig:

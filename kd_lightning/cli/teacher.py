@@ -46,12 +46,32 @@ def prepare_teachers(cfg: DictConfig) -> tuple[dict[str, Path], float]:
         ConfigError: if `teacher.path` is no model's folder.
 
     """
+    check_teacher(cfg)
     if isinstance(cfg.teacher.path, DictConfig):
         return {str(name): _given(Path(folder)) for name, folder in cfg.teacher.path.items()}, 0.0
     if not has_teacher(cfg):
         return {}, 0.0
     folder, seconds = prepare_teacher(cfg)
     return {cfg.teacher.name: folder}, seconds
+
+
+def check_teacher(cfg: DictConfig) -> None:
+    """Refuse settings for several teachers where there is one, and an objective for one label where rows have several.
+
+    Raises:
+        ConfigError: with what to type.
+
+    """
+    several = isinstance(cfg.teacher.path, DictConfig)
+    if several and not cfg.teacher.path:
+        raise ConfigError("'teacher.path' is empty. Type teacher.path=DIR, or 'teacher.path={a: DIR, b: DIR}'.")
+    if cfg.teacher.get("combine", "logits") not in ("logits", "probabilities"):
+        raise ConfigError(f"'teacher.combine' cannot be '{cfg.teacher.combine}': choose logits or probabilities.")
+    if cfg.teacher.get("weights") is not None and not several:
+        raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
+    hard = OmegaConf.select(cfg, "objective.terms.hard.loss")
+    if cfg.data.get("multilabel") and hard is not None and not hard.get("multilabel"):
+        raise ConfigError("Rows of this data have several labels. Type objective=multilabel.")
 
 
 def has_teacher(cfg: DictConfig) -> bool:

@@ -135,6 +135,9 @@ def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
 
 def settle(cfg: DictConfig) -> DictConfig:
     """Make folders absolute and `auto` definite, so that the configuration means the same wherever it is read."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f"'{missing[0]}' has no value: type {missing[0]}=VALUE.")
     settle_tasks(cfg)
     with open_dict(cfg):
         for own in (cfg, *cfg.tasks.values()):

@@ -55,6 +55,8 @@ def paired_rows(
                 f"The {role}'s {type(tokenizer).__name__} does not say where its tokens lie in the text, which two "
                 "tokenizers need to be aligned. Use a fast tokenizer (AutoTokenizer gives one where there is one)."
             )
+    if not len(labels):
+        raise DataError("There are no rows to tokenise.")
     parts: tuple[list[dict[str, np.ndarray]], ...] = ([], [])
     for columns in in_chunks(texts):
         encoded = [tokenize(tokenizer, columns, max_length) for tokenizer in (student, teacher)]

@@ -112,7 +112,10 @@ class TokenDataModule(LightningDataModule):
         if self.teacher_tokenizer is not None:
             check_tokenizer(self.teacher_tokenizer, self.max_length)
             if self.augment:
-                raise DataError("Augmentations change tokens, of which two tokenizers have different ones: use one.")
+                raise DataError(
+                    "Augmentations change tokens, and two tokenizers have different ones: leave out `augment`, or give "
+                    "student and teacher one tokenizer (data.tokenizer)."
+                )
         if self._made_with != tokenizers:
             self._rows = {split: self.make_rows(split) for split in self.splits_here}
             self._made_with = tokenizers

@@ -76,7 +76,8 @@ class MultiTask(LightningDataModule):
         """Return shuffled batches of tasks in turn, resumable in mid-epoch."""
         rows = {name: data.train_rows() for name, data in self.tasks.items()}
         batches = [data.train_batches() for data in self.tasks.values()]
-        return self._loader(rows, TaskBatches(batches, self.tau, self.seed, self.steps))
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return self._loader(rows, TaskBatches(batches, self.tau, self.seed, self.steps, shuffle=not overfit))
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Return each validation row of each task once."""
@@ -138,7 +139,7 @@ def _check(tasks: Mapping[str, TokenDataModule], tau: float, steps: int | None) 
             raise DataError(f"Expected a task's name to be letters, digits and underscores but got {name!r}.")
         if not isinstance(data, TokenDataModule):
             raise DataError(f"Expected the data of task '{name}' to be a data module but got {type(data).__name__}.")
-    if not 0 <= tau < float("inf"):
+    if not isinstance(tau, int | float) or not 0 <= tau < float("inf"):
         raise DataError(f"tau is the exponent of the tasks' sizes, from 0; got {tau!r}.")
-    if steps is not None and steps < 1:
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise DataError(f"An epoch needs at least one step; got steps={steps}.")

@@ -19,6 +19,7 @@ class TaskBatches(Batches):
         tau: exponent of the sizes.
         seed: with the epoch, decides the order of the tasks.
         steps: batches per epoch; None for the sum over the tasks.
+        shuffle: False repeats the first epoch's batches, as overfitting a few needs.
 
     Example:
         >>> from kd_lightning.data import TrainBatches
@@ -28,11 +29,19 @@ class TaskBatches(Batches):
 
     """
 
-    def __init__(self, tasks: Sequence[Batches], tau: float = 1.0, seed: int = 0, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Batches],
+        tau: float = 1.0,
+        seed: int = 0,
+        steps: int | None = None,
+        shuffle: bool = True,
+    ) -> None:
         super().__init__(np.concatenate([task.lengths for task in tasks]), tasks[0].batch_size)
         self.tasks = tasks
         self.seed = seed
         self.steps = steps
+        self.shuffle = shuffle
         self.with_epoch = any(getattr(task, "with_epoch", False) for task in tasks)
         sizes = np.array([len(task.lengths) for task in tasks], dtype=np.float64)
         self.shares = (sizes / sizes.max()) ** tau
@@ -40,32 +49,37 @@ class TaskBatches(Batches):
         self.first = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        for rows in super().__iter__():
-            yield [(row, self.epoch) for row in rows] if self.with_epoch else rows
+        start, self.start = self.start, 0
+        for around, rows in self._drawn()[start:]:
+            yield [(row, around) for row in rows.tolist()] if self.with_epoch else rows.tolist()
 
     def __len__(self) -> int:
         return self.steps or sum(len(task) for task in self.tasks)
 
     def plan(self) -> list[np.ndarray]:
         """Return this process's batches of row numbers for the present epoch."""
-        drawn = np.zeros(len(self.tasks), dtype=np.int64)
-        for epoch in range(self.epoch):
+        return [rows for _, rows in self._drawn()]
+
+    def _drawn(self) -> list[tuple[int, np.ndarray]]:
+        """Return the batches, each with how often its task has gone round: augmentation differs from round to round."""
+        present, drawn = self.epoch if self.shuffle else 0, np.zeros(len(self.tasks), dtype=np.int64)
+        for epoch in range(present):
             drawn += np.bincount(self.order(epoch), minlength=len(self.tasks))
         streams = [self._stream(number, int(seen)) for number, seen in enumerate(drawn)]
-        return [next(streams[task]) for task in self.order(self.epoch)]
+        return [next(streams[task]) for task in self.order(present)]
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the task number of each of an epoch's batches: the same on all processes."""
         random = np.random.default_rng([self.seed, epoch, 1])  # not the tasks' own [seed, epoch]
         return random.choice(len(self.tasks), size=len(self), p=self.shares)
 
-    def _stream(self, number: int, seen: int) -> Iterator[np.ndarray]:
+    def _stream(self, number: int, seen: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield a task's batches from where the epochs before left it, round after round."""
         task = self.tasks[number]
         around, start = divmod(seen, len(task))
         while True:
             task.set_epoch(around)
-            yield from (rows + self.first[number] for rows in task.plan()[start:])
+            yield from ((around, rows + self.first[number]) for rows in task.plan()[start:])
             around, start = around + 1, 0
 
 

@@ -75,6 +75,11 @@ def from_checkpoint(path: str | Path) -> Plain:
     """
     checkpoint = _load(Path(path))
     weights = {name: value for name, value in checkpoint.get("state_dict", {}).items() if name.startswith("student.")}
+    if any(name.startswith("tasks.") for name in checkpoint.get("state_dict", {})):
+        raise ConfigError(
+            f"The checkpoint '{path}' holds the students of several tasks: load it into its MultiTaskModule and export "
+            "module.tasks[…] of each."
+        )
     if not weights:
         raise ConfigError(f"The checkpoint '{path}' holds no student: nothing in it is called 'student.…'.")
     state = {name.removeprefix("student."): value for name, value in _clean(weights).items()}
@@ -91,8 +96,10 @@ def _student(module: nn.Module) -> nn.Module:
         return module
     student = getattr(module, "student", None)
     if not isinstance(student, nn.Module):
+        tasks = getattr(module, "tasks", None)
+        part = f"tasks['{next(iter(tasks))}']" if isinstance(tasks, nn.ModuleDict) else "model"
         raise ConfigError(
-            f"{type(module).__name__} has no `student`. Export the model itself, such as export(module.model, …)."
+            f"{type(module).__name__} has no `student`. Export the model itself, such as export(module.{part}, …)."
         )
     return student
 

@@ -34,6 +34,10 @@ class ModelAnatomy:
         """
         found = self._resolver.stacks.get(stack)
         if found is None:
+            if "/" in stack:
+                raise AddressError(
+                    f"There is one teacher here, and no '{stack.rstrip('/')}' of several: leave '{stack}' out."
+                )
             names = [name or "''" for name in self._resolver.stacks.names()]
             raise AddressError(f"There is no stack of layers '{stack}' in this model; it has {names or 'none'}.")
         return found.calls

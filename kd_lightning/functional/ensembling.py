@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from kd_lightning.functional.precision import widen
 
@@ -19,13 +20,14 @@ def mean_logits(logits: Tensor, weights: Tensor) -> Tensor:
     return (widen(logits) * _spread(weights, logits)).sum(0)
 
 
-def mean_probabilities(logits: Tensor, weights: Tensor, temperature: float = 1.0) -> Tensor:
+def mean_probabilities(logits: Tensor, weights: Tensor, temperature: float = 1.0, multilabel: bool = False) -> Tensor:
     """Return logits whose softmax at a temperature is the weighted mean of the teachers' softmaxes at it.
 
     Args:
         logits: (K, B, …, C).
         weights: (K,) or (K, B, …, 1), summing to 1.
         temperature: of the loss that will compare them.
+        multilabel: sigmoids, one per label, instead of a softmax.
 
     Example:
         >>> two = torch.tensor([[[0.0, 0.0]], [[9.0, -9.0]]])
@@ -33,25 +35,30 @@ def mean_probabilities(logits: Tensor, weights: Tensor, temperature: float = 1.0
         tensor([[0.7500, 0.2500]])
 
     """
-    log_probabilities = torch.log_softmax(widen(logits) / temperature, dim=-1)
-    return temperature * torch.logsumexp(log_probabilities + _spread(weights, logits).log(), dim=0)
+    scaled, shares = widen(logits) / temperature, _spread(weights, logits).log()
+    if multilabel:
+        yes, no = (torch.logsumexp(logsigmoid(sign * scaled) + shares, dim=0) for sign in (1, -1))
+        return temperature * (yes - no)
+    return temperature * torch.logsumexp(torch.log_softmax(scaled, dim=-1) + shares, dim=0)
 
 
-def confidence(logits: Tensor) -> Tensor:
+def confidence(logits: Tensor, multilabel: bool = False) -> Tensor:
     """Return weights (K, B, …, 1) in inverse proportion to each prediction's entropy: who is sure counts more.
 
     Kwon et al. 2020, "Adaptive Knowledge Distillation Based on Entropy", equation 6.
 
     Args:
         logits: (K, B, …, C).
+        multilabel: entropies of one sigmoid per label, summed, instead of that of a softmax.
 
     Example:
         >>> confidence(torch.tensor([[[0.0, 0.0]], [[9.0, -9.0]]])).squeeze(-1)[0] < 0.01
         tensor([True])
 
     """
-    log_probabilities = torch.log_softmax(widen(logits), dim=-1)
-    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1, keepdim=True)
+    wide = widen(logits)
+    logs = torch.cat([logsigmoid(wide), logsigmoid(-wide)], -1) if multilabel else torch.log_softmax(wide, dim=-1)
+    entropy = -(logs.exp() * logs).sum(-1, keepdim=True)
     sure = 1 / entropy.clamp(min=1e-6)  # two teachers that are quite sure share evenly
     return sure / sure.sum(0, keepdim=True)
 

@@ -70,6 +70,8 @@ class DistillationCallback(pl.Callback):
         check_objective(objective)
         if "task" in objective.declared:
             raise ConfigError("No term may be named 'task': that is what the module's own loss is called in the logs.")
+        if not isinstance(task_weight, int | float) or not abs(task_weight) < float("inf"):
+            raise ConfigError(f"Expected argument `task_weight` to be a finite number but got {task_weight!r}.")
         self._given = teacher
         self.objective = objective
         self.student = student
@@ -180,6 +182,11 @@ class DistillationCallback(pl.Callback):
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
+    @property
+    def state_key(self) -> str:
+        """What the callback's state is called in checkpoints."""
+        return f"{type(self).__qualname__}[student={self.student!r}]"
+
     def state_dict(self) -> dict[str, Any]:
         """Return the projections' weights, as part of the trainer's checkpoint."""
         return {"objective": self.objective.state_dict()}
@@ -222,8 +229,7 @@ def _as_it_came(batch: Batch) -> Batch:
 
 def _loss_of(output: Any) -> Tensor:
     loss = output.get("loss") if isinstance(output, Mapping) else output
-    if not isinstance(loss, Tensor):
-        raise ConfigError(
-            f"Expected training_step to return a loss or a dict with 'loss', but got {type(output).__name__}."
-        )
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(output).__name__
+        raise ConfigError(f"Expected training_step to return a scalar loss or a dict with 'loss', but got {got}.")
     return loss

@@ -71,6 +71,8 @@ class EMD(DistillationLoss):
     ) -> None:
         super().__init__()
         check_positive("temperature", temperature)
+        if isinstance(loss, type | EMD) or not callable(loss):
+            raise ConfigError(f"Expected argument `loss` of EMD to be a loss between two layers but got {loss!r}.")
         self.loss = loss
         self.temperature = temperature
         self._masked = "mask" in inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters

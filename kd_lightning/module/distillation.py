@@ -145,7 +145,7 @@ class DistillationModule(LightningModule):
     def scores(self) -> dict[str, Tensor]:
         """Return each metric over what was seen since the last call, on all ranks, by its bare name."""
         metrics = self.metrics or MetricCollection({"loss": self._val_loss})
-        scores = metrics.compute()
+        scores = {name: value.float() for name, value in metrics.compute().items()}
         metrics.reset()
         return scores
 

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from kd_lightning.batches import batch_size, task_of, view
-from kd_lightning.checks import check_factory, check_finite
+from kd_lightning.checks import check_factory, check_finite, check_not_shared, check_trainable
 from kd_lightning.errors import ConfigError
 from kd_lightning.module.distillation import CloseOnException, DistillationModule
 from kd_lightning.optim import (
@@ -71,6 +71,11 @@ class MultiTaskModule(LightningModule):
         check_factory(optimizer, "optimizer", "functools.partial(torch.optim.AdamW, lr=1e-4)")
         check_factory(scheduler, "scheduler", "functools.partial(kd_lightning.optim.linear_warmup, warmup=0.1)")
         _check_tasks(tasks)
+        _check_metrics(tasks)
+        for task in tasks.values():
+            for other in tasks.values():
+                check_not_shared(task.student, other.teacher)
+            check_trainable(task.student)
         self.tasks = nn.ModuleDict(tasks)
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
@@ -115,7 +120,7 @@ class MultiTaskModule(LightningModule):
         scores = {name: task.scores() for name, task in self.named_tasks().items() if name in self._seen}
         self._seen.clear()
         flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
-        main = [own[self.named_tasks()[name].main_metric].float() for name, own in scores.items()]
+        main = [own[self.named_tasks()[name].main_metric] for name, own in scores.items()]
         return {"mean": torch.stack(main).mean(), **flat}
 
     # -- the run -----------------------------------------------------------------------------------------------
@@ -165,13 +170,23 @@ class MultiTaskModule(LightningModule):
         return self._progress.steps(self.trainer)
 
 
+def check_task_name(name: object) -> None:
+    """Refuse what cannot be the name of a task.
+
+    Raises:
+        ConfigError: with what a name is made of.
+
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
+        raise ConfigError(f"A task cannot be named {name!r}: take letters, digits and underscores, such as 'sst2'.")
+
+
 def _check_tasks(tasks: Mapping[str, DistillationModule]) -> None:
     if not isinstance(tasks, Mapping) or not tasks:
         raise ConfigError("Several tasks need modules by name, such as {'sst2': DistillationModule(…)}.")
     sources: dict[int, str] = {}
     for name, task in tasks.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict, name):
-            raise ConfigError(f"A task cannot be named {name!r}: take letters, digits and underscores, such as 'sst2'.")
+        check_task_name(name)
         if not isinstance(task, DistillationModule):
             raise ConfigError(f"Expected task '{name}' to be a DistillationModule but got {type(task).__name__}.")
         other = sources.setdefault(id(task.teacher), name) if task.teacher is not None else name
@@ -180,6 +195,16 @@ def _check_tasks(tasks: Mapping[str, DistillationModule]) -> None:
                 f"Tasks '{other}' and '{name}' have one teacher source, which is asked for one task's features at a "
                 "time. Give each a source of its own: LiveTeacher(model) twice may hold the same model."
             )
+
+
+def _check_metrics(tasks: Mapping[str, DistillationModule]) -> None:
+    """Refuse a mean of losses and scores."""
+    without = [name for name, task in tasks.items() if task.metrics is None]
+    if without and len(without) < len(tasks):
+        raise ConfigError(
+            f"Task '{without[0]}' has no metrics, so its loss would be averaged with other tasks' scores. "
+            "Give metrics to every task, or to none."
+        )
 
 
 def _check_strategy(strategy: Any) -> None:

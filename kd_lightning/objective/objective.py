@@ -16,7 +16,7 @@ from kd_lightning.objective.scheme import MatchScheme
 from kd_lightning.objective.term import Term
 from kd_lightning.types import Anatomy, Batch, Features, LossReport
 
-Terms: TypeAlias = Mapping[str, Term | MatchScheme]
+Terms: TypeAlias = Mapping[str, Term | MatchScheme | None]
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -25,8 +25,8 @@ class Objective(nn.Module):
     """What the student is trained for: `total = Σ weight · part`, every weight explicit.
 
     Args:
-        terms: terms and match schemes by name; names are letters, digits and underscores, and are the same in
-            configs, logs (`train/loss/<name>`) and checkpoints (`objective.terms.<name>.…`).
+        terms: terms and match schemes by name, None for one that is off. Names are letters, digits and underscores, and
+            are the same in configs, logs (`train/loss/<name>`) and checkpoints (`objective.terms.<name>.…`).
 
     Raises:
         ConfigError: for no terms at all or a name with other characters.
@@ -42,14 +42,15 @@ class Objective(nn.Module):
 
     def __init__(self, terms: Terms) -> None:
         super().__init__()
-        if not terms:
+        given = {name: term for name, term in (terms or {}).items() if term is not None}
+        if not given:
             raise ConfigError("An objective needs at least one term, such as {'logits': Term(…)}.")
-        for name, term in terms.items():
+        for name, term in given.items():
             _check(name, term)
-        self.declared = dict(terms)
+        self.declared = given
         self._bound = False
         self.terms = nn.ModuleDict()
-        self._add({name: term for name, term in terms.items() if isinstance(term, Term)})
+        self._add({name: term for name, term in given.items() if isinstance(term, Term)})
 
     def bind(self, student: Anatomy, teacher: Anatomy | None) -> Objective:
         """Meet the models: schemes become terms, addresses and widths are checked, projections are built.

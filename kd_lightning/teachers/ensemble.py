@@ -32,6 +32,7 @@ class EnsembleTeacher(TeacherSource):
             teacher on each sample by the inverse of its prediction's entropy (Kwon et al. 2020).
         combine: mean of `logits`, as TextBrewer's, or of `probabilities`.
         temperature: at which probabilities are averaged; that of the loss that compares them. Logits do not need it.
+        multilabel: whether probabilities are sigmoids, one per label, and no softmax.
 
     Raises:
         ConfigError: for no teachers, a name or weight that cannot be, or an unknown way to combine.
@@ -50,18 +51,22 @@ class EnsembleTeacher(TeacherSource):
         weights: Weights = None,
         combine: Literal["logits", "probabilities"] = "logits",
         temperature: float = 1.0,
+        multilabel: bool = False,
     ) -> None:
         _check_names(teachers)
         if combine not in ("logits", "probabilities"):
             raise ConfigError(f"Unknown way to combine teachers '{combine}'. Choose logits or probabilities.")
-        if not temperature > 0:
+        if not isinstance(temperature, int | float) or not temperature > 0:
             raise ConfigError(f"Expected argument `temperature` to be positive but got {temperature!r}.")
+        if weights not in (None, "confidence") and not isinstance(weights, Mapping):
+            raise ConfigError(
+                f"Expected `weights` to be one per teacher by name, 'confidence' or None but got {weights!r}."
+            )
         self.teachers = {name: as_teacher(teacher) for name, teacher in teachers.items()}
         self.weights = _fractions(weights, list(teachers)) if isinstance(weights, Mapping) else weights
-        if self.weights not in (None, "confidence") and not isinstance(self.weights, list):
-            raise ConfigError(f"Expected `weights` to be one per teacher, 'confidence' or None but got {weights!r}.")
         self.combine = combine
         self.temperature = float(temperature)
+        self.multilabel = multilabel
         self._joint: tuple[str, ...] = ()
         self._own: dict[str, list[str]] = {}
 
@@ -100,11 +105,11 @@ class EnsembleTeacher(TeacherSource):
         weights = self._weights_of(logits)
         if self.combine == "logits":
             return mean_logits(logits, weights)
-        return mean_probabilities(logits, weights, self.temperature)
+        return mean_probabilities(logits, weights, self.temperature, self.multilabel)
 
     def _weights_of(self, logits: Tensor) -> Tensor:
         if self.weights == "confidence":
-            return confidence(logits)
+            return confidence(logits, self.multilabel)
         shares = self.weights if isinstance(self.weights, list) else [1 / len(self.teachers)] * len(self.teachers)
         return torch.tensor(shares, device=logits.device, dtype=logits.dtype)
 
@@ -157,6 +162,13 @@ class EnsembleAnatomy:
             else:
                 for member in self._members.values():
                     member.check([address])
+                self._check_same_width(address)
+
+    def _check_same_width(self, address: str) -> None:
+        widths = {name: member.width(address) for name, member in self._members.items()}
+        if len({width for width in widths.values() if width is not None}) > 1:
+            listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise AddressError(f"The teachers' '{address}' differ in width ({listed}), so they cannot be combined.")
 
     def _of(self, address: str) -> tuple[Anatomy, str]:
         name, slash, rest = address.partition("/")
@@ -183,6 +195,8 @@ def _check_names(teachers: Mapping[str, object]) -> None:
 def _fractions(weights: Mapping[str, float], names: list[str]) -> list[float]:
     if set(weights) != set(names):
         raise ConfigError(f"Expected one weight for each of {', '.join(names)} but got {', '.join(map(str, weights))}.")
+    if not all(isinstance(weights[name], int | float) for name in names):
+        raise ConfigError(f"Expected teachers' weights to be numbers but got {dict(weights)}.")
     values = [float(weights[name]) for name in names]
     total = sum(values)
     if min(values) < 0 or not 0 < total < float("inf"):

@@ -142,3 +142,15 @@ def test_counts_are_whole_numbers(value: object) -> None:
     check_whole("data.limit", 3)
     with pytest.raises(ConfigError, match=r"'data\.limit' cannot be .*whole number"):
         check_whole("data.limit", value)
+
+
+def test_a_pretrained_student_is_fed_by_its_own_tokenizer(cfg: Any, data: Any, tmp_path: Path) -> None:
+    fresh_teacher(cfg, data).save_pretrained(tmp_path)
+    data.tokenizer.save_pretrained(tmp_path)
+    cfg.student = {"_target_": "kd_lightning.students.pretrained", "_partial_": True, "name": str(tmp_path)}
+    made = build_data(cfg, word_tokenizer(["good", "film"]))
+    assert made.tokenizer.get_vocab() == data.tokenizer.get_vocab()
+    assert len(made.teacher_tokenizer) == 6
+    made.tokenizer = word_tokenizer(["good", "film"])
+    with pytest.raises(ConfigError, match="has a tokenizer of its own, and the data another"):
+        build_student(cfg, None, made)

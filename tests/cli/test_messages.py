@@ -14,7 +14,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.messages import check_root_keys, check_targets, one_sentence
+from kd_lightning.cli.train import settle
 from kd_lightning.errors import ConfigError
 
 FILES = {
@@ -293,3 +295,8 @@ def test_a_decorated_function_is_bound_to_its_own_arguments(monkeypatch: pytest.
     monkeypatch.setattr("math.kd_wrapped", wrapped, raising=False)
     with pytest.raises(ConfigError, match=r"'a\.widht' is no argument of math\.kd_wrapped\. Closest: width"):
         check_targets(config(a={"_target_": "math.kd_wrapped", "widht": 3}))
+
+
+def test_a_value_that_must_be_typed_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match=r"'student\.name' has no value: type student\.name=VALUE\."):
+        settle(compose_config(["student=pretrained"]))

@@ -88,6 +88,6 @@ def test_an_objective_for_one_label_is_refused_before_anything_is_trained(on_top
     fast = ["debug=fast", "teacher.architecture.num_hidden_layers=1"]
     default = [text for text in on_topics if text != "objective=multilabel"]
     found = many({"one": [*default, *fast], "typed": [*on_topics, "task=multilabel", *fast]})
-    assert "labels must have shape (2,), or use multilabel=True" in found["one"]["error"]
+    assert "Rows of this data have several labels. Type objective=multilabel." in found["one"]["error"]
     assert not list(found["one"]["folder"].rglob("*.ckpt"))
     assert (found["typed"]["code"], found["typed"]["error"]) == (0, "")

@@ -228,3 +228,17 @@ def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
     monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("a teacher was trained"))
     with pytest.raises(KDError):
         stage.prepare_teacher(compose_config([*small, "teacher.architecture.num_attention_heads=4", *wrong]))
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["teacher.path={}"], "'teacher.path' is empty"),
+        (["teacher.weights=confidence"], "'teacher.weights' is for several teachers"),
+        (["teacher.combine=foo"], "'teacher.combine' cannot be 'foo'"),
+        (["+data.multilabel=true"], "Type objective=multilabel"),
+    ],
+)
+def test_settings_that_no_teacher_would_heed_are_a_sentence(small: list[str], typed: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        stage.prepare_teachers(compose_config([*small, *typed]))

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from kd_lightning.data import MultiTask, SyntheticSentiment, TrainBatches
+from kd_lightning.data import Mask, MultiTask, SyntheticSentiment, TrainBatches
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 from kd_lightning.errors import DataError
 
@@ -175,3 +176,33 @@ def test_the_shares_are_exact_for_huge_sizes_and_exponents():
     assert huge.shares.sum() == pytest.approx(1.0)
     assert all(np.isfinite(huge.shares))
     assert all(a <= b for a, b in pairwise(huge.shares))
+
+
+def test_each_round_of_a_task_is_augmented_anew_and_resumes_the_same():
+    def loader() -> Any:
+        small = SyntheticSentiment(4, 4, 0.0, 1, batch_size=4, augment=Mask(0.5, token="[UNK]"))
+        data = MultiTask({"large": SyntheticSentiment(40, 20, batch_size=4), "small": small}, tau=0.0)
+        data.setup()
+        return data.train_dataloader()
+
+    whole = list(loader())
+    small = [batch for batch in whole if batch["task"] == "small"]
+    assert len(small) > 2
+    order = [batch["sample_id"].argsort() for batch in small]
+    versions = {str(batch["input_ids"][rows].tolist()) for batch, rows in zip(small, order, strict=True)}
+    assert len(versions) == len(small)
+    cut, seen = loader(), 4
+    for _, _ in zip(range(seen), cut, strict=False):
+        pass
+    resumed = loader()
+    resumed.load_state_dict({**cut.state_dict(), "seen": seen})
+    for one, other in zip(resumed, whole[seen:], strict=True):
+        assert torch.equal(one["input_ids"], other["input_ids"])
+
+
+def test_overfitting_sees_the_same_batches_in_every_epoch():
+    rows = [TrainBatches(np.ones(n), 3, shuffle=False) for n in SIZES]
+    sampler = TaskBatches(rows, tau=0.5, shuffle=False)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert list(sampler) == first

@@ -195,7 +195,7 @@ def test_schedules_run_over_the_whole_run_of_all_tasks(tmp_path):
     scheduled = kd.Objective(
         {"soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(), schedule=kd.schedules.LinearDecay())}
     )
-    made["two"] = kd.DistillationModule(made["two"].student, bert(2, labels=2, seed=3), scheduled)
+    made["two"] = kd.DistillationModule(made["two"].student, bert(2, labels=2, seed=3), scheduled, metrics=accuracy(2))
     trainer(tmp_path, max_epochs=2, callbacks=[spy]).fit(kd.MultiTaskModule(made), ready(BATCHES))
     assert seen == pytest.approx([i / 10 for i in range(1, 11)])
 
@@ -212,7 +212,7 @@ def test_a_batch_of_no_known_task_is_a_sentence(tmp_path, data, words_of_it):
         trainer(tmp_path, max_epochs=1).fit(kd.MultiTaskModule(tasks()), ready([{**words(), **data}]))
 
 
-@pytest.mark.parametrize("name", ["a.b", "", "keys", "train"])
+@pytest.mark.parametrize("name", ["a.b", "", "keys", "train", "training"])
 def test_a_name_that_cannot_be_is_a_sentence(name):
     with pytest.raises(ConfigError, match="A task cannot be named"):
         kd.MultiTaskModule({name: tasks()["two"]})
@@ -249,3 +249,25 @@ def test_a_shared_body_is_exported_with_each_head(tmp_path):
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / name)
         assert loaded.config.num_labels == labels
         assert same(weights(loaded), weights(module.tasks[name].student))
+
+
+def test_one_tasks_student_cannot_teach_another():
+    three, two = bert(2), bert(2, seed=1)
+    first = kd.DistillationModule(three, bert(2, seed=2), objective())
+    second = kd.DistillationModule(two, three, objective())
+    with pytest.raises(ConfigError, match="Student and teacher share the parameter"):
+        kd.MultiTaskModule({"a": first, "b": second})
+
+
+def test_losses_and_scores_have_no_mean():
+    made = tasks()
+    made["two"] = kd.DistillationModule(made["two"].student, bert(2, labels=2, seed=3), objective())
+    with pytest.raises(ConfigError, match="Task 'two' has no metrics"):
+        kd.MultiTaskModule(made)
+
+
+def test_export_says_where_the_students_of_several_tasks_are(whole, tmp_path):
+    with pytest.raises(ConfigError, match=r"export\(module\.tasks\['three'\], …\)"):
+        kd.export(kd.MultiTaskModule(tasks()), tmp_path / "x")
+    with pytest.raises(ConfigError, match="holds the students of several tasks"):
+        kd.export(whole[0] / "step=3.ckpt", tmp_path / "x")

@@ -200,3 +200,10 @@ def test_a_parameter_of_a_loss_is_trained_and_saved():
         describe(mlp(5)), describe(mlp(7))
     )
     assert list(made.state_dict()) == ["terms.a.loss.scale"]
+
+
+def test_a_term_that_is_off_is_no_term():
+    hard = kd.Term(kd.Match("logits", "labels"), nn.CrossEntropyLoss())
+    assert list(kd.Objective({"hard": hard, "soft": None}).declared) == ["hard"]
+    with pytest.raises(ConfigError, match="at least one term"):
+        kd.Objective({"soft": None})

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import kd_lightning as kd
 from kd_lightning.errors import AddressError, ConfigError, KDError, MatchError
+from kd_lightning.functional.ensembling import confidence, mean_probabilities
 
 from ..toys import bert, mlp, pairs, ready, same, trainer, weights, words
 
@@ -148,11 +149,22 @@ def test_a_scheme_must_say_whose_layers():
         kd.DistillationModule(bert(2), kd.EnsembleTeacher({"a": bert(4), "b": bert(4)}), objective)
 
 
+class Few(nn.Module):
+    """Gives so many scores; its structure does not tell how many."""
+
+    def __init__(self, scores: int) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.scores]
+
+
 def test_predictions_of_different_shapes_cannot_be_averaged():
-    ensemble = kd.EnsembleTeacher({"a": bert(2, labels=3), "b": bert(2, labels=4)})
+    ensemble = kd.EnsembleTeacher({"a": Few(3), "b": Few(4)})
     ensemble.ask(["logits"])
-    with pytest.raises(MatchError, match=r"differ in shape \(a \[4, 3\], b \[4, 4\]\)"):
-        ensemble(words())
+    with pytest.raises(MatchError, match=r"differ in shape \(a \[2, 3\], b \[2, 4\]\)"):
+        ensemble((torch.zeros(2, 5), None))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +175,7 @@ def test_predictions_of_different_shapes_cannot_be_averaged():
         (None, {"weights": {"a": 1.0}}, "one weight for each of a, b but got a"),
         (None, {"weights": {"a": -1.0, "b": 2.0}}, "cannot be negative"),
         (None, {"weights": {"a": 0.0, "b": 0.0}}, "all zero"),
-        (None, {"weights": "sure"}, "one per teacher, 'confidence' or None but got 'sure'"),
+        (None, {"weights": "sure"}, "one per teacher by name, 'confidence' or None but got 'sure'"),
         (None, {"combine": "votes"}, "Unknown way to combine teachers 'votes'"),
         (None, {"temperature": 0.0}, "`temperature` to be positive"),
     ],
@@ -171,3 +183,30 @@ def test_predictions_of_different_shapes_cannot_be_averaged():
 def test_what_cannot_be_is_refused(teachers, options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         kd.EnsembleTeacher({"a": mlp(7), "b": mlp(7)} if teachers is None else teachers, **options)
+
+
+@pytest.mark.parametrize("weights", [[3, 1], (1, 1), "confidnce", 2])
+def test_weights_that_name_no_teacher_are_a_sentence(weights):
+    with pytest.raises(KDError, match="one per teacher by name, 'confidence' or None"):
+        kd.EnsembleTeacher({"a": nn.Linear(2, 3), "b": nn.Linear(2, 3)}, weights=weights)
+
+
+def test_teachers_of_different_widths_are_known_before_the_first_batch():
+    ensemble = kd.EnsembleTeacher({"a": bert(1, labels=3), "b": bert(1, labels=4)})
+    with pytest.raises(KDError, match=r"'logits' differ in width \(a 3, b 4\)"):
+        ensemble.ask(["logits"])
+
+
+def test_probabilities_of_several_labels_are_means_of_sigmoids():
+    a, b = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
+    weights = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    joint = mean_probabilities(torch.stack([a, b]), weights, temperature=2.0, multilabel=True)
+    expected = 0.25 * torch.sigmoid(a / 2) + 0.75 * torch.sigmoid(b / 2)
+    torch.testing.assert_close(torch.sigmoid(joint / 2), expected)
+
+
+def test_confidence_over_several_labels_sums_the_entropies_of_single_decisions():
+    logits = torch.tensor([[[9.0, 9.0, 9.0]], [[0.1, -0.1, 0.0]]], dtype=torch.float64)
+    p = torch.sigmoid(logits)
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log()).sum(-1, keepdim=True)
+    torch.testing.assert_close(confidence(logits, multilabel=True), (1 / entropy) / (1 / entropy).sum(0))

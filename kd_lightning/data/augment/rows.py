@@ -15,7 +15,7 @@ from kd_lightning.errors import DataError
 STREAM = 0xA06  # keeps these draws apart from those that order the batches
 FIELDS = {"input_ids", "token_type_ids"}
 
-Augmentations: TypeAlias = Sequence[Augmentation] | Mapping[str, Augmentation] | None
+Augmentations: TypeAlias = Augmentation | Sequence[Augmentation] | Mapping[str, Augmentation] | None
 
 
 class AugmentedRows(Dataset[dict[str, Any]]):
@@ -96,6 +96,8 @@ def as_list(augment: Augmentations) -> list[Augmentation]:
         DataError: something is no augmentation.
 
     """
+    if isinstance(augment, Augmentation):
+        return [augment]
     values = list(augment.values() if isinstance(augment, Mapping) else augment or ())
     for value in values:
         if value is not None and not isinstance(value, Augmentation):
