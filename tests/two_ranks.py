@@ -131,7 +131,9 @@ def learned_maps(rank: int, world: int, folder: Path) -> Result:
     """Maps of layers that are learned: their costs are those of the whole batch, whatever share a rank has."""
     objective = kd.Objective(
         {
-            "hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear"),
+            "hidden": kd.MatchScheme(
+                "hidden", kd.losses.EMD(kd.losses.HiddenMSE(), temperature=1.0), "emd", projection="linear"
+            ),
             "attention": kd.MatchScheme("attention", kd.losses.EMD(kd.losses.AttentionMSE(), temperature=4.0), "emd"),
             "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
         }
