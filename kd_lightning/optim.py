@@ -66,23 +66,30 @@ def term_parameters(
     return first, own
 
 
-def configured(optimizer: Optimizer, scheduler: Any, monitor: str) -> Any:
-    """Return optimizer and scheduler as Lightning takes them.
+def configure(
+    optimizer: OptimizerFactory,
+    scheduler: SchedulerFactory | None,
+    groups: list[dict[str, Any]],
+    total_steps: Callable[[], int],
+    monitor: str,
+) -> Any:
+    """Build optimizer and scheduler, and return them as Lightning's `configure_optimizers` does.
 
     Args:
-        optimizer: the optimizer.
-        scheduler: stepped every step; `ReduceLROnPlateau` after every epoch; or None.
+        optimizer: makes the optimizer.
+        scheduler: makes the scheduler, stepped every step; `ReduceLROnPlateau` after every epoch; or None.
+        groups: the optimizer's parameter groups.
+        total_steps: returns the optimizer steps of the whole run; asked only where the scheduler needs them.
         monitor: the logged name that `ReduceLROnPlateau` watches.
 
     """
+    made = build_optimizer(optimizer, groups)
     if scheduler is None:
-        return optimizer
-    if isinstance(scheduler, ReduceLROnPlateau):
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": monitor},
-        }
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return made
+    schedule: dict[str, Any] = {"scheduler": build_scheduler(scheduler, made, total_steps), "interval": "step"}
+    if isinstance(schedule["scheduler"], ReduceLROnPlateau):
+        schedule |= {"interval": "epoch", "monitor": monitor}
+    return {"optimizer": made, "lr_scheduler": schedule}
 
 
 def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
+
+NAME = re.compile(r"[A-Za-z0-9_]+")
+"""What terms, teachers and tasks may be called: letters, digits and underscores."""
 
 Batch: TypeAlias = Mapping[str, Any] | Sequence[Any]
 """What a loader yields: a mapping (`input_ids`, `labels`, …), a pair `(x, y)`, or `{"student": …, "teacher": …}`."""

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "kd_lightning"
 
 LEVELS = (
     {"types", "errors"},
-    {"functional", "batches", "adapter", "hub"},
+    {"functional", "batches", "adapter", "hub", "figures"},
     {"features", "matching", "losses"},
     {"objective", "schedules", "teachers", "runner", "checks", "optim", "progress"},
     {"module", "guest", "export"},

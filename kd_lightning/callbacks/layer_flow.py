@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 from torch import Tensor, nn
 
+from kd_lightning.figures import save
 from kd_lightning.losses import EMD
 from kd_lightning.objective import Term
 
@@ -40,7 +40,7 @@ class LayerFlow(pl.Callback):
         for name, term, loss in _flows(pl_module):
             figure = draw_flow(loss.flow, term.match.student_addresses, term.match.teacher_addresses)
             figure.suptitle(f"{name}, epoch {trainer.current_epoch + 1}", fontsize=10)
-            _save(figure, Path(trainer.default_root_dir) / f"layer_flow_{name}.png")
+            save(figure, Path(trainer.default_root_dir) / f"layer_flow_{name}.png")
             for logger in trainer.loggers:
                 add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)
                 if add_figure is not None:
@@ -80,14 +80,3 @@ def _flows(module: nn.Module) -> Iterator[tuple[str, Term, EMD]]:
         found = _TERM.fullmatch(path)
         if found and isinstance(term, Term) and isinstance(term.loss, EMD):
             yield "".join(found.groups("")), term, term.loss
-
-
-def _save(figure: Any, path: Path) -> None:
-    """Write by one rename, so that nobody ever sees half a picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with scratch.open("wb") as file:
-        FigureCanvasAgg(figure).print_png(file)
-    scratch.replace(path)

@@ -42,7 +42,7 @@ def build_data(cfg: DictConfig, teacher_tokenizer: Any = None, tokenizer: Any = 
     for key in WHOLE:
         check_whole(f"data.{key}", cfg.data.get(key))
     data = instantiate(cfg.data)
-    data.tokenizer = tokenizer if tokenizer is not None else data.tokenizer or cfg.student.get("name")
+    data.tokenizer = tokenizer or getattr(data, "tokenizer", None) or cfg.student.get("name")
     if isinstance(data.tokenizer, str):
         data.tokenizer = named_tokenizer(data.tokenizer, data)
     return give_tokenizer(data, teacher_tokenizer)
@@ -50,8 +50,9 @@ def build_data(cfg: DictConfig, teacher_tokenizer: Any = None, tokenizer: Any = 
 
 def teacher_data(cfg: DictConfig) -> Any:
     """Build the data as the teacher eats it: with its own tokenizer, or the data's where it brings none."""
-    own = cfg.teacher.pretrained is not None
-    data = build_data(OmegaConf.merge(cfg, {"data": {"tokenizer": None}}) if own else cfg)  # type: ignore[arg-type]
+    if cfg.teacher.pretrained is not None and "tokenizer" in cfg.data:
+        cfg = OmegaConf.merge(cfg, {"data": {"tokenizer": None}})  # type: ignore[assignment]
+    data = build_data(cfg)
     data.tokenizer = load_tokenizer(cfg, data)
     return data
 
@@ -131,13 +132,9 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: n
     _check_own_tokenizer(cfg, tokenizer)
     base = like or teacher or BertConfig()
     student = made(base, **head_for(data), vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    if (
-        like is None
-        and teacher is not None
-        and data.teacher_tokenizer is not None
-        and cfg.student.get("layers") is not None
-    ):
-        transfer_vocabulary(teacher, student, data.teacher_tokenizer, tokenizer)
+    theirs = getattr(data, "teacher_tokenizer", None)
+    if like is None and teacher is not None and theirs is not None and cfg.student.get("layers") is not None:
+        transfer_vocabulary(teacher, student, theirs, tokenizer)
     return student
 
 

@@ -152,9 +152,8 @@ def _announce(lesson: Lesson, module: DistillationModule, trainer: Any, task: st
 
 def _pieces(data: Any) -> dict[str, int]:
     """Return the sizes of both vocabularies where the student has its own."""
-    if data.teacher_tokenizer is None:
-        return {}
-    return {"student's pieces": len(data.tokenizer), "teacher's pieces": len(data.teacher_tokenizer)}
+    theirs = getattr(data, "teacher_tokenizer", None)
+    return {"student's pieces": len(data.tokenizer), "teacher's pieces": len(theirs)} if theirs is not None else {}
 
 
 def _size(model: nn.Module) -> int:

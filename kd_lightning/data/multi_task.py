@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +16,7 @@ from kd_lightning.data.loader import Loader
 from kd_lightning.data.sampler import Batches
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 from kd_lightning.errors import DataError
-
-_NAME = re.compile(r"[A-Za-z0-9_]+")
+from kd_lightning.types import NAME
 
 
 class MultiTask(LightningDataModule):
@@ -135,7 +133,7 @@ def _check(tasks: Mapping[str, TokenDataModule], tau: float, steps: int | None) 
     if not isinstance(tasks, Mapping) or not tasks:
         raise DataError("Several tasks need data modules by name, such as {'sst2': TextClassification(…)}.")
     for name, data in tasks.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise DataError(f"Expected a task's name to be letters, digits and underscores but got {name!r}.")
         if not isinstance(data, TokenDataModule):
             raise DataError(f"Expected the data of task '{name}' to be a data module but got {type(data).__name__}.")

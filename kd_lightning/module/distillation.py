@@ -26,9 +26,7 @@ from kd_lightning.objective import Objective
 from kd_lightning.optim import (
     OptimizerFactory,
     SchedulerFactory,
-    build_optimizer,
-    build_scheduler,
-    configured,
+    configure,
     default_optimizer,
     parameter_groups,
 )
@@ -194,13 +192,12 @@ class DistillationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over student and projections, and the scheduler, stepped every step."""
-        optimizer = build_optimizer(self._make_optimizer, parameter_groups(self.student, self.objective))
         if self.objective.scheduled:
             self.total_steps()  # fails here, not in the first step
-        scheduler = None
-        if self._make_scheduler is not None:
-            scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
-        return configured(optimizer, scheduler, f"val/{self.main_metric}")
+        groups = parameter_groups(self.student, self.objective)
+        return configure(
+            self._make_optimizer, self._make_scheduler, groups, self.total_steps, f"val/{self.main_metric}"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the student is, as plain data, so that it can be rebuilt from the checkpoint alone."""

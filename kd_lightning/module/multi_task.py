@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,16 +17,12 @@ from kd_lightning.module.distillation import CloseOnException, DistillationModul
 from kd_lightning.optim import (
     OptimizerFactory,
     SchedulerFactory,
-    build_optimizer,
-    build_scheduler,
-    configured,
+    configure,
     default_optimizer,
     parameter_groups,
 )
 from kd_lightning.progress import Progress
-from kd_lightning.types import Batch
-
-_NAME = re.compile(r"[A-Za-z0-9_]+")
+from kd_lightning.types import NAME, Batch
 
 
 class MultiTaskModule(LightningModule):
@@ -90,8 +85,8 @@ class MultiTaskModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compare the batch's student with its teachers."""
-        name = task_of(batch, self.named_tasks())
-        report = self.named_tasks()[name].compare(batch, across_ranks=True)
+        name, task = self._task_of(batch)
+        report = task.compare(batch, across_ranks=True)
         check_finite(report, self.trainer)
         logs = {"train/loss": report.total.detach(), **report.logs(f"train/{name}")}
         self.log_dict(logs, batch_size=batch_size(view(batch, "student")))
@@ -99,9 +94,14 @@ class MultiTaskModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of the batch's task."""
-        name = task_of(batch, self.named_tasks())
+        name, task = self._task_of(batch)
         self._seen.add(name)
-        self.named_tasks()[name].validation_step(batch, batch_idx)
+        task.validation_step(batch, batch_idx)
+
+    def _task_of(self, batch: Batch) -> tuple[str, DistillationModule]:
+        tasks = self.named_tasks()
+        name = task_of(batch, tasks)
+        return name, tasks[name]
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do what `validation_step` does."""
@@ -117,10 +117,11 @@ class MultiTaskModule(LightningModule):
 
     def scores(self) -> dict[str, Tensor]:
         """Return `<task>/<metric>` of every task that was seen, and `mean` over these tasks' first metrics."""
-        scores = {name: task.scores() for name, task in self.named_tasks().items() if name in self._seen}
+        tasks = self.named_tasks()
+        scores = {name: task.scores() for name, task in tasks.items() if name in self._seen}
         self._seen.clear()
         flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
-        main = [own[self.named_tasks()[name].main_metric] for name, own in scores.items()]
+        main = [own[tasks[name].main_metric] for name, own in scores.items()]
         return {"mean": torch.stack(main).mean(), **flat}
 
     # -- the run -----------------------------------------------------------------------------------------------
@@ -150,15 +151,11 @@ class MultiTaskModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build one optimizer over all students and projections, and the scheduler, stepped every step."""
         tasks = self.named_tasks().values()
-        students = nn.ModuleList([task.student for task in tasks])
-        groups = parameter_groups(students, *(task.objective for task in tasks))
-        optimizer = build_optimizer(self._make_optimizer, groups)
         if any(task.objective.scheduled for task in tasks):
             self.total_steps()  # fails here, not in the first step
-        scheduler = None
-        if self._make_scheduler is not None:
-            scheduler = build_scheduler(self._make_scheduler, optimizer, self.total_steps)
-        return configured(optimizer, scheduler, "val/mean")
+        students = nn.ModuleList([task.student for task in tasks])
+        groups = parameter_groups(students, *(task.objective for task in tasks))
+        return configure(self._make_optimizer, self._make_scheduler, groups, self.total_steps, "val/mean")
 
     def total_steps(self) -> int:
         """Return the optimizer steps of the whole run.
@@ -177,7 +174,7 @@ def check_task_name(name: object) -> None:
         ConfigError: with what a name is made of.
 
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
+    if not isinstance(name, str) or not NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
         raise ConfigError(f"A task cannot be named {name!r}: take letters, digits and underscores, such as 'sst2'.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -14,11 +13,9 @@ from torch import Tensor, nn
 from kd_lightning.errors import ConfigError
 from kd_lightning.objective.scheme import MatchScheme
 from kd_lightning.objective.term import Term
-from kd_lightning.types import Anatomy, Batch, Features, LossReport
+from kd_lightning.types import NAME, Anatomy, Batch, Features, LossReport
 
 Terms: TypeAlias = Mapping[str, Term | MatchScheme | None]
-
-_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class Objective(nn.Module):
@@ -152,7 +149,7 @@ def _exact_over_ranks(parts: dict[str, Tensor], counts: list[Tensor | None]) -> 
 
 
 def _check(name: str, term: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"Expected a term's name to be letters, digits and underscores but got {name!r}.")
     if not isinstance(term, Term | MatchScheme):
         raise ConfigError(f"Expected term '{name}' to be a Term or a MatchScheme but got {type(term).__name__}.")

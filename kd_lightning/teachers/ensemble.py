@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -14,11 +13,9 @@ from kd_lightning.functional.ensembling import confidence, mean_logits, mean_pro
 from kd_lightning.functional.precision import widen
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.live import as_teacher
-from kd_lightning.types import Anatomy, Batch, Features
+from kd_lightning.types import NAME, Anatomy, Batch, Features
 
 Weights: TypeAlias = Mapping[str, float] | Literal["confidence"] | None
-
-_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class EnsembleTeacher(TeacherSource):
@@ -188,7 +185,7 @@ def _check_names(teachers: Mapping[str, object]) -> None:
     if not isinstance(teachers, Mapping) or not teachers:
         raise ConfigError("An ensemble needs teachers by name, such as {'a': teacher_a, 'b': teacher_b}.")
     for name in teachers:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError(f"Expected a teacher's name to be letters, digits and underscores but got {name!r}.")
 
 

@@ -154,3 +154,12 @@ def test_a_pretrained_student_is_fed_by_its_own_tokenizer(cfg: Any, data: Any, t
     made.tokenizer = word_tokenizer(["good", "film"])
     with pytest.raises(ConfigError, match="has a tokenizer of its own, and the data another"):
         build_student(cfg, None, made)
+
+
+def test_a_data_module_that_knows_no_tokenizer_is_given_one(cfg: Any, data: Any, tmp_path: Path) -> None:
+    data.tokenizer.save_pretrained(tmp_path)
+    cfg.teacher.pretrained = str(tmp_path)
+    cfg.data = {"_target_": "types.SimpleNamespace", "num_labels": 2}
+    assert teacher_data(cfg).tokenizer.get_vocab() == data.tokenizer.get_vocab()
+    student = build_student(cfg, None, build_data(cfg, data.tokenizer))
+    assert student.config.vocab_size == len(data.tokenizer)

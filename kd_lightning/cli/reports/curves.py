@@ -19,9 +19,9 @@ from kd_lightning.cli.reports.pictures import (
     legend,
     logarithmic,
     new_figure,
-    save,
     tidy,
 )
+from kd_lightning.figures import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

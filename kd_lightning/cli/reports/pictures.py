@@ -1,10 +1,7 @@
-"""What the command's pictures share: figures without pyplot's global state, and files that are whole or absent."""
+"""What the command's pictures share: figures without the global state of pyplot, colours, legends."""
 
 from __future__ import annotations
 
-import io
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,15 +51,3 @@ def legend(axes: Axes, title: str | None = None) -> None:
         columns = 3 if max(map(len, names)) < 22 else 2
         below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": columns}
         axes.legend(title=title, fontsize=8, title_fontsize=8, frameon=False, **below)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG by one rename, so that nobody ever sees half a picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_bytes(buffer.getvalue())
-    scratch.replace(path)
