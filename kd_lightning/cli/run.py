@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kd_lightning.cli.build import plain, teacher_data
-from kd_lightning.cli.files import write_json, write_text
 from kd_lightning.cli.launch import by_itself, check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
 from kd_lightning.cli.lessons import FOLDERS
 from kd_lightning.cli.reports.curves import draw_curves
@@ -22,6 +21,7 @@ from kd_lightning.cli.stages import Stage, result_of
 from kd_lightning.cli.tasks import task_configs
 from kd_lightning.cli.teacher import has_teacher, prepare_teachers
 from kd_lightning.errors import ConfigError
+from kd_lightning.storage.files import write_json, write_text
 
 
 def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:

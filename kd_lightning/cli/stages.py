@@ -17,7 +17,6 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kd_lightning.cli.build import build_student, build_trainer, hard_only, on_one_device, scoring_trainer
-from kd_lightning.cli.files import write_json
 from kd_lightning.cli.fitting import build_module, fit, join, rehearse, score
 from kd_lightning.cli.judging import Judge, task_metrics
 from kd_lightning.cli.lessons import Lesson, load_lessons
@@ -27,6 +26,7 @@ from kd_lightning.cli.tasks import ALL
 from kd_lightning.data import MultiTask
 from kd_lightning.export import export
 from kd_lightning.module import DistillationModule, MultiTaskModule
+from kd_lightning.storage.files import write_json
 from kd_lightning.students import share_body
 
 Stage: TypeAlias = Literal["teacher", "alone", "student"]

@@ -24,11 +24,11 @@ from kd_lightning.cli.build import (
     teacher_data,
 )
 from kd_lightning.cli.fitting import build_module, fit, rehearse
-from kd_lightning.data.cache import build_once, cache_root
-from kd_lightning.data.encode import digest
 from kd_lightning.errors import ConfigError, closest
 from kd_lightning.export import export
 from kd_lightning.hub import locate
+from kd_lightning.storage.digest import digest
+from kd_lightning.storage.once import build_once, cache_root
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning import schema
 from kd_lightning.cli.configs import CONFIGS, known_keys
-from kd_lightning.cli.files import write_text
 from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.precision import fast_precision
 from kd_lightning.cli.quiet import quiet
 from kd_lightning.cli.targets import check_root_keys, check_targets
 from kd_lightning.cli.tasks import settle_tasks
 from kd_lightning.errors import ConfigError, hint
+from kd_lightning.storage.files import write_text
 
 log = logging.getLogger(__name__)
 

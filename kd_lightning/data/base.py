@@ -11,13 +11,14 @@ from lightning.pytorch import LightningDataModule
 
 from kd_lightning.data.alignment import paired_rows
 from kd_lightning.data.augment.rows import Augmentations, AugmentedRows, as_list, bound, describe
-from kd_lightning.data.encode import check_tokenizer, digest, encode, tokenizer_fingerprint
+from kd_lightning.data.encode import check_tokenizer, encode, tokenizer_fingerprint
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.padding import Padding, PairedPadding
 from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
+from kd_lightning.storage.digest import digest
 
 SPLITS = ("train", "validation", "test")
 

@@ -13,20 +13,10 @@ import numpy as np
 
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
+from kd_lightning.storage.digest import digest
 
 CHUNK = 4096  # texts per call of the tokenizer
 FIELDS = {"input_ids": np.int32, "token_type_ids": np.int8}
-
-
-def digest(*parts: Any) -> str:
-    """Return 16 hex digits that stand for JSON-like values.
-
-    Example:
-        >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a1")
-        (True, False)
-
-    """
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def check_tokenizer(tokenizer: Any, max_length: int) -> None:

@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 from kd_lightning.data.augment.rows import AugmentedRows
 from kd_lightning.data.base import Collate, TokenDataModule
-from kd_lightning.data.encode import digest
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.sampler import Batches
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 from kd_lightning.errors import DataError
+from kd_lightning.storage.digest import digest
 from kd_lightning.types import NAME
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import Rows, TokenDataModule
-from kd_lightning.data.encode import digest
 from kd_lightning.data.grammar import WORDS, review
 from kd_lightning.errors import DataError
+from kd_lightning.storage.digest import digest
 
 FORMAT = 1  # of the language; in every fingerprint
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

@@ -9,12 +9,13 @@ from typing import Any
 
 from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
-from kd_lightning.data.cache import build_once, cache_root
-from kd_lightning.data.encode import check_tokenizer, digest
+from kd_lightning.data.encode import check_tokenizer
 from kd_lightning.data.files import Source, columns_of
 from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError, hint
+from kd_lightning.storage.digest import digest
+from kd_lightning.storage.once import build_once, cache_root
 
 log = logging.getLogger(__name__)
 

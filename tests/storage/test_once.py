@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.data import cache
-from kd_lightning.data.cache import build_once, cache_root
 from kd_lightning.errors import DataError
+from kd_lightning.storage import once
+from kd_lightning.storage.once import build_once, cache_root
 
 fork = multiprocessing.get_context("fork")  # a spawned process would import everything first
 
@@ -92,7 +92,7 @@ def test_one_that_waits_says_so(tmp_path, monkeypatch):
     builder = fork.Process(target=hold_until, args=(tmp_path / "a", started, release))
     builder.start()
     wait_for(started.exists)
-    monkeypatch.setattr(cache.log, "info", heard)
+    monkeypatch.setattr(once.log, "info", heard)
     assert not build_once(tmp_path / "a", lambda scratch: pytest.fail("built twice"))
     builder.join(30)
     assert said == [f"Waiting for another process that is making {tmp_path / 'a'}."]

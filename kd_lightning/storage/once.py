@@ -50,7 +50,7 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
     """
     if folder.is_dir():
         return False
-    with _lock(folder):
+    with locked(folder):
         if folder.is_dir():
             return False
         for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
@@ -66,7 +66,13 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same folder, and wait for one that does; the folder need not be there.
+
+    Raises:
+        DataError: the folder's parent cannot be made or written.
+
+    """
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
