@@ -71,7 +71,7 @@ def nst(
     mask_fits("NST", mask, *student)
     axis = 2 if divide_by == "width" else 1
     inputs, pairs = (*student, *(x.detach() for x in teacher), mask), None if mask is None else token_pairs(mask)
-    entries = student[0].shape[0] * student[0].shape[1] ** 2
+    entries = 2 * student[0].shape[0] * student[0].shape[1] ** 2  # two products live side by side
     return chunked_mean(partial(_token_squares, axis), inputs, pairs, entries)
 
 
