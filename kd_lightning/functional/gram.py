@@ -73,7 +73,7 @@ def nst(
     first = teacher[0].detach()  # one layer with itself, as usual, stays one tensor
     second = first if teacher[1] is teacher[0] else teacher[1].detach()
     inputs, pairs = (*student, first, second, mask), None if mask is None else token_pairs(mask)
-    entries = student[0].shape[0] * student[0].shape[1] ** 2
+    entries = 2 * student[0].shape[0] * student[0].shape[1] ** 2  # two products live side by side
     return chunked_mean(partial(_token_squares, axis), inputs, pairs, entries)
 
 
