@@ -43,10 +43,16 @@ def _live(setting: Setting, folder: Path, precision: str = "bfloat16", mixed: bo
 
 def _cached(setting: Setting, folder: Path, mixed: bool = False, matched: int | None = None) -> Contender:
     setting = setting if matched is None else replace(setting, matched=matched)
+    teacher = kd.CachedTeacher(cache_of(setting, folder))
+    return ours.distillation_step(ours.make_module(setting, teacher), setting.device, mixed)
+
+
+def cache_of(setting: Setting, folder: Path) -> Path:
+    """Return the cache of a setting's batches, which is built if it is not in the folder."""
     path = folder / f"cache-{setting.matched}"
     if not path.exists():
         ours.build_cache(setting, setting.make_batches(), path, setting.teacher_addresses)
-    return ours.distillation_step(ours.make_module(setting, kd.CachedTeacher(path)), setting.device, mixed)
+    return path
 
 
 def _plain(setting: Setting, folder: Path, mixed: bool = False) -> Contender:
@@ -76,6 +82,15 @@ BUILDERS: dict[str, Builder] = {
 def build(names: Iterable[str], setting: Setting, folder: Path) -> dict[str, Contender]:
     """Return the named contenders, ready to run."""
     return {name: BUILDERS[name](setting, folder) for name in names}
+
+
+def prepare(names: Iterable[str], setting: Setting, folder: Path) -> None:
+    """Build the caches that some contenders need, so that none builds one where it is measured."""
+    for name in names:
+        if name in (CACHED, CACHED_MIXED):
+            cache_of(setting, folder)
+        elif name == CACHED_LOGITS:
+            cache_of(replace(setting, matched=0), folder)
 
 
 @contextmanager

@@ -55,11 +55,21 @@ class Setting:
     def pairs(self) -> list[tuple[int, int]]:
         """Matched layers, (student, teacher); 0 is the embeddings' output."""
         layers = STUDENT_OF_TINY["num_hidden_layers"] if self.teacher == "tiny" else STUDENT_LAYERS
-        depth = (SIZES[self.teacher] | self.changes)["num_hidden_layers"]
-        every = [(s, s * depth // layers) for s in range(layers + 1)]
+        every = matched_pairs(layers, (SIZES[self.teacher] | self.changes)["num_hidden_layers"])
         return every[max(0, len(every) - self.matched) :]
 
     @property
     def teacher_addresses(self) -> list[str]:
         """What the teacher must give."""
         return ["logits", *(f"hidden.{t}" for _, t in self.pairs)]
+
+
+def matched_pairs(student_layers: int, teacher_layers: int) -> list[tuple[int, int]]:
+    """Return evenly spread pairs of layers, (student, teacher), from the embeddings' output, 0, to the last.
+
+    Example:
+        >>> matched_pairs(4, 12)
+        [(0, 0), (1, 3), (2, 6), (3, 9), (4, 12)]
+
+    """
+    return [(s, s * teacher_layers // student_layers) for s in range(student_layers + 1)]
