@@ -15,12 +15,13 @@ from kd_lightning.matching import Match
 from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.students.bigru_model import register as _register_bigru
-from kd_lightning.teachers import BatchTeacher, EnsembleTeacher, LiveTeacher, TeacherSource
+from kd_lightning.teachers import BatchTeacher, CachedTeacher, EnsembleTeacher, LiveTeacher, TeacherCache, TeacherSource
 from kd_lightning.types import LossReport
 
 __all__ = [
     "Adapter",
     "BatchTeacher",
+    "CachedTeacher",
     "DistillationCallback",
     "DistillationModule",
     "EnsembleTeacher",
@@ -33,6 +34,7 @@ __all__ = [
     "MultiTaskModule",
     "Objective",
     "TappedModel",
+    "TeacherCache",
     "TeacherSource",
     "Term",
     "callbacks",

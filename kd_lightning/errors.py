@@ -26,6 +26,10 @@ class DataError(KDError):
     """A data folder, column, label or tokenizer that is missing or does not fit."""
 
 
+class CacheError(KDError):
+    """A teacher cache that is missing, unfinished, damaged, or was made from something else."""
+
+
 class NonFiniteLossError(KDError):
     """A term of the objective became infinite or not-a-number."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule
@@ -111,6 +112,10 @@ class DistillationModule(LightningModule):
         self.log_dict(report.logs("train"), batch_size=batch_size(view(batch, "student")))
         return report.total
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch with what its teacher can do for it before it leaves the host."""
+        return self.teacher.prepare(batch) if self.teacher is not None else batch
+
     def compare(self, batch: Batch, across_ranks: bool = False) -> LossReport:
         """Evaluate the objective on one batch."""
         teacher = self.teacher(batch) if self.teacher is not None and self.objective.teacher_addresses else {}
@@ -173,9 +178,11 @@ class DistillationModule(LightningModule):
         if self.teacher is not None:
             check_same_teacher(self.teacher)
             self.teacher.to(self.trainer.strategy.root_device)
+        prepare_on_host(self, [self.teacher])
 
     def teardown(self, stage: str) -> None:
         """Leave both models as they were found."""
+        self.__dict__.pop(HOST_HOOK, None)
         self.close()
         if self.teacher is not None:
             self.teacher.to("cpu")
@@ -206,6 +213,22 @@ class DistillationModule(LightningModule):
         if hasattr(config, "to_json_string"):
             plain = json.loads(config.to_json_string(use_diff=False))
             checkpoint["kd_student"] = {"class": type(student).__name__, "config": plain}
+
+
+HOST_HOOK = "on_before_batch_transfer"
+
+
+def prepare_on_host(module: DistillationModule | LightningModule, teachers: Iterable[TeacherSource | None]) -> None:
+    """Let `module.prepare` see training batches before they move, where a teacher has something to prepare.
+
+    Nowhere else: Lightning warns of the hook wherever a data module is used.
+    """
+    if any(t is not None and type(t).prepare is not TeacherSource.prepare for t in teachers):
+        object.__setattr__(module, HOST_HOOK, partial(_on_host, module))
+
+
+def _on_host(module: Any, batch: Batch, dataloader_idx: int) -> Batch:
+    return module.prepare(batch) if module.trainer.training else batch
 
 
 def own_metrics(metrics: MetricCollection | Mapping[str, Metric]) -> MetricCollection | None:

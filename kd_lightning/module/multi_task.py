@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kd_lightning.batches import batch_size, task_of, view
 from kd_lightning.checks import check_factory, check_finite, check_not_shared, check_trainable
 from kd_lightning.errors import ConfigError
-from kd_lightning.module.distillation import CloseOnException, DistillationModule
+from kd_lightning.module.distillation import HOST_HOOK, CloseOnException, DistillationModule, prepare_on_host
 from kd_lightning.optim import (
     OptimizerFactory,
     SchedulerFactory,
@@ -92,6 +92,10 @@ class MultiTaskModule(LightningModule):
         self.log_dict(logs, batch_size=batch_size(view(batch, "student")))
         return report.total
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch with what its task's teacher can do for it before it leaves the host."""
+        return self._task_of(batch)[1].prepare(batch)
+
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update the metrics of the batch's task."""
         name, task = self._task_of(batch)
@@ -133,9 +137,11 @@ class MultiTaskModule(LightningModule):
         for task in self.named_tasks().values():
             task.trainer = self.trainer  # Lightning hands it to direct children only
             task.setup(stage)
+        prepare_on_host(self, [task.teacher for task in self.named_tasks().values()])
 
     def teardown(self, stage: str) -> None:
         """Leave all models as they were found."""
+        self.__dict__.pop(HOST_HOOK, None)
         for task in self.named_tasks().values():
             task.teardown(stage)
 

@@ -25,7 +25,7 @@ def feature_mask(address: str, feature: Tensor, batch: Batch) -> Tensor | None:
 
     """
     mask = token_mask(batch)
-    if mask is None or not _has_token_axis(address, feature, mask):
+    if mask is None or not has_token_axis(address, feature, mask):
         return None
     if address == "logits":
         labels = field(batch, "labels")
@@ -34,7 +34,16 @@ def feature_mask(address: str, feature: Tensor, batch: Batch) -> Tensor | None:
     return mask
 
 
-def _has_token_axis(address: str, feature: Tensor, mask: Tensor) -> bool:
+def has_token_axis(address: str, feature: Tensor, mask: Tensor) -> bool:
+    """Tell whether a feature of this name has an axis over the tokens of a (B, L) mask.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.ones(2, 3)
+        >>> has_token_axis("logits", torch.zeros(2, 3), mask), has_token_axis("start_logits", torch.zeros(2, 3), mask)
+        (False, True)
+
+    """
     batch, length = mask.shape
     if feature.ndim == 2:
         return address in POSITION_LOGITS and feature.shape == mask.shape

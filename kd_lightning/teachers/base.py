@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from kd_lightning.teachers.weights import weights_hash
 from kd_lightning.types import Anatomy, Batch, Features
 
 
@@ -35,6 +37,14 @@ class TeacherSource(ABC):
     @abstractmethod
     def __call__(self, batch: Batch) -> Features:
         """Return the features of one batch, without gradient."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch with what can be done for it before it leaves the host; most sources do nothing."""
+        return batch
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides this source's features, for fingerprints: a hash of every model it runs."""
+        return {"kind": type(self).__name__, "models": [weights_hash(model) for model in self.models()]}
 
     def to(self, device: torch.device | str) -> TeacherSource:
         """Follow the student to a device."""

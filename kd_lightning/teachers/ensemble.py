@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,11 @@ class EnsembleTeacher(TeacherSource):
             return confidence(logits, self.multilabel)
         shares = self.weights if isinstance(self.weights, list) else [1 / len(self.teachers)] * len(self.teachers)
         return torch.tensor(shares, device=logits.device, dtype=logits.dtype)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what each teacher is, and how they are combined."""
+        how = {name: getattr(self, name) for name in ("weights", "combine", "temperature", "multilabel")}
+        return {"kind": "EnsembleTeacher", "teachers": {n: t.identity() for n, t in self.teachers.items()}, **how}
 
     def to(self, device: torch.device | str) -> EnsembleTeacher:
         """Move all teachers."""

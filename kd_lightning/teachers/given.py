@@ -78,6 +78,10 @@ class BatchTeacher(TeacherSource):
             )
         return {**self.teacher(batch), **found}
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Let the teacher that is asked prepare batches that bring nothing."""
+        return batch if self.teacher is None or field(batch, FIELD) is not None else self.teacher.prepare(batch)
+
     def to(self, device: torch.device | str) -> BatchTeacher:
         """Move the teacher that is asked where features are missing."""
         if self.teacher is not None:

@@ -14,6 +14,7 @@ from kd_lightning.batches import view
 from kd_lightning.errors import ConfigError, hint
 from kd_lightning.runner import Runner
 from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.weights import weights_hash
 from kd_lightning.types import Anatomy, Batch, Features
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -84,6 +85,10 @@ class LiveTeacher(TeacherSource):
     def _dtype(self) -> torch.dtype:
         """Return what floating inputs must be: a trainer in `bf16-true` converts the batch, and not the teacher."""
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the model's hash and the precision it computes in."""
+        return {"kind": "LiveTeacher", "model": weights_hash(self.model), "precision": str(self._dtype())}
 
     def to(self, device: torch.device | str) -> LiveTeacher:
         """Move the model."""

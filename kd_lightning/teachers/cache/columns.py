@@ -1,0 +1,112 @@
+"""From features to what is stored of them, and back: most are one column, cut logits are three."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from kd_lightning.errors import CacheError, ConfigError, hint
+from kd_lightning.teachers.cache.layout import Layout, check_same
+from kd_lightning.teachers.cache.top_k import TopK, can_be_cut
+from kd_lightning.types import Features
+
+Columns: TypeAlias = dict[str, Tensor]
+"""What is stored, by `address` or `address#part`: (B, …) each."""
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class Codec:
+    """Turns the features of a batch into columns, and columns into features; learns the layouts as it goes.
+
+    Args:
+        dtype: `bf16`, `fp16` or `fp32`, of all that is stored but places and rest masses of cut logits.
+        top_k: how many logits are kept of each row; None: all.
+
+    Raises:
+        ConfigError: for another dtype or no positive number.
+
+    """
+
+    def __init__(self, dtype: str = "bf16", top_k: int | None = None) -> None:
+        if dtype not in DTYPES:
+            raise ConfigError(f"Unknown dtype '{dtype}' of a teacher cache. {hint(str(dtype), DTYPES)}")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ConfigError(f"Expected argument `top_k` to be a number of logits, from 1, but got {top_k!r}.")
+        self.dtype = dtype
+        self.top_k = top_k
+        self.layouts: dict[str, Layout] = {}
+        self.cut: dict[str, TopK] = {}
+
+    def pack(self, features: Features, mask: Tensor | None) -> Columns:
+        """Return the columns of a batch's features.
+
+        Raises:
+            CacheError: a value that the dtype cannot hold, or rows of unlike shapes without a mask.
+
+        """
+        columns: Columns = {}
+        for address, feature in features.items():
+            for column, part in self._parts(address, feature).items():
+                layout = Layout.of(address, part, mask) if part.ndim == feature.ndim else self._of_rest(address, part)
+                check_same(address, self.layouts.setdefault(column, layout), layout)
+                columns[column] = part
+        return columns
+
+    def _of_rest(self, address: str, part: Tensor) -> Layout:
+        return Layout(self.layouts[f"{address}#values"].dims[:-1])  # one number per row of logits
+
+    def _parts(self, address: str, feature: Tensor) -> Columns:
+        if self.top_k is None or not can_be_cut(address) or feature.shape[-1] <= self.top_k + 1:
+            return {address: self._stored(address, feature)}
+        top = self.cut.setdefault(address, TopK(self.top_k, feature.shape[-1]))
+        parts = top.pack(feature)
+        parts["values"] = self._stored(address, parts["values"])
+        return {f"{address}#{name}": part for name, part in parts.items()}
+
+    def _stored(self, address: str, feature: Tensor) -> Tensor:
+        stored = feature.to(DTYPES[self.dtype])
+        if self.dtype == "fp16" and not torch.equal(stored.isfinite(), feature.isfinite()):
+            raise CacheError(f"'{address}' has values beyond what fp16 can hold. Build the cache with dtype='bf16'.")
+        return stored
+
+    def unpack(self, address: str, read: Callable[[str], Tensor]) -> Tensor:
+        """Return a feature from its columns, which `read` gives by name."""
+        if address not in self.cut:
+            return read(address)
+        return self.cut[address].unpack({part: read(f"{address}#{part}") for part in ("values", "indices", "rest")})
+
+    def columns_of(self, address: str) -> list[str]:
+        """Return the names of a feature's columns."""
+        return [column for column in self.layouts if column.partition("#")[0] == address]
+
+    def width(self, address: str) -> int | None:
+        """Return the size of a feature's last axis, None where that is as long as the row."""
+        return self.cut[address].classes if address in self.cut else self.layouts[address].dims[-1]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The features that are stored."""
+        return tuple(dict.fromkeys(column.partition("#")[0] for column in self.layouts))
+
+    def notes(self) -> dict[str, str]:
+        """Return all that is needed to read the columns, as text."""
+        plain = {
+            "dtype": self.dtype,
+            "layouts": {column: layout.dims for column, layout in self.layouts.items()},
+            "top_k": {address: [top.k, top.classes] for address, top in self.cut.items()},
+        }
+        return {"kd_lightning": json.dumps(plain)}
+
+    @classmethod
+    def of(cls, notes: dict[str, str]) -> Codec:
+        """Return a codec for what `notes` describe."""
+        plain = json.loads(notes["kd_lightning"])
+        codec = cls(plain["dtype"])
+        codec.layouts = {column: Layout(tuple(dims)) for column, dims in plain["layouts"].items()}
+        codec.cut = {address: TopK(k, classes) for address, (k, classes) in plain["top_k"].items()}
+        return codec

@@ -1,0 +1,55 @@
+"""What a cache was made from, part by part, so that another teacher, data set or setting is noticed and named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kd_lightning.errors import CacheError
+from kd_lightning.storage.digest import digest
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The named parts of what a cache was made from: teacher, data, dtype, addresses, top_k.
+
+    Args:
+        parts: JSON-like values by name.
+
+    Example:
+        >>> one, other = Fingerprint({"data": "a", "dtype": "bf16"}), Fingerprint({"data": "b", "dtype": "bf16"})
+        >>> one.differences(other)
+        ["data ('a' there, 'b' here)"]
+
+    """
+
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return digest(self.parts)
+
+    def differences(self, here: Fingerprint) -> list[str]:
+        """Return what differs from `here`, with both values."""
+        names = dict.fromkeys([*self.parts, *here.parts])
+        changed = [name for name in names if digest(self.parts.get(name)) != digest(here.parts.get(name))]
+        return [f"{name} ({self.parts.get(name)!r} there, {here.parts.get(name)!r} here)" for name in changed]
+
+
+def check_expected(path: object, found: Fingerprint, expect: Fingerprint | Mapping[str, Any] | str) -> None:
+    """Refuse a cache that was made from something else than expected.
+
+    Raises:
+        CacheError: naming what differs; of a bare hash only that it does.
+
+    """
+    if isinstance(expect, str):
+        differences = [] if str(found) == expect else [f"fingerprint {found} there, {expect} expected"]
+    else:
+        here = expect if isinstance(expect, Fingerprint) else Fingerprint(dict(expect))
+        differences = found.differences(here)
+    if differences:
+        raise CacheError(
+            f"The teacher cache in {path} was made from something else: {'; '.join(differences)}. Build it anew in "
+            "another folder, or delete this one."
+        )

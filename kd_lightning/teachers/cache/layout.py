@@ -1,0 +1,97 @@
+"""How one row's share of a feature lies on disk: without padding, whatever the batch it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from kd_lightning.errors import CacheError
+from kd_lightning.features.addresses import layer_address
+from kd_lightning.objective.masks import has_token_axis
+
+Spans: TypeAlias = Sequence[tuple[int, int]]
+"""Where each row's tokens begin and how many there are."""
+
+MAPS = ("attention", "scores")
+"""Kinds of features with two token axes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of one row's feature; None stands for an axis that is as long as the row has tokens.
+
+    Example:
+        >>> Layout((12, None, None)).shape(5), Layout((None, 384)).sizes(np.array([2, 3])).tolist()
+        ((12, 5, 5), [768, 1152])
+
+    """
+
+    dims: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, address: str, feature: Tensor, mask: Tensor | None) -> Layout:
+        """Tell from a feature (B, …) which of its axes run over tokens."""
+        if mask is None or not has_token_axis(address.rpartition("/")[2], feature, mask):
+            return cls(tuple(feature.shape[1:]))
+        first = 2 if feature.ndim == 4 else 1
+        axes = {first, 3} if first == 2 and _is_map(address, feature, mask) else {first}
+        return cls(tuple(None if axis in axes else size for axis, size in enumerate(feature.shape) if axis))
+
+    def shape(self, tokens: int) -> tuple[int, ...]:
+        """Return the shape of a row of so many tokens."""
+        return tuple(tokens if size is None else size for size in self.dims)
+
+    def sizes(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the number of elements of each row."""
+        fixed = math.prod(size for size in self.dims if size is not None)
+        return fixed * tokens.astype(np.int64) ** self.dims.count(None)
+
+    def part(self, start: int, tokens: int) -> tuple[slice, ...]:
+        """Return where a row's tokens are in a padded row."""
+        return tuple(slice(start, start + tokens) if size is None else slice(None) for size in self.dims)
+
+    def cut(self, feature: Tensor, spans: Spans, rows: Sequence[int]) -> list[Tensor]:
+        """Return some rows of a feature (B, …) without their padding, flat."""
+        return [feature[row][self.part(*spans[row])].reshape(-1) for row in rows]
+
+
+def _is_map(address: str, feature: Tensor, mask: Tensor) -> bool:
+    asked = layer_address(address.rpartition("/")[2])
+    kind_fits = asked is None or asked.kind in MAPS
+    return kind_fits and feature.shape[3] == mask.shape[1]
+
+
+def spans_of(mask: Tensor | None, rows: int) -> list[tuple[int, int]]:
+    """Return the stretch from each row's first token to its last; without a mask no row has tokens.
+
+    Example:
+        >>> import torch
+        >>> spans_of(torch.tensor([[0, 1, 1], [1, 0, 0]]), rows=2)
+        [(1, 2), (0, 1)]
+
+    """
+    if mask is None:
+        return [(0, 0)] * rows
+    real = mask.bool().cpu().numpy()
+    first, last = real.argmax(1), real.shape[1] - real[:, ::-1].argmax(1)
+    tokens = np.where(real.any(1), last - first, 0)
+    return list(zip(first.tolist(), tokens.tolist(), strict=True))
+
+
+def check_same(address: str, known: Layout, now: Layout) -> None:
+    """Refuse a feature whose rows have another shape than before.
+
+    Raises:
+        CacheError: with both shapes.
+
+    """
+    if known != now:
+        raise CacheError(
+            f"'{address}' has rows of shape {list(now.dims)} in one batch and {list(known.dims)} in another. Rows of "
+            "different lengths need an 'attention_mask' in the batch, which says where their tokens are."
+        )

@@ -1,0 +1,99 @@
+"""The manifest of a cache: what it was made from, what it holds, and which files belong to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.errors import CacheError, closest
+from kd_lightning.storage.digest import digest
+from kd_lightning.storage.files import write_json
+from kd_lightning.teachers.cache.fingerprint import Fingerprint, check_expected
+from kd_lightning.teachers.cache.shard import ShardInfo
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+"""Written before the first shard, so that what is half built is known too."""
+
+
+@dataclass
+class Manifest:
+    """What a finished cache says of itself.
+
+    Args:
+        fingerprint: what it was made from.
+        stacks: layers of the teacher's stacks by prefix, of those that features are from.
+        widths: size of each feature's last axis, where it is known.
+        shards: the files.
+
+    """
+
+    fingerprint: Fingerprint
+    stacks: dict[str, int]
+    widths: dict[str, int | None]
+    shards: list[ShardInfo] = field(default_factory=list)
+
+    def save(self, folder: Path, name: str = MANIFEST) -> None:
+        """Write the manifest, whole or not at all."""
+        plain = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint.parts,
+            "stacks": self.stacks,
+            "widths": self.widths,
+            "shards": [asdict(info) for info in self.shards],
+        }
+        write_json(folder / name, plain | {"check": digest(plain)})
+
+    @classmethod
+    def open(cls, folder: Path, name: str = MANIFEST) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            CacheError: there is none, it is damaged, or of another version.
+
+        """
+        plain = _read(folder / name)
+        if plain.get("format") != FORMAT:
+            raise CacheError(
+                f"The teacher cache in {folder} has format {plain.get('format')}, and this version reads {FORMAT}. "
+                "Delete it and build it again."
+            )
+        if plain.pop("check", None) != digest(plain):
+            raise CacheError(f"The file {folder / name} has changed since it was written. Delete it and build again.")
+        shards = [ShardInfo(**info) for info in plain["shards"]]
+        return cls(Fingerprint(plain["fingerprint"]), plain["stacks"], plain["widths"], shards)
+
+
+def settle_plan(folder: Path, plan: Manifest) -> None:
+    """Say what is being built in a folder, or see that the same was begun there.
+
+    Raises:
+        CacheError: another cache is there, naming what differs.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / PLAN).is_file():
+        check_expected(folder, Manifest.open(folder, PLAN).fingerprint, plan.fingerprint)
+    elif foreign := next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None):
+        raise CacheError(f"{folder} holds other things ('{foreign}'); give a new or empty folder for a teacher cache.")
+    else:
+        plan.save(folder, PLAN)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    folder = path.parent
+    if not path.is_file():
+        if (folder / PLAN).is_file():
+            raise CacheError(
+                f"The teacher cache in {folder} is not finished: build it again, which goes on from there."
+            )
+        near = closest(str(folder), (str(found.parent) for found in folder.parent.glob(f"*/{MANIFEST}")))
+        advice = f" Closest: {', '.join(near)}." if near else " Make one with TeacherCache.build(…)."
+        raise CacheError(f"There is no teacher cache in {folder}.{advice}")
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CacheError(f"The file {path} cannot be read ({error}). Delete it and build again.") from error

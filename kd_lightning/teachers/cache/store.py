@@ -1,0 +1,198 @@
+"""A teacher's outputs on disk, by sample id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from kd_lightning.errors import CacheError
+from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.cache.build import build_cache, plan_of
+from kd_lightning.teachers.cache.columns import DTYPES, Codec
+from kd_lightning.teachers.cache.fingerprint import Fingerprint
+from kd_lightning.teachers.cache.layout import spans_of
+from kd_lightning.teachers.cache.manifest import Manifest
+from kd_lightning.teachers.cache.marks import Marks, Rows, marks_of
+from kd_lightning.teachers.cache.shard import Shard, as_numpy
+from kd_lightning.teachers.live import as_teacher
+from kd_lightning.types import Features
+
+
+class TeacherCache:
+    """What a teacher once returned for each row of a data set: on disk, memory-mapped, without padding.
+
+    `TeacherCache.build` makes one, `CachedTeacher` teaches from it. A cache keeps for each row a mark of what the
+    teacher saw, and gives nothing for a row that looks different now.
+
+    Args:
+        path: the folder.
+        verify: read every file once and compare checksums, at several GB/s; else only sizes are compared.
+
+    Raises:
+        CacheError: there is no cache, it is unfinished, or a file is missing, cut short or changed.
+
+    """
+
+    def __init__(self, path: str | Path, verify: bool = True) -> None:
+        self.path = Path(path)
+        self.manifest = Manifest.open(self.path)
+        for info in self.manifest.shards:
+            info.check(self.path, whole=verify)
+        self._shards = [Shard(self.path / info.name) for info in self.manifest.shards]
+        self._codec = self._shards[0].codec if self._shards else Codec()
+        ids = np.concatenate([shard.ids for shard in self._shards] or [np.zeros(0, np.int64)])
+        self._ids, first = np.unique(ids, return_index=True)  # rows that two processes wrote count once
+        rows = [len(shard.ids) for shard in self._shards]
+        self._shard = np.repeat(np.arange(len(rows)), rows)[first]
+        self._row = np.concatenate([np.arange(count) for count in rows] or [np.zeros(0, np.int64)])[first]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What it was made from."""
+        return self.manifest.fingerprint
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The features it holds."""
+        return self._codec.addresses
+
+    def width(self, address: str) -> int | None:
+        """Return the size of a feature's last axis, None where that is as long as the row."""
+        return self._codec.width(address)
+
+    @property
+    def sample_ids(self) -> np.ndarray:
+        """The rows it holds, ascending."""
+        return self._ids
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on disk."""
+        return sum(info.bytes for info in self.manifest.shards)
+
+    def read(self, rows: Rows, addresses: Sequence[str], pin_memory: bool = False) -> Features:
+        """Return the features of a batch's rows, padded as the batch is.
+
+        Args:
+            rows: the batch, as `rows_of` describes it.
+            addresses: of features it holds.
+            pin_memory: put them where a GPU can fetch them by itself.
+
+        Raises:
+            CacheError: a row is not there, or looked different when the cache was made.
+
+        """
+        places = self._places(rows.ids)
+        spans = spans_of(rows.mask, len(rows.ids))
+        self._check(rows, spans, places)
+        length = 0 if rows.mask is None else rows.mask.shape[1]
+
+        def column(name: str) -> Tensor:
+            return self._padded(name, places, spans, length, pin_memory)
+
+        return {address: self._codec.unpack(address, column) for address in addresses}
+
+    def _places(self, ids: np.ndarray) -> list[tuple[Shard, int]]:
+        found = np.searchsorted(self._ids, ids).clip(max=max(len(self) - 1, 0))
+        missing = ids[self._ids[found] != ids] if len(self) else ids
+        if len(missing):
+            held = f"{len(self):,} rows, {self._ids[0]} to {self._ids[-1]}" if len(self) else "no rows"
+            raise CacheError(
+                f"Row {missing[0]} (its sample_id) is not in the teacher cache {self.path}, which holds {held}. Build "
+                "it from all rows that are trained on."
+            )
+        return [(self._shards[self._shard[i]], int(self._row[i])) for i in found]
+
+    def _check(self, rows: Rows, spans: list[tuple[int, int]], places: list[tuple[Shard, int]]) -> None:
+        """Compare what rows look like now with what they looked like then."""
+        then = Marks(*(np.array([getattr(s.marks, name)[row] for s, row in places]) for name in Marks._fields))
+        tokens = np.array([int(shard.tokens[row]) for shard, row in places])
+        changed = then.differ(marks_of(rows, spans)) | (tokens != np.array([count for _, count in spans]))
+        if changed.any():
+            raise CacheError(
+                f"Row {rows.ids[changed][0]} does not look as it did when the teacher cache {self.path} was made: "
+                "other data, another split or tokenizer, or random augmentation, which no cache can follow."
+            )
+
+    def _padded(
+        self, name: str, places: list[tuple[Shard, int]], spans: list[tuple[int, int]], length: int, pin_memory: bool
+    ) -> Tensor:
+        layout = self._codec.layouts[name]
+        dtype = _dtype_of(name, self._codec)
+        padded = torch.zeros(len(places), *layout.shape(length), dtype=dtype, pin_memory=pin_memory)
+        target = as_numpy(padded)
+        for i, (shard, row) in enumerate(places):
+            target[(i, *layout.part(*spans[i]))] = shard.block(name, row)
+        return padded
+
+    @classmethod
+    def fingerprint_of(
+        cls,
+        teacher: TeacherSource | nn.Module,
+        addresses: Sequence[str],
+        top_k: int | None = None,
+        dtype: str = "bf16",
+        data: str | None = None,
+    ) -> Fingerprint:
+        """Return the fingerprint of the cache that `build` would make of the same arguments."""
+        return plan_of(as_teacher(teacher), addresses, Codec(dtype, top_k), data).fingerprint
+
+    @classmethod
+    def build(
+        cls,
+        teacher: TeacherSource | nn.Module,
+        dataloader: Iterable[Any],
+        path: str | Path,
+        addresses: Sequence[str],
+        top_k: int | None = None,
+        dtype: str = "bf16",
+        trainer: Trainer | None = None,
+        data: str | None = None,
+    ) -> TeacherCache:
+        """Run the teacher over a loader's batches, by a Trainer's predict pass, and keep what it returns.
+
+        Says what it will take before it starts. Finished shards stay when it is killed, and a second call goes on from
+        there; on a finished cache it adds the rows that are missing.
+
+        Args:
+            teacher: a source, an ensemble for instance, or a model.
+            dataloader: gives batches with a `sample_id` (B,), one number per row of the data. Order, batch size and
+                padding need not be those of training.
+            path: a folder, which need not be there.
+            addresses: what to keep, such as `logits`, `hidden.4`, `attention.12`, or of an ensemble `a/hidden.4`.
+            top_k: of logits over classes or words keep the k largest, and the mass of the rest; None keeps all.
+            dtype: `bf16`, `fp16` or `fp32`.
+            trainer: decides device and processes; None for one that does nothing else.
+            data: what identifies the data, such as a data module's `fingerprint`; is part of the cache's own.
+
+        Raises:
+            AddressError: the teacher has no such feature, or the batches no `sample_id`.
+            CacheError: another cache is in the folder, rows are augmented at random, or the disk is too small.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> batches = [{"input": torch.ones(2, 4), "sample_id": torch.tensor([0, 1])}]
+            >>> quiet = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+            >>> with TemporaryDirectory() as folder:
+            ...     cache = TeacherCache.build(nn.Linear(4, 2), batches, f"{folder}/cache", ["logits"], trainer=quiet)
+            ...     len(cache), cache.addresses
+            (2, ('logits',))
+
+        """
+        build_cache(teacher, dataloader, Path(path), addresses, top_k, dtype, trainer, data)
+        return cls(path, verify=False)
+
+
+def _dtype_of(name: str, codec: Codec) -> torch.dtype:
+    """Return the dtype of a column: places of cut logits are whole numbers, and rest masses float32."""
+    kept = {"indices": torch.int32, "rest": torch.float32}
+    return kept.get(name.partition("#")[2], DTYPES[codec.dtype])

@@ -1,0 +1,59 @@
+"""The largest logits of each row, and how much probability is left for all others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kd_lightning.functional.precision import widen
+from kd_lightning.objective.masks import POSITION_LOGITS
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keeps k of C logits with their places, and the log of the summed exponentials of the rest.
+
+    Unpacked, the rest share that mass evenly: at temperature 1 the k largest have their exact probabilities, and all
+    others together have theirs. At another temperature the evenly shared rest is an approximation.
+
+    Args:
+        k: how many logits are kept.
+        classes: C.
+
+    Example:
+        >>> import torch
+        >>> top = TopK(k=1, classes=3)
+        >>> z = torch.tensor([[2.0, 0.0, 0.0]])
+        >>> torch.equal(top.unpack(top.pack(z)).softmax(-1), z.softmax(-1))
+        True
+
+    """
+
+    k: int
+    classes: int
+
+    def pack(self, logits: Tensor) -> dict[str, Tensor]:
+        """Return `values` and `indices` (…, k) and the `rest` (…) of logits (…, C)."""
+        values, indices = widen(logits).topk(self.k, dim=-1)
+        rest = widen(logits).scatter(-1, indices, float("-inf")).logsumexp(-1)
+        return {"values": values, "indices": indices.int(), "rest": rest}
+
+    def unpack(self, parts: dict[str, Tensor]) -> Tensor:
+        """Return logits (…, C), float32."""
+        each = parts["rest"].float() - math.log(self.classes - self.k)
+        logits = each.unsqueeze(-1).expand(*each.shape, self.classes)
+        return logits.scatter(-1, parts["indices"].long(), widen(parts["values"]))
+
+
+def can_be_cut(address: str) -> bool:
+    """Tell whether an address names logits over classes or words, not over positions.
+
+    Example:
+        >>> can_be_cut("a/logits"), can_be_cut("start_logits"), can_be_cut("hidden.1")
+        (True, False, False)
+
+    """
+    name = address.rpartition("/")[2]
+    return name.endswith("logits") and name not in POSITION_LOGITS

@@ -1,0 +1,130 @@
+"""A teacher that has spoken before: features come from a cache, and no model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kd_lightning.batches import field
+from kd_lightning.errors import AddressError, hint
+from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.cache import Fingerprint, TeacherCache
+from kd_lightning.teachers.cache.fingerprint import check_expected
+from kd_lightning.teachers.cache.manifest import Manifest
+from kd_lightning.teachers.cache.marks import rows_of
+from kd_lightning.teachers.given import FIELD
+from kd_lightning.types import Batch, Features
+
+
+class CachedTeacher(TeacherSource):
+    """Gives what a teacher once returned for the batch's rows, by their `sample_id`.
+
+    A `DistillationModule` reads before a batch leaves the host (`prepare`), so that no step waits for the device.
+
+    Args:
+        path: the folder of a `TeacherCache`.
+        expect: the fingerprint of what would be built now, whole or as text; None: whatever is there.
+        verify: compare every file's checksum first; else only sizes.
+
+    Raises:
+        CacheError: there is no cache, it is damaged, or it was made from something else than expected.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from lightning.pytorch import Trainer
+        >>> batch = {"input": torch.ones(2, 4), "sample_id": torch.tensor([5, 7])}
+        >>> quiet = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+        >>> with TemporaryDirectory() as folder:
+        ...     model = torch.nn.Linear(4, 3)
+        ...     cache = TeacherCache.build(model, [batch], f"{folder}/cache", ["logits"], dtype="fp32", trainer=quiet)
+        ...     teacher = CachedTeacher(f"{folder}/cache", expect=cache.fingerprint)
+        ...     teacher.ask(["logits"])
+        ...     torch.equal(teacher(batch)["logits"], model(batch["input"]))
+        True
+
+    """
+
+    def __init__(
+        self, path: str | Path, expect: Fingerprint | Mapping[str, Any] | str | None = None, verify: bool = True
+    ) -> None:
+        if expect is not None:  # before anything large is read
+            check_expected(path, Manifest.open(Path(path)).fingerprint, expect)
+        self.cache = TeacherCache(path, verify)
+        self._addresses: tuple[str, ...] = ()
+        self._device = torch.device("cpu")
+
+    @property
+    def anatomy(self) -> CacheAnatomy:
+        """What can be asked: what is in the cache."""
+        return CacheAnatomy(self.cache)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the cache was made from."""
+        return {"kind": "CachedTeacher", "cache": dict(self.cache.fingerprint.parts)}
+
+    def ask(self, addresses: Sequence[str]) -> None:
+        """Settle which features every later call returns."""
+        self.anatomy.check(addresses)
+        self._addresses = tuple(addresses)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch with its rows' features in the field `teacher_cache`, to be moved along with it."""
+        if not isinstance(batch, Mapping) or FIELD in batch or not self._addresses:
+            return batch
+        return {**batch, FIELD: self._read(batch)}
+
+    def __call__(self, batch: Batch) -> Features:
+        """Return the features of one batch."""
+        given = field(batch, FIELD)
+        if isinstance(given, Mapping) and all(address in given for address in self._addresses):
+            return {address: given[address] for address in self._addresses}
+        return {address: x.to(self._device) for address, x in self._read(batch).items()}
+
+    def _read(self, batch: Batch) -> Features:
+        return self.cache.read(rows_of(batch), self._addresses, pin_memory=self._device.type == "cuda")
+
+    def to(self, device: torch.device | str) -> CachedTeacher:
+        """Return features there from now on."""
+        self._device = torch.device(device)
+        return self
+
+
+class CacheAnatomy:
+    """What a cache holds, of which layers and widths.
+
+    Args:
+        cache: the cache.
+
+    """
+
+    def __init__(self, cache: TeacherCache) -> None:
+        self._cache = cache
+
+    def layers(self, stack: str = "") -> int:
+        """Return the number of layers of a stack of the teacher's.
+
+        Raises:
+            AddressError: the cache has nothing of it.
+
+        """
+        stacks = self._cache.manifest.stacks
+        if stack not in stacks:
+            what = f"layers of '{stack}'" if stack else "layers"
+            held = ", ".join(self._cache.addresses)
+            raise AddressError(f"The teacher cache in {self._cache.path} holds no {what}, only {held}.")
+        return stacks[stack]
+
+    def width(self, address: str) -> int | None:
+        """Return a feature's width as the teacher's structure told it, else the size of its last axis."""
+        self.check([address])
+        return self._cache.manifest.widths.get(address) or self._cache.width(address)
+
+    def check(self, addresses: Sequence[str]) -> None:
+        """Raise `AddressError` for the first address that was not kept."""
+        for address in addresses:
+            if address not in self._cache.addresses:
+                near = hint(address, self._cache.addresses)
+                raise AddressError(f"The teacher cache in {self._cache.path} does not hold '{address}'. {near}")
