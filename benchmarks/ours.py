@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import move_data_to_device
 from torch.utils.data import DataLoader
 
@@ -50,17 +52,24 @@ def live_teacher(setting: Setting, precision: Any = "bfloat16") -> kd.LiveTeache
 def build_cache(setting: Setting, batches: Sequence[Batch], folder: Path, addresses: Sequence[str]) -> Path:
     """Keep what the teacher says about the batches in a folder, and return it."""
     loader: Any = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    kd.TeacherCache.build(live_teacher(setting), loader, folder, list(addresses))
+    trainer = quiet_trainer(accelerator="cpu" if setting.device == "cpu" else "gpu")
+    kd.TeacherCache.build(live_teacher(setting), loader, folder, list(addresses), trainer=trainer)
     return folder
+
+
+def quiet_trainer(**options: Any) -> Trainer:
+    """Return a Trainer on one device that writes and shows nothing."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return Trainer(devices=1, **dict.fromkeys(quiet, False) | options)
 
 
 def distillation_step(module: kd.DistillationModule, device: str = "cpu", mixed: bool = False) -> Contender:
     """Return one step as a bare loop: read the cache if there is one, move the batch, compare, learn."""
-    optimizer, autocast, teacher = module.configure_optimizers(), precision_context(device, mixed), module.teacher
-    assert teacher is not None
+    optimizer, autocast = module.configure_optimizers(), precision_context(device, mixed)
 
     def step(batch: Batch) -> None:
-        moved = move(getattr(teacher, "prepare", lambda b: b)(batch), device)
+        moved = move(module.prepare(batch), device)
         with autocast():
             loss = module.compare(moved).total
         loss.backward()

@@ -89,7 +89,7 @@ class TimedTeacher(kd.TeacherSource):
     def prepare(self, batch: Any) -> Any:
         """Time what the source does before the batch is moved."""
         with self.phases.phase(self.name):
-            return getattr(self.source, "prepare", lambda b: b)(batch)
+            return self.source.prepare(batch)
 
     def __call__(self, batch: Any) -> Any:
         """Time what the source answers."""

@@ -40,10 +40,9 @@ def watched_step(module: kd.DistillationModule, phases: Phases, device: str, mix
     phases.watch("losses", module.objective)
     for projection in module.objective.projections().values():
         phases.watch("projections", projection)
-    teacher: Any = module.teacher
 
     def step(batch: Batch) -> None:
-        moved = ours.move(teacher.prepare(batch), device)
+        moved = ours.move(module.prepare(batch), device)
         with autocast():
             loss = module.compare(moved).total
         with phases.phase("backward"):
