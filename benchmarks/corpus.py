@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import kd_lightning as kd
 from benchmarks.models import Batch, for_models
+from kd_lightning.data.loader import Loader
+from kd_lightning.data.padding import Padding
+from kd_lightning.data.sampler import Batches
 
 
 class Corpus:
@@ -58,18 +60,21 @@ class Corpus:
         """Return how many tokens a batch of these rows has, padding included."""
         return int(self.rows.lengths[list(rows)].max()) * len(rows)
 
-    def grouped(self, plan: Sequence[list[int]], bare: bool = False) -> DataLoader[Any]:
+    def grouped(self, plan: Sequence[list[int]], bare: bool = False) -> Loader:
         """Return a loader of planned batches; bare ones have no `sample_id`."""
         pad = self.data.collate
         collate = (lambda rows: for_models(pad(rows))) if bare else pad
-        return DataLoader(self.rows, batch_sampler=plan, collate_fn=collate)  # type: ignore[arg-type]
+        return self.data.loader(self.rows, Planned(self.rows.lengths, plan), collate)
 
-    def padded(self, steps: int) -> DataLoader[Any]:
-        """Return a loader as most scripts have it: rows padded to one length beforehand, shuffled, for some steps."""
-        rows = Padded(self.rows, self.data.collate, self.length)
+    def padded_rows(self) -> Padded:
+        """Return all rows padded to one length, as most scripts make them beforehand."""
+        return Padded(self.rows, Padding.of(self.data.tokenizer, multiple_of=self.length))
+
+    def padded(self, rows: Padded, steps: int) -> DataLoader[Any]:
+        """Return a loader of shuffled batches of padded rows, for some steps."""
+        shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
         size = self.data.batch_size
-        shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: steps * size]
-        return DataLoader(rows, batch_size=size, sampler=shuffled.tolist())
+        return DataLoader(rows, batch_size=size, sampler=shuffled[: steps * size].tolist())
 
     @property
     def steps(self) -> int:
@@ -85,15 +90,32 @@ class Corpus:
         return EpochLoader(self.data.train_dataloader())
 
 
+class Planned(Batches):
+    """Batches that were chosen before.
+
+    Args:
+        lengths: number of tokens of each row.
+        batches: row numbers of each batch.
+
+    """
+
+    def __init__(self, lengths: Any, batches: Sequence[list[int]]) -> None:
+        super().__init__(lengths, max(map(len, batches)))
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def plan(self) -> list[np.ndarray]:
+        """Return them."""
+        return [np.asarray(batch) for batch in self.batches]
+
+
 class Padded(Dataset[Batch]):
-    """Rows padded to one length, made when the data set is."""
+    """Rows in one tensor per field, padded to one length when the data set is made."""
 
-    def __init__(self, rows: Any, collate: Any, length: int) -> None:
-        whole = for_models(collate([rows[i] for i in range(len(rows))]))
-        self.columns = {name: self._to_length(column, length) for name, column in whole.items()}
-
-    def _to_length(self, column: Tensor, length: int) -> Tensor:
-        return torch.nn.functional.pad(column, (0, length - column.shape[1])) if column.ndim == 2 else column
+    def __init__(self, rows: Any, collate: Any) -> None:
+        self.columns = for_models(collate([rows[i] for i in range(len(rows))]))
 
     def __len__(self) -> int:
         return len(self.columns["labels"])
