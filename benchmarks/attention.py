@@ -16,7 +16,7 @@ import torch
 import kd_lightning as kd
 from benchmarks import arguments
 from benchmarks.models import SIZES, make_batches, make_teacher, with_eager_attention
-from benchmarks.report import Row, Target, medians, publish, target_rows, time_rows
+from benchmarks.report import Row, Target, publish, time_rows, timed_target_rows
 from benchmarks.timing import Contender, interleaved
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -69,7 +69,7 @@ def main(typed: Sequence[str] | None = None) -> Row:
             times = measure(given.teacher, precision, length, here["rows"], given.rounds, given.device)
             rows += [here | row for row in time_rows(times, none=NONE, eager=ALL)]
             target = Target(f"one map / none, {precision}, {length} tokens", ONE, NONE, 1.10)
-            targets += target_rows([target], medians(times))
+            targets += timed_target_rows([target], times)
     return publish("attention", given, {"rows": rows, "targets": targets})
 
 

@@ -48,7 +48,7 @@ class Corpus:
         self.rows = self.data.rows("train")
 
     def plan(self, steps: int | None = None) -> list[list[int]]:
-        """Return the row numbers of an epoch's batches of similar length; or of some, evenly spread over the lengths."""
+        """Return the row numbers of an epoch's batches of similar length, or of some, evenly spread over lengths."""
         batches = [rows.tolist() for rows in self.data.train_batches().plan()]
         if steps is None or steps >= len(batches):
             return batches

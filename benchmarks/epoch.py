@@ -3,12 +3,13 @@
 python -m benchmarks.epoch DATA TEACHER_DIR [--limit ROWS] [--steps 200]
 python -m benchmarks.epoch DATA TEACHER_DIR --limit 20000 --to-accuracy 0.75
 
-DATA holds `sst2/{train,validation}.parquet`; TEACHER_DIR is a fine-tuned teacher with its tokenizer. The student is T4-tiny.
+DATA holds `sst2/{train,validation}.parquet`; TEACHER_DIR is a fine-tuned teacher with its tokenizer. The student is
+T4-tiny.
 
-Batches are of 32 rows of similar length. "TextBrewer, its users' default" gets what most scripts give it: shuffled rows,
-all padded to 128 tokens; it is always extrapolated from `--default-steps` steps. With `--steps` the others are
+Batches are of 32 rows of similar length. "TextBrewer, its users' default" gets what most scripts give it: shuffled
+rows, all padded to 128 tokens; it is always extrapolated from `--default-steps` steps. With `--steps` the others are
 extrapolated, too, from batches evenly spread over the epoch's lengths; contenders then take turns, a stretch at a time.
-Nobody validates, writes checkpoints or logs. What a Trainer spends before and after its loop is counted once per epoch.
+Nobody validates, writes checkpoints or logs. What a Trainer spends before and after its loop is counted once.
 
 With `--to-accuracy`, ours and TextBrewer train on the same batches until the validation accuracy is reached; validating
 is not counted.

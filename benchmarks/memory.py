@@ -3,8 +3,8 @@
 python -m benchmarks.memory [--batch 16] [--length 128] [--rounds 3]
 
 On a CPU: resident memory of the whole process before the steps and at their peak, as the system counts it (VmHWM, set
-back before the steps). It includes Python, torch and the libraries, and of a cache those pages that were read. On a GPU:
-what torch has allocated.
+back before the steps). It includes Python, torch and the libraries, and of a cache those pages that were read. On a
+GPU: what torch has allocated.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def measure(name: str, setting: Setting, steps: int, folder: Path) -> Row:
         step(batches[number % len(batches)])
     wait_for(setting.device)
     peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resident("VmHWM")
-    return {"contender": name, "before MiB": before, "peak MiB": peak, "step MiB": peak - before, "peak was reset": exact}
+    levels = {"before MiB": before, "peak MiB": peak, "step MiB": peak - before}
+    return {"contender": name, **levels, "peak was reset": exact}
 
 
 def _before(on_gpu: bool) -> tuple[float, bool]:

@@ -1,4 +1,4 @@
-"""Teachers and students of known sizes with random weights, and batches of random tokens: speed does not ask for more."""
+"""Teachers and students of known sizes with random weights, and batches of random tokens: all that speed depends on."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 python -m benchmarks.profile [--rounds 10] [--operators 12]
 
-Parts are timed separately, in the step itself; a part inside another is taken off the outer one (projections are called
-by the objective). What no part claims, such as moving the batch and clearing gradients, is "not attributed". Backward is
-that of student, projections and losses together. With `--operators`, torch's profiler also lists what the most expensive
-operators cost by themselves; it slows the step down, so its times are not the table's.
+Parts are timed separately, in the step itself; a part inside another is taken off the outer one (projections are
+called by the objective). What no part claims, such as moving the batch and clearing gradients, is "not attributed".
+Backward is that of student, projections and losses together. With `--operators`, torch's profiler also lists what the
+most expensive operators cost by themselves; it slows the step down, so its times are not the table's.
 """
 
 from __future__ import annotations

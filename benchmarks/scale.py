@@ -2,8 +2,9 @@
 
 python -m benchmarks.scale [--axes length batch layers depth rows] [--rounds 5]
 
-One thing varies at a time, from a base of 8 rows of 64 tokens and five matched layers. The teacher is of MiniLM's size by
-default (6 layers of width 384), so that it takes minutes; `--teacher bert-base` for the larger one. The student is T4-tiny.
+One thing varies at a time, from a base of 8 rows of 64 tokens and five matched layers. The teacher is of MiniLM's size
+by default (6 layers of width 384), so that it takes minutes; `--teacher bert-base` for the larger one. The student is
+T4-tiny.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def cache_rows(base: Setting, values: Sequence[int]) -> list[Row]:
                 start = time.perf_counter()
                 path = ours.build_cache(setting, batches, folder / "cache", setting.teacher_addresses)
                 seconds = time.perf_counter() - start
-                rows.append(_cache_row(matched, len(batches) * base.rows, size_of(path), seconds))
+                rows.append(_cache_row(len(setting.pairs), len(batches) * base.rows, size_of(path), seconds))
     return rows
 
 

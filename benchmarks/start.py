@@ -2,9 +2,9 @@
 
 python -m benchmarks.start [--rounds 5]
 
-Imports are timed in fresh processes that take turns, less what Python itself needs to start. The command is timed from
-the start of its process to the first training batch, when teacher and tokenised rows are in the cache already: it is run
-once before. Its configuration is the quickstart with `debug=fast`.
+Imports are timed in fresh processes that take turns, and once less what Python itself needs to start. The command is
+timed from the start of its process to the first training batch, when teacher and tokenised rows are in the cache
+already: it is run once before. Its configuration is the quickstart with `debug=fast`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from benchmarks import arguments, contenders
-from benchmarks.report import Row, Target, medians, publish, target_rows, time_rows
+from benchmarks.report import Row, medians, publish, time_rows
 from benchmarks.timing import interleaved
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from benchmarks import arguments, contenders
 from benchmarks.agreement import check_same_work
 from benchmarks.contenders import CACHED, CACHED_LOGITS, LIVE, LIVE_MIXED, PLAIN, TEXTBREWER
-from benchmarks.report import Row, Target, medians, publish, target_rows, time_rows
+from benchmarks.report import Row, Target, publish, time_rows, timed_target_rows
 from benchmarks.setting import Setting
 from benchmarks.timing import interleaved
 
@@ -42,7 +42,7 @@ def main(typed: Sequence[str] | None = None) -> Row:
     note = f"Same work: our loss {own:.6g}, TextBrewer's {other:.6g}."
     tables = {
         "rows": time_rows(times, TextBrewer=TEXTBREWER, plain=PLAIN),
-        "targets": target_rows(TARGETS, medians(times)),
+        "targets": timed_target_rows(TARGETS, times),
     }
     return publish("step", given, tables, note)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -53,7 +54,7 @@ def interleaved(
     for number in range(-warmup, rounds):
         batch = batches[number % len(batches)]
         for name in turns(names, number):
-            spent = timed(lambda name=name: contenders[name](batch), device, clock)
+            spent = timed(partial(contenders[name], batch), device, clock)
             if number >= 0:
                 seconds[name].append(spent)
     return seconds
