@@ -66,19 +66,19 @@ def measure(name: str, setting: Setting, steps: int, folder: Path) -> Row:
     for number in range(UNTIMED):
         step(batches[number % len(batches)])
     on_gpu = setting.device.startswith("cuda")
-    before, exact = _before(on_gpu)
+    before, exact = _before(setting.device)
     for number in range(steps):
         step(batches[number % len(batches)])
     wait_for(setting.device)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resident("VmHWM")
+    peak = torch.cuda.max_memory_allocated(setting.device) / 2**20 if on_gpu else resident("VmHWM")
     levels = {"before MiB": before, "peak MiB": peak, "step MiB": peak - before}
     return {"contender": name, **levels, "peak was reset": exact}
 
 
-def _before(on_gpu: bool) -> tuple[float, bool]:
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20, True
+def _before(device: str) -> tuple[float, bool]:
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 2**20, True
     tidy()
     exact = reset_peak()
     return resident(), exact

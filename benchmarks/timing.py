@@ -72,7 +72,7 @@ def timed(work: Callable[[], object], device: str = "cpu", clock: Callable[[], f
 def wait_for(device: str) -> None:
     """Wait until a GPU has done what it was given."""
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from transformers import BertTokenizerFast
 
-from benchmarks import contenders, report
+import kd_lightning as kd
+from benchmarks import contenders, ours, report
+from benchmarks.corpus import Corpus
 from benchmarks.models import make_teacher
 
 
@@ -129,6 +132,24 @@ def test_epoch(tmp_path, fine_tuned):
     assert all(row["ratio to default"] == pytest.approx(row["epoch s"] / base) for row in found["rows"])
     cached = found["rows"][4]
     assert cached["first epoch s"] == pytest.approx(cached["epoch s"] + cached["build s"])
+
+
+def test_textbrewer_gets_our_batches_in_our_order(tmp_path, fine_tuned):
+    """Lightning tells our loader the epoch; for TextBrewer, which does not, the loader counts by itself."""
+    tokenizer = BertTokenizerFast.from_pretrained(fine_tuned / "teacher")
+    seen: list[Any] = []
+
+    class Spy(Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            seen.append(batch["input_ids"].tolist())
+
+    corpus = Corpus(fine_tuned, tokenizer, None, 2, 16, tmp_path)
+    term = kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())
+    module = kd.DistillationModule(make_teacher("tiny").train(), None, kd.Objective({"hard": term}))
+    ours.quiet_trainer(max_epochs=2, callbacks=[Spy()]).fit(module, corpus.data.train_dataloader())
+    loader = corpus.epochs()
+    assert [batch["input_ids"].tolist() for _ in range(2) for batch in loader] == seen
+    assert seen[:8] != seen[8:]
 
 
 def test_a_race_on_the_same_batches(tmp_path, fine_tuned):
