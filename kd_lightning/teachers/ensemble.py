@@ -112,8 +112,10 @@ class EnsembleTeacher(TeacherSource):
 
     def identity(self) -> dict[str, Any]:
         """Return what each teacher is, and how they are combined."""
-        how = {name: getattr(self, name) for name in ("weights", "combine", "temperature", "multilabel")}
-        return {"kind": "EnsembleTeacher", "teachers": {n: t.identity() for n, t in self.teachers.items()}, **how}
+        own = {name: teacher.identity() for name, teacher in self.teachers.items()}
+        how = {"weights": self.weights, "combine": self.combine, "multilabel": self.multilabel}
+        averaged = {"temperature": self.temperature} if self.combine == "probabilities" else {}
+        return {"kind": "EnsembleTeacher", "teachers": own, **how, **averaged}
 
     def to(self, device: torch.device | str) -> EnsembleTeacher:
         """Move all teachers."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -34,8 +34,9 @@ def build_cache(
     dtype: str = "bf16",
     trainer: Trainer | None = None,
     data: str | None = None,
+    announce: Callable[[str], None] = rank_zero_info,
 ) -> None:
-    """Do what `TeacherCache.build` says."""
+    """Do what `TeacherCache.build` says; `announce` is told what it will take."""
     codec, source = Codec(dtype, top_k), as_teacher(teacher)
     addresses = list(dict.fromkeys(addresses))
     source.ask(addresses)
@@ -46,7 +47,7 @@ def build_cache(
     with locked(path) if first else nullcontext():
         if first:
             settle_plan(path, plan)
-        trainer.predict(Predictor(source, path, plan, codec), _loader(dataloader), return_predictions=False)
+        trainer.predict(Predictor(source, path, plan, codec, announce), _loader(dataloader), return_predictions=False)
 
 
 def _loader(batches: Iterable[Any]) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.errors import CacheError
 from kd_lightning.teachers.base import TeacherSource
@@ -30,15 +30,19 @@ class Predictor(LightningModule):
         folder: the cache's.
         plan: what is being built.
         codec: how it is stored.
+        announce: is told what it will take, before it starts.
 
     """
 
-    def __init__(self, teacher: TeacherSource, folder: Path, plan: Manifest, codec: Codec) -> None:
+    def __init__(
+        self, teacher: TeacherSource, folder: Path, plan: Manifest, codec: Codec, announce: Callable[[str], None]
+    ) -> None:
         super().__init__()
         self.teacher = teacher
         self.folder = folder
         self.plan = plan
         self.codec = codec
+        self.announce = announce
 
     def setup(self, stage: str) -> None:
         """Bring the teacher to the device; see which rows there are."""
@@ -56,7 +60,7 @@ class Predictor(LightningModule):
             raise CacheError("The loader gives no batch, so there is nothing to build a teacher cache from.")
         coming = self._forecast(self.trainer.strategy.batch_to_device(batch), loader)
         known = f" {len(self.writer.known):,} rows are there already." if self.writer.known else ""
-        rank_zero_info(f"Teacher cache in {self.folder}: {coming}.{known}")
+        self.announce(f"Teacher cache in {self.folder}: {coming}.{known}")
         coming.check_disk(self.folder)
 
     def _forecast(self, batch: Batch, loader: Any) -> Forecast:
