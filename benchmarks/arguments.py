@@ -12,13 +12,13 @@ import torch
 from benchmarks.models import SIZES
 
 
-def parser(name: str, doc: str | None, *, rounds: int, device: bool = True) -> argparse.ArgumentParser:
-    """Return a parser with `--json`, `--threads`, `--rounds`, `--tiny`, and with `device` `--device`.
+def parser(name: str, doc: str | None, *, rounds: int | None, device: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with `--json`, `--threads`, `--tiny`, and where they make sense `--rounds` and `--device`.
 
     Args:
         name: of the benchmark, and of the file it writes.
         doc: its module's docstring.
-        rounds: the default.
+        rounds: the default; None for a benchmark that has none.
         device: whether it can run on a GPU.
 
     """
@@ -27,8 +27,9 @@ def parser(name: str, doc: str | None, *, rounds: int, device: bool = True) -> a
     )
     made.add_argument("--json", type=Path, default=Path("outputs/benchmarks") / f"{name}.json", help="file to write")
     made.add_argument("--threads", type=int, default=None, help="CPU threads of torch; as it finds them by default")
-    made.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds of each contender ({rounds})")
     made.add_argument("--tiny", action="store_true", help="very small models: does it run at all?")
+    if rounds is not None:
+        made.add_argument("--rounds", type=int, default=rounds, help=f"timed rounds of each contender ({rounds})")
     if device:
         made.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     return made

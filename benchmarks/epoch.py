@@ -123,7 +123,7 @@ def main(typed: Sequence[str] | None = None) -> Row:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = arguments.parser("epoch", __doc__, rounds=1)
+    made = arguments.parser("epoch", __doc__, rounds=None)
     made.add_argument("data", type=Path, help="folder with sst2/{train,validation}.parquet")
     made.add_argument("teacher", type=Path, help="folder with a fine-tuned teacher and its tokenizer")
     made.add_argument("--limit", type=int, default=None, help="use only the first rows")

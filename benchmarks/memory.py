@@ -3,8 +3,8 @@
 python -m benchmarks.memory [--batch 16] [--length 128] [--rounds 3]
 
 On a CPU: resident memory of the whole process before the steps and at their peak, as the system counts it (VmHWM, set
-back before the steps). It includes Python, torch and the libraries, and of a cache those pages that were read. On a
-GPU: what torch has allocated.
+back before the steps). It includes Python and all libraries, ours and TextBrewer for every contender, and of a cache
+those pages that were read. On a GPU: what torch has allocated.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def tidy() -> None:
 
 def measure(name: str, setting: Setting, steps: int, folder: Path) -> Row:
     """Return a contender's memory in MiB before and at the peak of some steps."""
+    libraries = resident()
     step, batches = contenders.BUILDERS[name](setting, folder), setting.make_batches()
     for number in range(UNTIMED):
         step(batches[number % len(batches)])
@@ -71,7 +72,7 @@ def measure(name: str, setting: Setting, steps: int, folder: Path) -> Row:
         step(batches[number % len(batches)])
     wait_for(setting.device)
     peak = torch.cuda.max_memory_allocated(setting.device) / 2**20 if on_gpu else resident("VmHWM")
-    levels = {"before MiB": before, "peak MiB": peak, "step MiB": peak - before}
+    levels = {"libraries MiB": libraries, "before MiB": before, "peak MiB": peak, "step MiB": peak - before}
     return {"contender": name, **levels, "peak was reset": exact}
 
 

@@ -39,7 +39,8 @@ def make_distiller(
     teacher: Any, student: Any, pairs: Sequence[tuple[int, int]], device: str = "cpu", kind: Any = GeneralDistiller
 ) -> Any:
     """Return a distiller that writes no logs; `kind` may be a subclass."""
-    train = TrainingConfig(device=device, output_dir=tempfile.mkdtemp(prefix="textbrewer-"), ckpt_frequency=0)
+    with tempfile.TemporaryDirectory() as folder:  # it must have one, and with this frequency writes nothing there
+        train = TrainingConfig(device=device, output_dir=folder, ckpt_frequency=0)
     config = recipe(pairs, student.config.hidden_size, teacher.config.hidden_size)
     return kind(train, DistillationConfig.from_dict(config), teacher, student, adaptor, adaptor)
 
