@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from kd_lightning.functional.masking import blank, masked_mean, token_pairs
+from kd_lightning.functional.chunks import chunked_mean
+from kd_lightning.functional.masking import blank, token_pairs
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.shapes import SAME_TOKENS, layer_pair, mask_fits, same_shape
 
@@ -36,8 +38,8 @@ def fsp(student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> T
         same_shape("FSP", s, t, axis=-1, fix="their widths differ, add projection='linear'")
     mask_fits("FSP", mask, *student)
     samples = None if mask is None else mask.bool().any(-1)
-    gap = _channel_gram(student, mask) - _channel_gram((teacher[0].detach(), teacher[1].detach()), mask)
-    return masked_mean(gap.square(), samples)
+    entries = student[0].shape[0] * student[0].shape[-1] * student[1].shape[-1]
+    return chunked_mean(_channel_squares, (*student, *(x.detach() for x in teacher), mask), samples, entries)
 
 
 def nst(
@@ -68,8 +70,17 @@ def nst(
         same_shape("NST", s[..., 0], t[..., 0], axis=-1, fix=SAME_TOKENS)
     mask_fits("NST", mask, *student)
     axis = 2 if divide_by == "width" else 1
-    gap = _token_gram(student, mask, axis) - _token_gram((teacher[0].detach(), teacher[1].detach()), mask, axis)
-    return masked_mean(gap.square(), None if mask is None else token_pairs(mask))
+    inputs, pairs = (*student, *(x.detach() for x in teacher), mask), None if mask is None else token_pairs(mask)
+    entries = student[0].shape[0] * student[0].shape[1] ** 2
+    return chunked_mean(partial(_token_squares, axis), inputs, pairs, entries)
+
+
+def _channel_squares(a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:
+    return (_channel_gram((a_s, b_s), mask) - _channel_gram((a_t, b_t), mask)).square()
+
+
+def _token_squares(axis: int, a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:
+    return (_token_gram((a_s, b_s), mask, axis) - _token_gram((a_t, b_t), mask, axis)).square()
 
 
 def _channel_gram(pair: LayerPair, mask: Tensor | None) -> Tensor:

@@ -77,8 +77,8 @@ def pkd(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         student, teacher = first_token(student, None), first_token(teacher, None)
     mask = _checked("PKD", student, teacher, mask)
     samples = None if mask is None else mask.bool().any(-1)
-    student = normalize(blank(first_token(widen(student), mask), samples, 1.0), dim=-1)
-    teacher = normalize(blank(first_token(widen(teacher.detach()), mask), samples, 1.0), dim=-1)
+    student = normalize(blank(widen(first_token(student, mask)), samples, 1.0), dim=-1)
+    teacher = normalize(blank(widen(first_token(teacher.detach(), mask)), samples, 1.0), dim=-1)
     return masked_mean((student - teacher).square().sum(-1), samples)
 
 

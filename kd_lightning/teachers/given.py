@@ -82,6 +82,10 @@ class BatchTeacher(TeacherSource):
         """Let the teacher that is asked prepare batches that bring nothing."""
         return batch if self.teacher is None or field(batch, FIELD) is not None else self.teacher.prepare(batch)
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the teacher is that is asked; what batches bring has no identity."""
+        return {"kind": "BatchTeacher", "teacher": self.teacher.identity() if self.teacher is not None else None}
+
     def to(self, device: torch.device | str) -> BatchTeacher:
         """Move the teacher that is asked where features are missing."""
         if self.teacher is not None:

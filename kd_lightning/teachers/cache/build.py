@@ -7,20 +7,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from kd_lightning.errors import CacheError
+from kd_lightning.errors import CacheError, ConfigError
 from kd_lightning.features.addresses import layer_address
 from kd_lightning.storage.once import locked
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.fingerprint import Fingerprint
-from kd_lightning.teachers.cache.manifest import Manifest, settle_plan
+from kd_lightning.teachers.cache.manifest import MANIFEST, Manifest, settle_plan
 from kd_lightning.teachers.cache.predictor import Predictor
+from kd_lightning.teachers.cache.steady import check_rows
 from kd_lightning.teachers.live import as_teacher
 from kd_lightning.types import Anatomy
 
@@ -38,16 +38,29 @@ def build_cache(
 ) -> None:
     """Do what `TeacherCache.build` says; `announce` is told what it will take."""
     codec, source = Codec(dtype, top_k), as_teacher(teacher)
-    addresses = list(dict.fromkeys(addresses))
+    addresses = _listed(addresses)
     source.ask(addresses)
-    check_steady(getattr(dataloader, "dataset", None))
+    check_rows(getattr(dataloader, "dataset", None))
     plan = plan_of(source, addresses, codec, data)
     trainer = trainer or Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, devices=1)
     first = getattr(rank_zero_only, "rank", 0) == 0
     with locked(path) if first else nullcontext():
         if first:
             settle_plan(path, plan)
-        trainer.predict(Predictor(source, path, plan, codec, announce), _loader(dataloader), return_predictions=False)
+        try:
+            predictor = Predictor(source, path, plan, codec, dataloader, announce)
+            trainer.predict(predictor, _loader(dataloader), return_predictions=False)
+        finally:  # a trainer calls no teardown after an exception
+            source.close()
+            source.to("cpu")
+    if not (path / MANIFEST).is_file():
+        raise CacheError("The loader gives no batch, so there is nothing to build a teacher cache from.")
+
+
+def _listed(addresses: Sequence[str]) -> list[str]:
+    if isinstance(addresses, str) or not addresses:
+        raise ConfigError(f"Expected argument `addresses` to be a list such as ['logits'], but got {addresses!r}.")
+    return list(dict.fromkeys(addresses))
 
 
 def _loader(batches: Iterable[Any]) -> Any:
@@ -68,7 +81,7 @@ def plan_of(source: TeacherSource, addresses: Sequence[str], codec: Codec, data:
     parts = {
         "teacher": source.identity(),
         "data": data,
-        "addresses": sorted(addresses),
+        "addresses": sorted(set(addresses)),
         "dtype": codec.dtype,
         "top_k": codec.top_k,
     }
@@ -83,32 +96,3 @@ def _stacks(anatomy: Anatomy, addresses: Sequence[str]) -> dict[str, int]:
             stack = f"{teacher}{slash}{asked.stack}"
             found[stack] = anatomy.layers(stack)
     return found
-
-
-def check_steady(dataset: Any) -> None:
-    """Refuse rows that look different each time they are asked for.
-
-    Raises:
-        CacheError: they are augmented at random.
-
-    """
-    random = bool(getattr(dataset, "augment", None)) or any(_changes(dataset, row) for row in range(3))
-    if random:
-        raise CacheError(
-            "These rows are augmented at random, and a cache holds what the teacher said of each row once. Leave the "
-            "augmentation out, or use a live teacher."
-        )
-
-
-def _changes(dataset: Any, row: int) -> bool:
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or row >= len(dataset):
-        return False
-    return not _equal(dataset[row], dataset[row])
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, tuple | list):
-        return all(map(_equal, one, other))
-    return bool(torch.equal(one, other)) if isinstance(one, Tensor) else bool((one == other) is not False)

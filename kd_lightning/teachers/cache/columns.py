@@ -35,22 +35,29 @@ class Codec:
     def __init__(self, dtype: str = "bf16", top_k: int | None = None) -> None:
         if dtype not in DTYPES:
             raise ConfigError(f"Unknown dtype '{dtype}' of a teacher cache. {hint(str(dtype), DTYPES)}")
-        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
             raise ConfigError(f"Expected argument `top_k` to be a number of logits, from 1, but got {top_k!r}.")
         self.dtype = dtype
         self.top_k = top_k
         self.layouts: dict[str, Layout] = {}
         self.cut: dict[str, TopK] = {}
 
-    def pack(self, features: Features, mask: Tensor | None) -> Columns:
+    def pack(self, features: Features, mask: Tensor | None, rows: int) -> Columns:
         """Return the columns of a batch's features.
 
+        Args:
+            features: of a batch.
+            mask: which tokens are real, where rows have tokens.
+            rows: of the batch.
+
         Raises:
-            CacheError: a value that the dtype cannot hold, or rows of unlike shapes without a mask.
+            CacheError: what is no feature of single rows, a value that the dtype cannot hold, or rows of unlike shapes
+                without a mask.
 
         """
         columns: Columns = {}
         for address, feature in features.items():
+            _check_by_row(address, feature, rows)
             for column, part in self._parts(address, feature).items():
                 layout = Layout.of(address, part, mask) if part.ndim == feature.ndim else self._of_rest(address, part)
                 check_same(address, self.layouts.setdefault(column, layout), layout)
@@ -61,7 +68,7 @@ class Codec:
         return Layout(self.layouts[f"{address}#values"].dims[:-1])  # one number per row of logits
 
     def _parts(self, address: str, feature: Tensor) -> Columns:
-        if self.top_k is None or not can_be_cut(address) or feature.shape[-1] <= self.top_k + 1:
+        if self.top_k is None or not can_be_cut(address) or feature.ndim < 2 or feature.shape[-1] <= self.top_k + 1:
             return {address: self._stored(address, feature)}
         top = self.cut.setdefault(address, TopK(self.top_k, feature.shape[-1]))
         parts = top.pack(feature)
@@ -70,8 +77,11 @@ class Codec:
 
     def _stored(self, address: str, feature: Tensor) -> Tensor:
         stored = feature.to(DTYPES[self.dtype])
-        if self.dtype == "fp16" and not torch.equal(stored.isfinite(), feature.isfinite()):
-            raise CacheError(f"'{address}' has values beyond what fp16 can hold. Build the cache with dtype='bf16'.")
+        if not torch.equal(stored.isfinite(), feature.isfinite()):
+            wider = "bf16" if self.dtype == "fp16" else "fp32"
+            raise CacheError(
+                f"'{address}' has values beyond what {self.dtype} can hold. Build the cache with dtype='{wider}'."
+            )
         return stored
 
     def unpack(self, address: str, read: Callable[[str], Tensor]) -> Tensor:
@@ -110,3 +120,13 @@ class Codec:
         codec.layouts = {column: Layout(tuple(dims)) for column, dims in plain["layouts"].items()}
         codec.cut = {address: TopK(k, classes) for address, (k, classes) in plain["top_k"].items()}
         return codec
+
+
+def _check_by_row(address: str, feature: Tensor, rows: int) -> None:
+    if feature.ndim == 0 or len(feature) != rows:
+        raise CacheError(
+            f"'{address}' has the shape {list(feature.shape)} for {rows} rows, and a cache keeps what belongs to "
+            "single rows: features whose first axis runs over them."
+        )
+    if not feature.is_floating_point():
+        raise CacheError(f"'{address}' has values of {feature.dtype}, and a cache keeps fractions only.")

@@ -63,7 +63,7 @@ def forecast(codec: Codec, loader: Any, tokens: np.ndarray, padded: int, seconds
         processes: that share the work.
 
     """
-    lengths = _lengths(loader)
+    lengths = _lengths(loader) if padded else None
     if lengths is None:
         rows = _count(loader, len(tokens), processes)
         share = rows / len(tokens)
@@ -81,15 +81,18 @@ def _count(loader: Any, batch: int, processes: int) -> int:
     dataset: Any = getattr(loader, "dataset", None)
     if hasattr(dataset, "__len__"):
         return len(dataset) * (batch if getattr(loader, "batch_size", 1) is None else 1)  # of batches made before
-    return len(loader) * batch * processes if hasattr(loader, "__len__") else batch
+    try:
+        return len(loader) * batch * processes
+    except TypeError:  # a stream, of which nobody knows the end
+        return batch
 
 
 def _bytes(codec: Codec, tokens: np.ndarray) -> int:
-    """Return what rows of so many tokens take; each has 28 bytes of bookkeeping."""
+    """Return what rows of so many tokens take; each has 40 bytes of bookkeeping."""
     kept = {"indices": 4, "rest": 4}
     sizes = {name: kept.get(name.partition("#")[2], DTYPES[codec.dtype].itemsize) for name in codec.layouts}
     features = sum(sizes[name] * int(layout.sizes(tokens).sum()) for name, layout in codec.layouts.items())
-    return features + 28 * len(tokens)
+    return features + 40 * len(tokens)
 
 
 def _in_bytes(count: float) -> str:

@@ -46,10 +46,19 @@ class Layout:
         """Return the shape of a row of so many tokens."""
         return tuple(tokens if size is None else size for size in self.dims)
 
+    @property
+    def per_token(self) -> int:
+        """The number of elements where every row has one token."""
+        return math.prod(size for size in self.dims if size is not None)
+
+    @property
+    def power(self) -> int:
+        """How often the number of tokens counts in the size of a row."""
+        return self.dims.count(None)
+
     def sizes(self, tokens: np.ndarray) -> np.ndarray:
         """Return the number of elements of each row."""
-        fixed = math.prod(size for size in self.dims if size is not None)
-        return fixed * tokens.astype(np.int64) ** self.dims.count(None)
+        return self.per_token * tokens.astype(np.int64) ** self.power
 
     def part(self, start: int, tokens: int) -> tuple[slice, ...]:
         """Return where a row's tokens are in a padded row."""
@@ -62,8 +71,12 @@ class Layout:
 
 def _is_map(address: str, feature: Tensor, mask: Tensor) -> bool:
     asked = layer_address(address.rpartition("/")[2])
-    kind_fits = asked is None or asked.kind in MAPS
-    return kind_fits and feature.shape[3] == mask.shape[1]
+    if feature.shape[3] != mask.shape[1]:
+        return False
+    # A module's output has no kind. If it is a map, nothing attends to padding; if it only is as wide as the batch is
+    # long, there are values that must not be cut off.
+    padding = ~mask.bool()[:, None, None, :]
+    return asked.kind in MAPS if asked is not None else not bool((padding & (feature != 0)).any())
 
 
 def spans_of(mask: Tensor | None, rows: int) -> list[tuple[int, int]]:

@@ -62,7 +62,7 @@ class Manifest:
                 "Delete it and build it again."
             )
         if plain.pop("check", None) != digest(plain):
-            raise CacheError(f"The file {folder / name} has changed since it was written. Delete it and build again.")
+            raise CacheError(f"The file {folder / name} has changed since it was written. {_remedy(folder, name)}")
         shards = [ShardInfo(**info) for info in plain["shards"]]
         return cls(Fingerprint(plain["fingerprint"]), plain["stacks"], plain["widths"], shards)
 
@@ -74,6 +74,8 @@ def settle_plan(folder: Path, plan: Manifest) -> None:
         CacheError: another cache is there, naming what differs.
 
     """
+    if folder.exists() and not folder.is_dir():
+        raise CacheError(f"{folder} is a file; give a new or empty folder for a teacher cache.")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / PLAN).is_file():
         check_expected(folder, Manifest.open(folder, PLAN).fingerprint, plan.fingerprint)
@@ -95,5 +97,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise CacheError(f"There is no teacher cache in {folder}.{advice}")
     try:
         return dict(json.loads(path.read_text()))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CacheError(f"The file {path} cannot be read ({error}). Delete it and build again.") from error
+    except (ValueError, TypeError) as error:
+        raise CacheError(f"The file {path} cannot be read ({error}). {_remedy(folder, path.name)}") from error
+
+
+def _remedy(folder: Path, name: str) -> str:
+    """Say what to do: a manifest can be written again from the shards, a plan cannot."""
+    if name == MANIFEST:
+        return "Delete it and build the cache again, which keeps the shards."
+    return f"Delete the folder {folder} and build the cache again."

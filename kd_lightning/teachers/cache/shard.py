@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from dataclasses import asdict, dataclass
@@ -18,13 +19,12 @@ from torch import Tensor
 from kd_lightning.errors import CacheError
 from kd_lightning.storage.files import write_json
 from kd_lightning.teachers.cache.columns import Codec
-from kd_lightning.teachers.cache.layout import Layout
 from kd_lightning.teachers.cache.marks import Marks
 
 ENDING = ".safetensors"
 
-BOOK = ("sample_id", "tokens", "hash", "sketch")
-"""Tensors of a shard that are not features: one number per row."""
+BOOK = ("#sample_id", "#tokens", "#hash", "#sketch")
+"""Tensors of a shard that are not features, and have no address: some numbers per row."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class ShardInfo:
     rows: int
     bytes: int
     crc32: int
+    made_from: str
+    """The cache's fingerprint."""
 
     def check(self, folder: Path, whole: bool) -> None:
         """Refuse a file that is not what was written.
@@ -59,25 +61,62 @@ class ShardInfo:
 _REMEDY = "delete the file and build the cache again, which makes these rows only."
 
 
-def write_shard(folder: Path, name: str, tensors: dict[str, Tensor], codec: Codec) -> ShardInfo:
-    """Write a shard, and beside it what is known of it, each by one rename; only with both is it finished."""
+def write_shard(folder: Path, name: str, tensors: dict[str, Tensor], codec: Codec, made_from: str) -> ShardInfo:
+    """Write a shard, and beside it what is known of it, each by one rename; only with both is it finished.
+
+    Raises:
+        CacheError: the disk does not take it.
+
+    """
     content = save(tensors, metadata=codec.notes())
+    info = ShardInfo(name, len(tensors[BOOK[0]]), len(content), zlib.crc32(content), made_from)
+    try:
+        _write(folder, name, content)
+        write_json(folder / f"{name}.json", asdict(info))
+    except OSError as error:
+        raise CacheError(
+            f"Cannot write the shard {folder / name} ({error.strerror}). What was written before it stays: make room, "
+            "and build again, which goes on from there."
+        ) from error
+    return info
+
+
+def _write(folder: Path, name: str, content: bytes) -> None:
     scratch = folder / f".{name}.tmp"
     with scratch.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(folder / name)
-    info = ShardInfo(name, len(tensors["sample_id"]), len(content), zlib.crc32(content))
-    write_json(folder / f"{name}.json", asdict(info))
-    return info
 
 
-def finished_shards(folder: Path) -> list[ShardInfo]:
-    """Return the shards that were written whole."""
-    notes = sorted(folder.glob(f"*{ENDING}.json"))
-    infos = [ShardInfo(**json.loads(path.read_text())) for path in notes]
-    return [info for info in infos if (folder / info.name).is_file()]
+def finished_shards(folder: Path, made_from: str) -> list[ShardInfo]:
+    """Return the shards that were written whole; one that was deleted since is none.
+
+    Raises:
+        CacheError: a shard of another cache is among them, or one that was cut short.
+
+    """
+    infos = [_info(path) for path in sorted(folder.glob(f"*{ENDING}.json"))]
+    found = [info for info in infos if (folder / info.name).is_file()]
+    for info in found:
+        if info.made_from != made_from:
+            raise CacheError(f"The shard {folder / info.name} is of another teacher cache; {_REMEDY}")
+        info.check(folder, whole=False)
+    return found
+
+
+def _info(path: Path) -> ShardInfo:
+    try:
+        return ShardInfo(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise CacheError(f"The file {path} is damaged ({error}); {_REMEDY}") from error
+
+
+def next_number(folder: Path, rank: int) -> int:
+    """Return the number of a process's next shard, above those of all that it ever finished."""
+    names = [path.name for path in folder.glob(f"{rank:03d}-*{ENDING}.json")]
+    return max((int(name.partition("-")[2].partition(".")[0]) + 1 for name in names), default=0)
 
 
 def checksum(path: Path, chunk: int = 1 << 24) -> int:
@@ -105,21 +144,25 @@ class Shard:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 self.codec = Codec.of(file.metadata() or {})
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            self.ids, self.tokens, hashes, sketches = (tensors.pop(name).numpy() for name in BOOK)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise CacheError(f"The shard {path} cannot be read ({error}); {_REMEDY}") from error
-        self.ids, self.tokens, hashes, sketches = (tensors.pop(name).numpy() for name in BOOK)
         self.marks = Marks(hashes, sketches)
         self._flat = {column: as_numpy(tensor) for column, tensor in tensors.items()}
-        self._bounds = {column: self._bounds_of(layout) for column, layout in self.codec.layouts.items()}
+        self._ends: dict[int, np.ndarray] = {}
 
-    def _bounds_of(self, layout: Layout) -> list[int]:
-        return np.concatenate([[0], np.cumsum(layout.sizes(self.tokens))]).tolist()
+    def _ends_of(self, power: int) -> np.ndarray:
+        """Return where rows end; few numbers per row, however many columns, since all else stays on disk."""
+        if power not in self._ends:
+            self._ends[power] = np.cumsum(self.tokens**power)
+        return self._ends[power]
 
     def block(self, column: str, row: int) -> Any:
         """Return one row's feature as a NumPy view; bfloat16 comes as 16-bit integers."""
-        bounds = self._bounds[column]
-        shape = self.codec.layouts[column].shape(int(self.tokens[row]))
-        return self._flat[column][bounds[row] : bounds[row + 1]].reshape(shape)
+        layout = self.codec.layouts[column]
+        shape = layout.shape(int(self.tokens[row]))
+        end = int(self._ends_of(layout.power)[row]) * layout.per_token
+        return self._flat[column][end - math.prod(shape) : end].reshape(shape)
 
 
 def as_numpy(tensor: Tensor) -> Any:

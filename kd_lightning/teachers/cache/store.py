@@ -42,8 +42,11 @@ class TeacherCache:
     def __init__(self, path: str | Path, verify: bool = True) -> None:
         self.path = Path(path)
         self.manifest = Manifest.open(self.path)
+        made_from = str(self.manifest.fingerprint)
         for info in self.manifest.shards:
             info.check(self.path, whole=verify)
+            if info.made_from != made_from:
+                raise CacheError(f"The shard {self.path / info.name} is of another teacher cache. Build this one anew.")
         self._shards = [Shard(self.path / info.name) for info in self.manifest.shards]
         self._codec = self._shards[0].codec if self._shards else Codec()
         ids = np.concatenate([shard.ids for shard in self._shards] or [np.zeros(0, np.int64)])
@@ -54,6 +57,9 @@ class TeacherCache:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path.absolute(), False)  # other processes map the files too
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -114,7 +120,7 @@ class TeacherCache:
 
     def _check(self, rows: Rows, spans: list[tuple[int, int]], places: list[tuple[Shard, int]]) -> None:
         """Compare what rows look like now with what they looked like then."""
-        then = Marks(*(np.array([getattr(s.marks, name)[row] for s, row in places]) for name in Marks._fields))
+        then = Marks(*(np.stack([getattr(s.marks, name)[row] for s, row in places]) for name in Marks._fields))
         tokens = np.array([int(shard.tokens[row]) for shard, row in places])
         changed = then.differ(marks_of(rows, spans)) | (tokens != np.array([count for _, count in spans]))
         if changed.any():

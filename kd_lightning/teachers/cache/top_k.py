@@ -38,13 +38,13 @@ class TopK:
         """Return `values` and `indices` (…, k) and the `rest` (…) of logits (…, C)."""
         values, indices = widen(logits).topk(self.k, dim=-1)
         rest = widen(logits).scatter(-1, indices, float("-inf")).logsumexp(-1)
-        return {"values": values, "indices": indices.int(), "rest": rest}
+        return {"values": values, "indices": indices.int(), "rest": rest.float()}
 
     def unpack(self, parts: dict[str, Tensor]) -> Tensor:
         """Return logits (…, C), float32."""
-        each = parts["rest"].float() - math.log(self.classes - self.k)
+        each = parts["rest"] - math.log(self.classes - self.k)
         logits = each.unsqueeze(-1).expand(*each.shape, self.classes)
-        return logits.scatter(-1, parts["indices"].long(), widen(parts["values"]))
+        return logits.scatter(-1, parts["indices"].long(), parts["values"].float())
 
 
 def can_be_cut(address: str) -> bool:

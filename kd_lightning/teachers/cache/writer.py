@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.layout import spans_of
 from kd_lightning.teachers.cache.marks import Marks, Rows, marks_of
-from kd_lightning.teachers.cache.shard import ENDING, Shard, finished_shards, write_shard
+from kd_lightning.teachers.cache.seen import Seen
+from kd_lightning.teachers.cache.shard import BOOK, ENDING, Shard, finished_shards, next_number, write_shard
 from kd_lightning.types import Features
 
 SHARD_BYTES = 1 << 26
@@ -27,17 +28,18 @@ class Writer:
     Args:
         folder: the cache's.
         codec: how features are stored.
+        made_from: the cache's fingerprint; in its shards, so that no other cache's are taken for them.
         rank: of the process; in its shards' names.
 
     """
 
-    def __init__(self, folder: Path, codec: Codec, rank: int = 0) -> None:
+    def __init__(self, folder: Path, codec: Codec, made_from: str, rank: int = 0) -> None:
         self.folder = folder
         self.codec = codec
+        self.made_from = made_from
         self.rank = rank
-        found = finished_shards(folder)
-        self.known = {int(i) for info in found for i in Shard(folder / info.name).ids}
-        self._number = sum(info.name.startswith(f"{rank:03d}-") for info in found)
+        self.seen = seen_in(folder, made_from)
+        self._number = next_number(folder, rank)
         self._clear()
 
     def _clear(self) -> None:
@@ -45,42 +47,53 @@ class Writer:
         self._book: list[tuple[np.ndarray, ...]] = []
         self._bytes, self._since = 0, time.monotonic()
 
-    def missing(self, ids: np.ndarray) -> list[int]:
-        """Return the places in a batch of rows that are not stored yet, each row once."""
-        fresh: dict[int, int] = {}
-        for place, row in enumerate(ids.tolist()):
-            if row not in self.known:
-                fresh.setdefault(row, place)
-        return list(fresh.values())
+    def add(self, rows: Rows, ask: Callable[[], Features]) -> int:
+        """Take the rows of a batch that are missing, and return how many; the teacher is asked if there are any.
 
-    def add(self, rows: Rows, features: Features) -> None:
-        """Take the rows of a batch that are missing."""
+        Raises:
+            CacheError: a row has the number of another one.
+
+        """
         spans = spans_of(rows.mask, len(rows.ids))
-        places = self.missing(rows.ids)
-        for column, feature in self.codec.pack(features, rows.mask).items():
-            whole = feature.detach().cpu()
-            blocks = self.codec.layouts[column].cut(whole, spans, places)
-            self._columns.setdefault(column, []).append(torch.cat(blocks) if blocks else whole.new_zeros(0))
-            self._bytes += self._columns[column][-1].nbytes
-        self._note(rows, marks_of(rows, spans), spans, places)
+        marks = marks_of(rows, spans)
+        if places := self.seen.missing(rows.ids, marks):
+            for column, feature in self.codec.pack(ask(), rows.mask, len(rows.ids)).items():
+                blocks = self.codec.layouts[column].cut(feature.detach().cpu(), spans, places)
+                self._columns.setdefault(column, []).append(torch.cat(blocks))
+                self._bytes += self._columns[column][-1].nbytes
+            self._note(rows, marks.at(places), spans, places)
         if self._bytes >= SHARD_BYTES or time.monotonic() - self._since >= SHARD_SECONDS:
             self.flush()
+        return len(places)
 
     def _note(self, rows: Rows, marks: Marks, spans: list[tuple[int, int]], places: Sequence[int]) -> None:
         ids = rows.ids[places].astype(np.int64)
         tokens = np.array([spans[place][1] for place in places], dtype=np.int64)
-        self._book.append((ids, tokens, marks.hashes[places], marks.sketches[places]))
-        self.known.update(ids.tolist())
+        self._book.append((ids, tokens, *marks))
+        self.seen.add(ids, marks)
 
     def flush(self) -> None:
         """Write what was gathered, if there is any."""
         if self._book:
-            names = ("sample_id", "tokens", "hash", "sketch")
-            book = {
-                name: torch.from_numpy(np.concatenate(part))
-                for name, part in zip(names, zip(*self._book, strict=True), strict=True)
-            }
+            parts = zip(*self._book, strict=True)
+            book = {name: torch.from_numpy(np.concatenate(part)) for name, part in zip(BOOK, parts, strict=True)}
             columns = {name: torch.cat(parts) for name, parts in self._columns.items()}
-            write_shard(self.folder, f"{self.rank:03d}-{self._number:06d}{ENDING}", book | columns, self.codec)
+            name = f"{self.rank:03d}-{self._number:06d}{ENDING}"
+            write_shard(self.folder, name, book | columns, self.codec, self.made_from)
             self._number += 1
         self._clear()
+
+
+def seen_in(folder: Path, made_from: str) -> Seen:
+    """Return the rows of all finished shards.
+
+    Raises:
+        CacheError: a shard is damaged or of another cache, or two hold different rows of one number.
+
+    """
+    seen = Seen()
+    for info in finished_shards(folder, made_from):
+        shard = Shard(folder / info.name)
+        places = seen.missing(shard.ids, shard.marks)  # two processes may have written one row
+        seen.add(shard.ids[places], shard.marks.at(places))
+    return seen
