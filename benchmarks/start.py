@@ -25,7 +25,7 @@ from benchmarks.timing import interleaved
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-STATEMENTS = {"python": "pass", "import torch": "import torch", "import lightning": "import lightning.pytorch"}
+STATEMENTS = {"python": "pass", "import torch": "import torch", "import lightning": "import lightning"}
 OURS = "import kd_lightning"
 FIRST_STEP = "train.py to the first step"
 
