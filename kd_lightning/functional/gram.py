@@ -70,7 +70,9 @@ def nst(
         same_shape("NST", s[..., 0], t[..., 0], axis=-1, fix=SAME_TOKENS)
     mask_fits("NST", mask, *student)
     axis = 2 if divide_by == "width" else 1
-    inputs, pairs = (*student, *(x.detach() for x in teacher), mask), None if mask is None else token_pairs(mask)
+    first = teacher[0].detach()  # one layer with itself, as usual, stays one tensor
+    second = first if teacher[1] is teacher[0] else teacher[1].detach()
+    inputs, pairs = (*student, first, second, mask), None if mask is None else token_pairs(mask)
     entries = student[0].shape[0] * student[0].shape[1] ** 2
     return chunked_mean(partial(_token_squares, axis), inputs, pairs, entries)
 
@@ -94,5 +96,6 @@ def _channel_gram(pair: LayerPair, mask: Tensor | None) -> Tensor:
 
 def _token_gram(pair: LayerPair, mask: Tensor | None, axis: int) -> Tensor:
     """Return (B, L, L): the inner products of tokens of two layers, divided by the size of one of their axes."""
-    a, b = (blank(widen(layer), mask) for layer in pair)
+    a = blank(widen(pair[0]), mask)
+    b = a if pair[1] is pair[0] else blank(widen(pair[1]), mask)
     return matmul(a, b.transpose(1, 2)) / a.shape[axis]
