@@ -7,10 +7,11 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from kd_lightning.functional.chunks import chunked_mean
-from kd_lightning.functional.masking import blank, token_pairs
+from kd_lightning.functional.chunks import chunked, chunked_mean
+from kd_lightning.functional.masking import blank
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.shapes import SAME_TOKENS, layer_pair, mask_fits, same_shape
+from kd_lightning.functional.squares import token_gram_distance
 
 LayerPair: TypeAlias = tuple[Tensor, Tensor]
 """Hidden states of two layers of one model, each (B, L, D)."""
@@ -70,19 +71,24 @@ def nst(
         same_shape("NST", s[..., 0], t[..., 0], axis=-1, fix=SAME_TOKENS)
     mask_fits("NST", mask, *student)
     axis = 2 if divide_by == "width" else 1
-    first = teacher[0].detach()  # one layer with itself, as usual, stays one tensor
-    second = first if teacher[1] is teacher[0] else teacher[1].detach()
-    inputs, pairs = (*student, first, second, mask), None if mask is None else token_pairs(mask)
     entries = 2 * student[0].shape[0] * student[0].shape[1] ** 2  # two products live side by side
-    return chunked_mean(partial(_token_squares, axis), inputs, pairs, entries)
+    sums = chunked(partial(token_gram_distance, axis=axis), (*_once(*student), *_once(*teacher), mask), entries)
+    return sums.sum() / _pairs(student[0], mask)
+
+
+def _once(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return a pair of layers, a layer with itself, as it mostly is, only once."""
+    return first, None if second is first else second
+
+
+def _pairs(student: Tensor, mask: Tensor | None) -> Tensor | int:
+    """Return the number of pairs of tokens that count, at least one."""
+    batch, length, _ = student.shape
+    return batch * length**2 if mask is None else mask.bool().sum(-1).square().sum().clamp(min=1)
 
 
 def _channel_squares(a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:
     return (_channel_gram((a_s, b_s), mask) - _channel_gram((a_t, b_t), mask)).square()
-
-
-def _token_squares(axis: int, a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:
-    return (_token_gram((a_s, b_s), mask, axis) - _token_gram((a_t, b_t), mask, axis)).square()
 
 
 def _channel_gram(pair: LayerPair, mask: Tensor | None) -> Tensor:
@@ -92,10 +98,3 @@ def _channel_gram(pair: LayerPair, mask: Tensor | None) -> Tensor:
     if mask is None:
         return gram / a.shape[1]
     return gram / mask.bool().sum(-1).clamp(min=1).reshape(-1, 1, 1)
-
-
-def _token_gram(pair: LayerPair, mask: Tensor | None, axis: int) -> Tensor:
-    """Return (B, L, L): the inner products of tokens of two layers, divided by the size of one of their axes."""
-    a = blank(widen(pair[0]), mask)
-    b = a if pair[1] is pair[0] else blank(widen(pair[1]), mask)
-    return matmul(a, b.transpose(1, 2)) / a.shape[axis]

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.masking import blank, token_pairs
+from kd_lightning.functional.precision import matmul, widen
 
 
 def squared_distance(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -46,3 +47,62 @@ class _SquaredDistance(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gap,) = ctx.saved_tensors
         return (gap * (2 * grad).unsqueeze(-1)).to(ctx.dtype), None, None
+
+
+def token_gram_distance(
+    a_s: Tensor, b_s: Tensor | None, a_t: Tensor, b_t: Tensor | None, mask: Tensor | None = None, axis: int = 2
+) -> Tensor:
+    """Return per sample Σ over pairs of unmasked tokens of (a_s b_sᵀ/n_s − a_t b_tᵀ/n_t)², in at least float32.
+
+    One (B, L, L) tensor is kept for the gradient, which has no gradient.
+
+    Args:
+        a_s: (B, L, D_s).
+        b_s: the same shape; None: `a_s` once more.
+        a_t: (B, L, D_t); gets no gradient.
+        b_t: the same shape; None: `a_t` once more.
+        mask: (B, L), or None.
+        axis: whose size n is: 2 for the width, 1 for the length.
+
+    Returns:
+        (B,).
+
+    Example:
+        >>> one, wide = torch.ones(1, 2, 3), torch.ones(1, 2, 5)
+        >>> token_gram_distance(one, None, 2 * wide, None)
+        tensor([36.])
+
+    """
+    return _TokenGramDistance.apply(a_s, b_s, a_t.detach(), None if b_t is None else b_t.detach(), mask, axis)
+
+
+class _TokenGramDistance(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, a_s: Tensor, b_s: Tensor | None, a_t: Tensor, b_t: Tensor | None, mask: Tensor | None, axis: int
+    ) -> Tensor:
+        gap = _gram(a_s, b_s, mask, axis).sub_(_gram(a_t, b_t, mask, axis))
+        if mask is not None:
+            gap.masked_fill_(~token_pairs(mask), 0.0)
+        ctx.save_for_backward(a_s, b_s, mask, gap)
+        ctx.size, ctx.symmetric = a_s.shape[axis], b_t is None
+        return torch.linalg.vector_norm(gap, dim=(1, 2)).square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, mask, gap = ctx.saved_tensors
+        gap = gap * (2 * grad / ctx.size).reshape(-1, 1, 1)
+        other = blank(widen(a if b is None else b), mask)
+        if b is None:
+            both = 2 * gap if ctx.symmetric else gap + gap.transpose(1, 2)
+            return matmul(both, other).to(a.dtype), None, None, None, None, None
+        second = matmul(gap.transpose(1, 2), blank(widen(a), mask)).to(b.dtype)
+        return matmul(gap, other).to(a.dtype), second, None, None, None, None
+
+
+def _gram(a: Tensor, b: Tensor | None, mask: Tensor | None, axis: int) -> Tensor:
+    """Return (B, L, L): the inner products of tokens of two layers, divided by the size of one of their axes."""
+    first = blank(widen(a), mask)
+    second = first if b is None else blank(widen(b), mask)
+    return matmul(first, second.transpose(1, 2)) / a.shape[axis]

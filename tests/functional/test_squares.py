@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kd_lightning.functional.squares import squared_distance
+from kd_lightning.functional.squares import squared_distance, token_gram_distance
 
 
 def naive(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -50,3 +50,44 @@ def test_half_precision_is_computed_in_float32(own, other):
     torch.testing.assert_close(found, (student.float() - teacher.float()).square().sum(-1).detach())
     found.sum().backward()
     assert student.grad.dtype == own
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["student's layer with itself", "two of the student's"])
+@pytest.mark.parametrize("other", [True, False], ids=["teacher's layer with itself", "two of the teacher's"])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_gram_matrices_of_tokens(own, other, axis):
+    torch.manual_seed(0)
+    a, b = (torch.randn(2, 4, 3, dtype=torch.double, requires_grad=True) for _ in range(2))
+    c, d = (torch.randn(2, 4, 5, dtype=torch.double) for _ in range(2))
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
+
+    def wanted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        second, third = a if own else b, c if other else d
+        ours, theirs = (torch.einsum("bid,bjd->bij", x, y) / x.shape[axis] for x, y in ((a, second), (c, third)))
+        gap = ours - theirs
+        return (gap.square() * mask[:, :, None] * mask[:, None, :]).sum((1, 2))
+
+    def found(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return token_gram_distance(a, None if own else b, c, None if other else d, mask, axis) + 0 * b.sum()
+
+    weights = torch.randn(2, dtype=torch.double)
+    torch.testing.assert_close(found(a, b), wanted(a, b))
+    ours, theirs = (torch.autograd.grad((f(a, b) * weights).sum(), [a, b], allow_unused=True) for f in (found, wanted))
+    torch.testing.assert_close(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1], torch.zeros_like(b) if own else theirs[1])
+    assert torch.autograd.gradcheck(found, (a, b))
+
+
+def test_garbage_in_padding_reaches_no_gram_matrix():
+    torch.manual_seed(0)
+    clean, mask = torch.randn(1, 3, 2), torch.tensor([[1, 1, 0]])
+    dirty = clean.clone()
+    dirty[:, 2] = float("nan")
+    results = []
+    for x in (clean, dirty):
+        student = x.clone().requires_grad_()
+        value = token_gram_distance(student, None, 2 * x, None, mask)
+        value.sum().backward()
+        results.append((value, student.grad))
+    torch.testing.assert_close(*results)
+    assert results[1][1][0, 2].tolist() == [0.0, 0.0]
