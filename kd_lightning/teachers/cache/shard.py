@@ -108,7 +108,7 @@ def finished_shards(folder: Path, made_from: str) -> list[ShardInfo]:
 
 def _info(path: Path) -> ShardInfo:
     try:
-        return ShardInfo(**json.loads(path.read_text()))
+        return ShardInfo(**json.loads(path.read_text()) | {"name": path.name.removesuffix(".json")})
     except (ValueError, TypeError) as error:
         raise CacheError(f"The file {path} is damaged ({error}); {_REMEDY}") from error
 
