@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from toys import bert, trainer
 from torch import Tensor, distributed, nn
+from toys import bert, trainer
 from two_ranks import environment
 
 import kd_lightning as kd

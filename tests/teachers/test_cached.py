@@ -407,7 +407,7 @@ def test_validation_on_other_rows_is_a_sentence_and_on_the_same_a_loss(tmp_path)
     module = fitted(kd.CachedTeacher(tmp_path / "c"), tmp_path)
     found = trainer(tmp_path).validate(module, ready(in_batches(token_rows(), 3)), verbose=False)
     assert found[0]["val/loss"] > 0
-    with pytest.raises(CacheError, match="Row 0 does not look as it did .* another split"):
+    with pytest.raises(CacheError, match=r"Row 0 does not look as it did .* another split"):
         trainer(tmp_path).validate(module, ready(in_batches(token_rows(seed=9), 3)), verbose=False)
     with pytest.raises(CacheError, match=r"Row 12 \(its sample_id\) is not in the teacher cache .* 12 rows, 0 to 11"):
         trainer(tmp_path).validate(module, ready(in_batches(token_rows(16), 16)), verbose=False)

@@ -23,7 +23,7 @@ from kd_lightning.data.synthetic import word_tokenizer
 from kd_lightning.errors import AddressError, CacheError, ConfigError
 from kd_lightning.teachers.cache import writer
 
-from ...toys import bert, hooks_on, mlp, pairs, same, trainer, weights, words
+from ...toys import bert, hooks_on, mlp, pairs, same, weights, words
 from .making import Counting, build, cached, in_batches, live, shuffled, token_rows
 
 SCRIPT = Path(__file__).parents[2] / "cache_builder.py"
@@ -101,9 +101,8 @@ def test_chance_in_the_collate_function_is_noticed_when_rows_come_again(tmp_path
     rows = token_rows(40)
     loader, model = Loader(rows, TrainBatches(rows.lengths, batch_size=4), noisy), bert()
     build(model, loader, tmp_path / "c", ["logits"])
-    with pytest.raises(CacheError, match="does not look as it did.*random augmentation"):
-        for batch in loader:
-            cached(tmp_path / "c", ["logits"])(batch)
+    with pytest.raises(CacheError, match=r"does not look as it did.*random augmentation"):
+        cached(tmp_path / "c", ["logits"])(next(iter(loader)))
     with pytest.raises(CacheError, match="came twice and looked different"):
         build(model, loader, tmp_path / "c", ["logits"])
 
@@ -121,7 +120,7 @@ class Neighbourly(nn.Module):
 @pytest.mark.parametrize("model", [Restless(), Neighbourly()], ids=["chance", "company"])
 def test_a_teacher_whose_answers_are_not_those_of_single_rows_is_refused(tmp_path, model):
     batch = {"x": pairs(6)[0], "sample_id": torch.arange(6)}
-    with pytest.raises(CacheError, match="'logits' of a row changes with the order of the rows in a batch, or at random"):
+    with pytest.raises(CacheError, match="'logits' of a row changes with the order of the rows in a batch"):
         build(model, [batch], tmp_path / "c", ["logits"])
 
 
@@ -134,15 +133,17 @@ def test_batches_without_numbers_are_refused(tmp_path):
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_two_rows_of_one_number_are_refused(tmp_path, at_once):
-    batches = [batch | {"sample_id": torch.zeros(4).long() + (0 if at_once else torch.arange(4))} for batch in
-               in_batches(token_rows(8), 4)]
+    batches = [
+        batch | {"sample_id": torch.zeros(4).long() + (0 if at_once else torch.arange(4))}
+        for batch in in_batches(token_rows(8), 4)
+    ]
     with pytest.raises(CacheError, match=r"Row 0 \(its sample_id\) came twice and looked different"):
         build(bert(), batches, tmp_path / "c", ["logits"])
 
 
 def test_another_split_with_the_same_numbers_is_refused_and_not_taken_for_known(tmp_path):
     build(bert(), in_batches(token_rows(), 4), tmp_path / "c", ["logits"])
-    with pytest.raises(CacheError, match="came twice and looked different.*a cache of its own"):
+    with pytest.raises(CacheError, match=r"came twice and looked different.*a cache of its own"):
         build(bert(), in_batches(token_rows(seed=1), 4), tmp_path / "c", ["logits"])
     assert len(kd.TeacherCache(tmp_path / "c")) == 12
 
@@ -202,9 +203,11 @@ def test_a_shard_that_was_damaged_is_made_again_alone(tmp_path, monkeypatch):
     build(model, batches, tmp_path / "c", ["logits"])
     path = tmp_path / "c" / "000-000001.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    for refused in (lambda: kd.CachedTeacher(tmp_path / "c"), lambda: build(model, batches, tmp_path / "c", ["logits"])):
-        with pytest.raises(CacheError, match="delete the file and build the cache again, which makes these rows only"):
-            refused()
+    again = "delete the file and build the cache again, which makes these rows only"
+    with pytest.raises(CacheError, match=again):
+        kd.CachedTeacher(tmp_path / "c")
+    with pytest.raises(CacheError, match=again):
+        build(model, batches, tmp_path / "c", ["logits"])
     path.unlink()
     model.rows.clear()
     build(model, batches, tmp_path / "c", ["logits"])

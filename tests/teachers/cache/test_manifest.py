@@ -69,7 +69,9 @@ def test_a_plan_meets_what_is_there(tmp_path):
     settle_plan(tmp_path / "c", HERE)
     settle_plan(tmp_path / "c", HERE)
     other = Manifest(Fingerprint({"teacher": {"model": "b"}, "data": None}), {}, {})
-    with pytest.raises(CacheError, match=r"made from something else: teacher \(\{'model': 'a'\} there, \{'model': 'b'\} h"):
+    with pytest.raises(
+        CacheError, match=r"made from something else: teacher \(\{'model': 'a'\} there, \{'model': 'b'\}"
+    ):
         settle_plan(tmp_path / "c", other)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "thesis.tex").write_text("")

@@ -119,7 +119,9 @@ def test_rows_that_look_different_are_named(made, change):
         row = int((mask.sum(1) < 8).nonzero()[0])
         mask[row] = 1
     numbers = batch["sample_id"].flip(0) if change == "order" else batch["sample_id"]
-    with pytest.raises(CacheError, match=r"Row \d+ does not look as it did when the teacher cache .* was made: other data"):
+    with pytest.raises(
+        CacheError, match=r"Row \d+ does not look as it did when the teacher cache .* was made: other data"
+    ):
         cached(made, ["logits"])({"input_ids": ids, "attention_mask": mask, "sample_id": numbers})
 
 
@@ -171,7 +173,11 @@ def test_memory_does_not_grow_with_the_cache(tmp_path):
 
 
 def test_a_cache_can_be_of_no_tokens_at_all(tmp_path):
-    batch = {"input_ids": torch.ones(2, 3).long(), "attention_mask": torch.zeros(2, 3).long(), "sample_id": torch.arange(2)}
+    batch = {
+        "input_ids": torch.ones(2, 3).long(),
+        "attention_mask": torch.zeros(2, 3).long(),
+        "sample_id": torch.arange(2),
+    }
     build(bert(), [batch], tmp_path / "c", ["hidden.1"])
     assert torch.equal(cached(tmp_path / "c", ["hidden.1"])(batch)["hidden.1"], torch.zeros(2, 3, 16))
     assert np.array_equal(kd.TeacherCache(tmp_path / "c").sample_ids, [0, 1])

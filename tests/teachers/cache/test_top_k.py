@@ -66,7 +66,9 @@ def test_extreme_logits_give_no_nan(row, k):
 
 
 def test_only_logits_over_classes_are_cut():
-    assert [name for name in ("logits", "a/logits", "prediction_logits", "end_logits", "hidden.1") if can_be_cut(name)] == [
+    assert [
+        name for name in ("logits", "a/logits", "prediction_logits", "end_logits", "hidden.1") if can_be_cut(name)
+    ] == [
         "logits",
         "a/logits",
         "prediction_logits",
