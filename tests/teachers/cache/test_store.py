@@ -142,7 +142,7 @@ class Reading(Dataset[Any]):
         return self.cache.read(rows_of(in_batches(token_rows(), 4)[number]), ["logits"])["logits"]
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_may_read(made, start):
     cache = kd.TeacherCache(made)
     options: dict[str, Any] = {"multiprocessing_context": multiprocessing.get_context(start), "num_workers": 1}
