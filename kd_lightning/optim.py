@@ -22,7 +22,22 @@ SchedulerFactory: TypeAlias = Callable[..., Any]
 STEP_ARGUMENTS = ("total_steps", "num_training_steps", "T_max")
 """What schedulers call the number of steps of a whole run; filled in where it is not given."""
 
-default_optimizer: OptimizerFactory = partial(torch.optim.AdamW, lr=1e-4)
+FUSED = ("cpu", "cuda", "mps", "xpu")
+"""Devices for which PyTorch has an AdamW that updates all parameters in one kernel."""
+
+
+def default_optimizer(groups: Iterable[dict[str, Any]]) -> Optimizer:
+    """Return AdamW with a learning rate of 1e-4, fused where the parameters allow it.
+
+    Example:
+        >>> default_optimizer([{"params": [nn.Parameter(torch.zeros(2))]}]).defaults["fused"]
+        True
+
+    """
+    groups = list(groups)
+    parameters = [p for group in groups for p in group["params"]]
+    fused = all(p.device.type in FUSED and p.is_floating_point() for p in parameters)
+    return torch.optim.AdamW(groups, lr=1e-4, fused=fused)
 
 
 def parameter_groups(student: nn.Module, *objectives: Objective) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from kd_lightning.adapter import Adapter, ArgumentRule
 from kd_lightning.features import FeatureTap, TappedModel, describe
+from kd_lightning.features.board import Arrived
 from kd_lightning.types import Anatomy, Batch, Features
 
 
@@ -22,13 +24,17 @@ class Runner:
         model: any module.
         adapter: for models that do not follow the usual forms.
         compile: run the model and its taps as one compiled graph, from `open` to `close`.
+        stop_early: run no deeper than the deepest feature, where nothing of the model's output is asked for.
 
     """
 
-    def __init__(self, model: nn.Module, adapter: Adapter | None = None, compile: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, adapter: Adapter | None = None, compile: bool = False, stop_early: bool = False
+    ) -> None:
         self.model = model
         self.adapter = adapter
         self.compile = compile
+        self.stop_early = stop_early
         self.addresses: tuple[str, ...] = ()
         self._tap: FeatureTap | None = None
         self._tapped: TappedModel | None = None
@@ -53,7 +59,7 @@ class Runner:
         self.close()
         self.addresses = tuple(addresses)
         self._rule = ArgumentRule(self.model, self.adapter, with_labels="loss" in self.addresses)
-        self._tap = None if self.compile else FeatureTap(self.model, self.addresses, self._outputs)
+        self._tap = None if self.compile else FeatureTap(self.model, self.addresses, self._outputs, self.stop_early)
 
     def open(self) -> None:
         """Put the taps of a compiled model on, before its first call: later they would be ignored in silence."""
@@ -75,7 +81,8 @@ class Runner:
             return self._compiled(*args, **kwargs)[1]
         assert self._tap is not None, "ask() comes before the first call"
         with self._tap:
-            self.model(*args, **kwargs)
+            with suppress(Arrived):
+                self.model(*args, **kwargs)
             return self._tap.take()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class TrainSchema:
     tau: float = 1.0
     seed: int = 0
     baseline: bool = False
+    cache: bool = False
     compile: bool = False
     resume: str | None = None
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from transformers import get_linear_schedule_with_warmup
 import kd_lightning as kd
 from kd_lightning.errors import ConfigError
 from kd_lightning.features import describe
-from kd_lightning.optim import build_scheduler, linear_warmup, parameter_groups
+from kd_lightning.optim import build_scheduler, default_optimizer, linear_warmup, parameter_groups
 
 from .toys import mlp
 
@@ -125,10 +126,9 @@ def test_a_warm_up_in_steps_is_refused(warmup):
 def test_a_fused_optimizers_gradients_are_clipped_in_any_precision(precision: str):
     """Lightning refuses the pair under mixed precision; the student moves as with the unfused one."""
 
-    def weights(fused: bool) -> torch.Tensor:
+    def weights(optimizer: Any) -> torch.Tensor:
         torch.manual_seed(0)
         objective = kd.Objective({"mse": kd.Term(kd.Match("logits", "logits"), nn.MSELoss())})
-        optimizer = partial(torch.optim.AdamW, lr=0.1, fused=fused)
         module = kd.DistillationModule(nn.Linear(4, 2), nn.Linear(4, 2), objective, optimizer=optimizer)
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         trainer = Trainer(
@@ -141,4 +141,13 @@ def test_a_fused_optimizers_gradients_are_clipped_in_any_precision(precision: st
         trainer.fit(module, DataLoader([(torch.ones(3, 4), torch.zeros(3))] * 3, batch_size=None))
         return module.student.weight.detach()
 
-    torch.testing.assert_close(weights(fused=True), weights(fused=False))
+    fused, plain = (partial(torch.optim.AdamW, lr=0.1, fused=fused) for fused in (True, False))
+    torch.testing.assert_close(weights(fused), weights(plain))
+    torch.testing.assert_close(weights(None), weights(partial(torch.optim.AdamW, lr=1e-4)))  # the default is fused too
+
+
+def test_the_default_optimizer_is_fused_where_it_can_be():
+    real, other = (nn.Parameter(torch.zeros(2, dtype=dtype)) for dtype in (torch.float32, torch.complex64))
+    assert default_optimizer([{"params": [real]}]).defaults["fused"]
+    assert not default_optimizer([{"params": [real]}, {"params": [other]}]).defaults["fused"]
+    assert not default_optimizer([{"params": [nn.Parameter(torch.zeros(2, device="meta"))]}]).defaults["fused"]

@@ -59,16 +59,28 @@ def test_names_are_sorted_listed_and_nothing_else_is_offered():
         kd.Objectiv  # noqa: B018
 
 
-def loaded_after(statement: str) -> set[str]:
+def modules_after(statement: str) -> set[str]:
     command = f"import sys\n{statement}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=200, check=True)
-    return {name.split(".")[0] for name in done.stdout.split()}
+    return set(done.stdout.split())
+
+
+def loaded_after(statement: str) -> set[str]:
+    return {name.split(".")[0] for name in modules_after(statement)}
 
 
 def test_importing_the_package_brings_no_heavy_library():
     heavy = {"datasets", "matplotlib", "onnx", "onnxruntime", "hydra", "omegaconf", "pyarrow"}
     heavy -= loaded_after("import lightning.pytorch, torchmetrics")  # torchmetrics brings matplotlib itself
     assert not heavy & loaded_after("import kd_lightning as kd\nassert kd.Objective and kd.losses.SoftTarget")
+
+
+def test_importing_the_package_loads_no_file_of_a_certain_model_and_no_part_that_waits():
+    loaded = modules_after("import kd_lightning")
+    assert "kd_lightning.losses" in loaded
+    assert not {f"kd_lightning.{part}" for part in ("callbacks", "cli", "compat", "data", "inspection")} & loaded
+    models = [name for name in loaded if name.startswith("transformers.models.") and ".modeling_" in name]
+    assert not [name for name in models if not name.startswith("transformers.models.auto.")]
 
 
 def test_sub_packages_arrive_when_they_are_used():

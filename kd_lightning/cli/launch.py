@@ -20,6 +20,10 @@ ELASTIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK",
            "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
 
 
+ALONE = ("teacher", "cache")
+"""Stages of one process: their outcome is shared by all, and by other runs."""
+
+
 def inside_torchrun() -> bool:
     """Tell whether an outer torchrun (several machines) started this process as one of its ranks."""
     return "TORCHELASTIC_RUN_ID" in os.environ
@@ -36,7 +40,7 @@ def start_stage(cfg: DictConfig, run_dir: Path, stage: Stage) -> None:
         return
     if inside_torchrun():
         _as_one_rank(cfg, run_dir, stage)
-    elif stage != "teacher" and (processes := count_processes(cfg)) > 1:
+    elif stage not in ALONE and (processes := count_processes(cfg)) > 1:
         _as_several_ranks(run_dir, stage, processes)
     else:
         run_stage(cfg, run_dir, stage)
@@ -90,7 +94,7 @@ def _as_several_ranks(run_dir: Path, stage: Stage, processes: int) -> None:
 
 def _as_one_rank(cfg: DictConfig, run_dir: Path, stage: Stage) -> None:
     """Under an outer torchrun: train as one of its ranks; what needs one process is rank 0's alone."""
-    if stage != "teacher":
+    if stage not in ALONE:
         run_stage(cfg, run_dir, stage)
     elif outer_rank() == 0:
         by_itself(run_dir, stage)
@@ -99,7 +103,7 @@ def _as_one_rank(cfg: DictConfig, run_dir: Path, stage: Stage) -> None:
 
 def by_itself(run_dir: Path, stage: str) -> None:
     """Run a stage in a process of its own that knows nothing of the other ranks."""
-    sentence = stage_folder(run_dir, "teacher") / "error.txt"
+    sentence = stage_folder(run_dir, "teacher" if stage == "find_teacher" else stage) / "error.txt"  # type: ignore[arg-type]
     sentence.unlink(missing_ok=True)
     environment = {k: v for k, v in os.environ.items() if k not in ELASTIC and not k.startswith("TORCHELASTIC")}
     done = subprocess.run(

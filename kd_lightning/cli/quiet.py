@@ -9,6 +9,7 @@ NOISE = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own use of torch, and no user's business
     r".*does not have many workers.*",  # tokenised rows are collated faster than a worker could send them
     r".*The `srun` command is available.*",
+    r".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # a cached teacher's, which does no harm
     r".*Precision .* is not supported by the model summary.*",
 )
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kd_lightning.cli.build import plain, teacher_data
+from kd_lightning.cli.caching import check_cache
 from kd_lightning.cli.launch import by_itself, check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
 from kd_lightning.cli.lessons import FOLDERS
 from kd_lightning.cli.reports.curves import draw_curves
@@ -71,12 +72,15 @@ def stages_of(cfg: DictConfig) -> list[Stage]:
     """Return the stages of a run: a student that learns from labels alone has no teacher to be compared with."""
     if not all(has_teacher(own) for own in task_configs(cfg).values()):
         return ["student"]
-    return ["teacher", "alone", "student"] if cfg.baseline else ["teacher", "student"]
+    before: list[Stage] = ["teacher", "cache"] if cfg.cache else ["teacher"]
+    return [*before, "alone", "student"] if cfg.baseline else [*before, "student"]
 
 
 def find_teacher(cfg: DictConfig, run_dir: Path) -> None:
     """Prepare every task's teachers and note where they are, and what they cost."""
     tasks = task_configs(cfg)
+    for own in tasks.values():
+        check_cache(own)
     for own in tasks.values() if len(tasks) > 1 else ():
         if own.teacher.path is None and has_teacher(own):
             teacher_data(own).setup("fit")  # what is wrong with a later task's data is known before anything is trained
@@ -92,6 +96,7 @@ def report(cfg: DictConfig, run_dir: Path, stages: list[Stage]) -> dict[str, Any
     results: dict[str, Any] = {stage: result_of(run_dir, stage) or {} for stage in stages}
     seconds: dict[str, float] = {stage: result.pop("seconds", 0.0) for stage, result in results.items()}
     seconds["teacher"] = json.loads((run_dir / "stages" / "teacher" / "seconds.json").read_text())
+    results.pop("cache", None)  # costs seconds, and has no score
     metrics = results | {"seconds": seconds, "config": plain(cfg)}
     if outer_rank() == 0:
         write_json(run_dir / "metrics.json", metrics)

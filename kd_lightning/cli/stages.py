@@ -17,6 +17,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kd_lightning.cli.build import build_student, build_trainer, hard_only, on_one_device, scoring_trainer
+from kd_lightning.cli.caching import fill_cache
 from kd_lightning.cli.fitting import build_module, fit, join, rehearse, score
 from kd_lightning.cli.judging import Judge, task_metrics
 from kd_lightning.cli.lessons import Lesson, load_lessons
@@ -28,8 +29,9 @@ from kd_lightning.export import export
 from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.storage.files import write_json
 from kd_lightning.students import share_body
+from kd_lightning.teachers import CachedTeacher, TeacherSource
 
-Stage: TypeAlias = Literal["teacher", "alone", "student"]
+Stage: TypeAlias = Literal["teacher", "cache", "alone", "student"]
 
 
 def stage_folder(run_dir: Path, stage: Stage) -> Path:
@@ -49,9 +51,14 @@ def run_stage(cfg: DictConfig, run_dir: Path, stage: Stage) -> None:
     folder = stage_folder(run_dir, stage)
     seed_everything(cfg.seed, verbose=False)
     lessons = load_lessons(cfg, run_dir)
-    result = _judge_teachers(cfg, lessons, folder) if stage == "teacher" else _train(cfg, run_dir, lessons, stage)
+    if stage == "teacher":
+        result = _judge_teachers(cfg, lessons, folder)
+    elif stage == "cache":
+        result = _fill_caches(cfg, lessons, folder)
+    else:
+        result = _train(cfg, run_dir, lessons, stage)
     if int(os.environ.get("RANK", 0)) == 0:
-        write_json(folder / "result.json", result | {"seconds": round(time.perf_counter() - start, 2)})
+        write_json(folder / "result.json", {"seconds": round(time.perf_counter() - start, 2)} | result)
 
 
 def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path) -> dict[str, Any]:
@@ -73,6 +80,18 @@ def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path
     }
 
 
+def _fill_caches(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path) -> dict[str, Any]:
+    """Put what the teachers say of the training rows on disk, and return where and in what time."""
+    module = _build(cfg, lessons, alone=False)
+    several = len(lessons) > 1
+    filled = {
+        task: fill_cache(lessons[task], own.objective, folder, several) for task, own in modules_of(module).items()
+    }
+    seconds = sum(spent for _, spent in filled.values())
+    folders = {task: str(path) for task, (path, _) in filled.items() if path is not None}
+    return {"folders": folders, "seconds": round(seconds, 2)}
+
+
 def _one_after_the_other(latencies: list[float | None]) -> float | None:
     known = [latency for latency in latencies if latency is not None]
     return round(sum(known), 3) if len(known) == len(latencies) else None
@@ -87,8 +106,9 @@ def _joined(scores: Mapping[str, Mapping[str, float]], main: Mapping[str, str]) 
 
 
 def _train(cfg: DictConfig, run_dir: Path, lessons: Mapping[str, Lesson], stage: Stage) -> dict[str, Any]:
-    module = _build(cfg, lessons, alone=stage == "alone")
-    modules = module.named_tasks() if isinstance(module, MultiTaskModule) else {"": module}
+    caches = (result_of(run_dir, "cache") or {}).get("folders", {}) if cfg.cache else {}
+    module = _build(cfg, lessons, alone=stage == "alone", caches=caches)
+    modules = modules_of(module)
     data = _data(cfg, lessons)
     folder = stage_folder(run_dir, stage)
     trainer = build_trainer(cfg, folder)
@@ -105,17 +125,29 @@ def _train(cfg: DictConfig, run_dir: Path, lessons: Mapping[str, Lesson], stage:
     return {"metrics": metrics, "parameters": _size(students), "latency_ms": latency_ms(students[0])}
 
 
-def _build(cfg: DictConfig, lessons: Mapping[str, Lesson], alone: bool) -> DistillationModule | MultiTaskModule:
+def modules_of(module: DistillationModule | MultiTaskModule) -> dict[str, DistillationModule]:
+    """Return the tasks' modules by name, and one task's own without a name."""
+    return module.named_tasks() if isinstance(module, MultiTaskModule) else {"": module}
+
+
+def _build(
+    cfg: DictConfig, lessons: Mapping[str, Lesson], alone: bool, caches: Mapping[str, str] | None = None
+) -> DistillationModule | MultiTaskModule:
     """Build the students, the later ones on the first one's body, and put them together with what teaches them."""
     modules: dict[str, DistillationModule] = {}
     for task, lesson in lessons.items():
         student = build_student(lesson.cfg, lesson.model, lesson.data, _first_model(lessons) if modules else None)
         if modules:
             student = share_body(next(iter(modules.values())).student, student)
-        teacher = None if alone else lesson.source(compile=lesson.cfg.teacher.compile)
+        teacher = None if alone else _teacher(lesson, (caches or {}).get(task))
         objective = hard_only(lesson.cfg) if teacher is None else instantiate(lesson.cfg.objective)
         modules[task] = build_module(lesson.cfg, student, teacher, objective)
     return join(cfg, modules)
+
+
+def _teacher(lesson: Lesson, cache: str | None) -> TeacherSource | None:
+    """Return what teaches: a cache, whose checksums were compared when it was found, or live models."""
+    return CachedTeacher(cache, verify=False) if cache else lesson.source(compile=lesson.cfg.teacher.compile)
 
 
 def _first_model(lessons: Mapping[str, Lesson]) -> nn.Module | None:
@@ -135,7 +167,7 @@ def _announce(lesson: Lesson, module: DistillationModule, trainer: Any, task: st
     data.setup("fit")
     startup(
         Console(),
-        teacher_name=" + ".join(lesson.models) or None,
+        teacher_name=(" + ".join(lesson.models) + ", cached" * bool(cfg.cache)) if lesson.models else None,
         teacher_size=sum(_size(model) for model in lesson.models.values()),
         student_name=cfg.student.get("_target_", "student").rpartition(".")[-1],
         student_size=_size(module.student),

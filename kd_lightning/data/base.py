@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from torch.utils.data import Subset
 
 from kd_lightning.data.alignment import paired_rows
 from kd_lightning.data.augment.rows import Augmentations, AugmentedRows, as_list, bound, describe
@@ -141,6 +142,18 @@ class TokenDataModule(LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Return shuffled batches, resumable in mid-epoch."""
         return self.loader(self.train_rows(), self.train_batches())
+
+    def rows_once(self, rows: np.ndarray | None = None) -> Loader:
+        """Return a loader that gives training rows once each, as they are: what a teacher cache is built from.
+
+        Args:
+            rows: their numbers; None: all.
+
+        """
+        train = self.rows("train")
+        kept = np.arange(len(train)) if rows is None else np.asarray(rows)
+        batches = EvalBatches(train.lengths[kept], self.eval_batch_size, self.group_by_length)
+        return self.loader(Subset(train, kept.tolist()), batches)
 
     def train_batches(self) -> TrainBatches:
         """Return which training rows make which batch."""

@@ -130,6 +130,19 @@ class TrainBatches(Batches):
     def plan(self) -> list[np.ndarray]:
         """Return this process's batches of row numbers for the present epoch."""
         rank, world = place()
+        return [rows[rank::world] for rows in self._steps(world)]
+
+    def visited(self, epochs: int, steps: int, processes: int = 1) -> np.ndarray:
+        """Return the rows that the first steps of so many epochs train on, on all processes together."""
+        seen = np.zeros(len(self.lengths), dtype=bool)
+        for epoch in range(epochs):
+            self.set_epoch(epoch)
+            seen[np.concatenate(self._steps(processes)[:steps])] = True
+        self.set_epoch(0)
+        return np.flatnonzero(seen)
+
+    def _steps(self, world: int) -> list[np.ndarray]:
+        """Return each step's rows, on all processes together, in the order of the present epoch."""
         random = np.random.default_rng([self.seed, self._drawn_epoch])
         order = random.permutation(len(self.lengths))
         order = np.resize(order, len(order) + -len(order) % world)  # repeats the first rows
@@ -137,7 +150,7 @@ class TrainBatches(Batches):
         if self.group_by_length:
             order = np.concatenate([self._longest_first(stretch) for stretch in _cut(order, MEGA * step)])
         steps = _cut(order, step)
-        return [steps[i][rank::world] for i in random.permutation(len(steps))]
+        return [steps[i] for i in random.permutation(len(steps))]
 
 
 class EvalBatches(Batches):

@@ -9,6 +9,10 @@ import torch
 State = Literal["idle", "running", "complete", "failed", "taken"]
 
 
+class Arrived(Exception):
+    """Ends a forward pass of which nothing more is needed."""
+
+
 class Board:
     """Notes of the model's last forward pass.
 
@@ -16,11 +20,16 @@ class Board:
     called by itself. The model is not running then, and the board takes no note.
     """
 
+    stop_after: int
+    """After how many features the pass is ended by `Arrived`; 0: never."""
+
     def __init__(self) -> None:
         self.state: State = "idle"
         self.notes: dict[str, Any] = {}
         self.calls: dict[str, int] = {}
         self.without_grad: dict[str, bool] = {}
+        self.arrivals: dict[str, int] = {}
+        self.stop_after = 0
         self.grad = False
 
     def wipe(self, state: State = "idle") -> None:
@@ -28,6 +37,7 @@ class Board:
         self.notes.clear()
         self.calls.clear()
         self.without_grad.clear()
+        self.arrivals.clear()
         self.state = state
 
     def begin(self) -> None:
@@ -39,11 +49,27 @@ class Board:
         """Close the notes."""
         self.state = "complete"
 
-    def note(self, address: str, value: Any) -> None:
-        """Keep what a hook saw; a later call within the same pass replaces it."""
+    def note(self, address: str, value: Any, final: bool = True) -> None:
+        """Keep what a hook saw; a later call within the same pass replaces it.
+
+        Raises:
+            Arrived: with it, all of the `stop_after` features have arrived, each in its final form.
+
+        """
         if self.state == "running":
             self.notes[address] = value
             self.without_grad[address] = self.grad and not torch.is_grad_enabled()
+        if final:
+            self.settle(address)
+
+    def settle(self, address: str) -> None:
+        """Take what was noted for the feature itself; may raise `Arrived`."""
+        if self.state != "running":
+            return
+        self.arrivals[address] = self.arrivals.get(address, 0) + 1
+        if len(self.arrivals) == self.stop_after:
+            self.end()
+            raise Arrived
 
     def call(self, address: str) -> int:
         """Count the calls of modules that run as several layers; returns 1 for the first."""

@@ -67,14 +67,14 @@ class Raised(Hook):
 class Output(Hook):
     """Notes the first tensor of what a module returns, or the part number `index` of a tuple."""
 
-    def __init__(self, board: Board, address: str, index: int = 0) -> None:
+    def __init__(self, board: Board, address: str, index: int = 0, final: bool = True) -> None:
         super().__init__(board, address)
-        self.index = index
+        self.index, self.final = index, final
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note the output."""
         part = output[self.index] if self.index and isinstance(output, (tuple, list)) else output
-        self.board.note(self.address, first_tensor(part))
+        self.board.note(self.address, first_tensor(part), self.final)
 
 
 class Whole(Hook):
@@ -91,7 +91,9 @@ class LastHiddenState(Hook):
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note the last hidden state, if there is one."""
         last = output[0] if isinstance(output, tuple) else getattr(output, "last_hidden_state", None)
-        if last is not None:
+        if last is None:
+            self.board.settle(self.address)
+        else:
             self.board.note(self.address, last)
 
 

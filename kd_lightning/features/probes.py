@@ -70,7 +70,8 @@ class LastProbe(ModuleProbe):
 
     def install(self, board: Board, removers: list[Remover]) -> None:
         """Put a hook on the last layer, and one on the model that may know better."""
-        super().install(board, removers)
+        layer = hooks.Output(board, self.address, self.index, final=False)
+        removers.append(self.module.register_forward_hook(layer).remove)
         removers.append(self.model.register_forward_hook(hooks.LastHiddenState(board, self.address)).remove)
 
 

@@ -33,6 +33,7 @@ class Resolver:
         has_outputs: bool = False,
     ) -> None:
         self.model = unwrap(model)
+        self.is_bare = self.model is model
         self.nodes = tree(self.model)
         self.stacks = find_stacks(self.nodes)
         self.fields = declared_fields(self.model)

@@ -14,6 +14,7 @@ from kd_lightning.features.board import Board
 from kd_lightning.features.hooks import Remover
 from kd_lightning.features.nested import keep_padded
 from kd_lightning.features.resolver import Resolver
+from kd_lightning.features.stopping import EarlyStop
 from kd_lightning.types import Features
 
 _REASONS = {
@@ -39,6 +40,8 @@ class FeatureTap:
         addresses: `hidden.3`, `attention.3`, `logits`, `encoder.layer.3.output`, `classifier:in`, …
         outputs: makes named fields from the model's output, for output addresses. By default a mapping or dataclass
             has its own names, a tensor is `logits`.
+        stop_early: end forward passes by the exception `Arrived` once all features are there, where that is safe; for
+            callers that catch it and do not need the model's output.
 
     Raises:
         AddressError: an address the model does not have; names the closest ones it has.
@@ -59,6 +62,7 @@ class FeatureTap:
         model: nn.Module,
         addresses: Sequence[str],
         outputs: Callable[[Any], Mapping[str, Any]] | None = None,
+        stop_early: bool = False,
     ) -> None:
         if isinstance(addresses, str):
             raise AddressError(f"Addresses are a list of strings, so write ['{addresses}'].")
@@ -67,6 +71,7 @@ class FeatureTap:
         self._model = resolver.model
         self._encoders = resolver.encoders
         self._probes = {address: resolver.probe(address) for address in self.addresses}
+        self._stop = EarlyStop(resolver, self.addresses) if stop_early else None
         self._board = Board()
         self._removers: list[Remover] = []
         self._depth = 0
@@ -106,6 +111,8 @@ class FeatureTap:
             raise AddressError(f"The tap has no features: {_REASONS[board.state]}.")
         try:
             features = {address: self._read(address) for address in self.addresses}
+            if self._stop is not None:
+                self._stop.learn(board.arrivals)
         finally:
             board.wipe("taken")
         return features
@@ -127,6 +134,7 @@ class FeatureTap:
 
     def _install(self) -> None:
         self._board.wipe()
+        self._board.stop_after = len(self.addresses) if self._stop is not None and self._stop.applies() else 0
         removers = self._removers
         try:
             begin = hooks.Begin(self._board, "")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
 from kd_lightning.errors import MatchError
-from kd_lightning.functional.masking import blank, masked_mean, token_pairs
+from kd_lightning.functional.chunks import chunked_mean
+from kd_lightning.functional.masking import blank, token_pairs
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.shapes import SAME_TOKENS, same_shape
 from kd_lightning.functional.softmax import cross_entropy, floored_log, kl_divergence, masked_log_softmax
@@ -34,11 +36,9 @@ def attention_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None, 
         tensor(4.)
 
     """
-    teacher = teacher.detach()
     check_maps("AttentionMSE", student, teacher, mask, heads)
-    gap = reduce_heads(widen(student), heads) - reduce_heads(widen(teacher), heads)
-    squares = blank_pairs(gap, mask).square()
-    return masked_mean(reduce_heads(squares, "mean"), None if mask is None else token_pairs(mask))
+    inputs, pairs = (student, teacher.detach(), mask), None if mask is None else token_pairs(mask)
+    return chunked_mean(partial(_squares, heads), inputs, pairs, largest(student, teacher))
 
 
 def attention_divergence(
@@ -66,12 +66,9 @@ def attention_divergence(
         tensor(0.6931)
 
     """
-    teacher = teacher.detach()
     check_maps("AttentionKL" if kind == "kl" else "AttentionCE", student, teacher, mask, heads)
-    p, log_q = _probabilities(teacher, mask, inputs, heads), _log_probabilities(student, mask, inputs, heads)
-    if kind == "ce":
-        return mean_over_rows(cross_entropy(p, log_q), mask)
-    return mean_over_rows(kl_divergence(p, _log_probabilities(teacher, mask, inputs, heads), log_q), mask)
+    values = partial(_divergence, kind, inputs, heads)
+    return chunked_mean(values, (student, teacher.detach(), mask), mask, largest(student, teacher))
 
 
 def reduce_heads(maps: Tensor, heads: Heads) -> Tensor:
@@ -88,16 +85,21 @@ def reduce_heads(maps: Tensor, heads: Heads) -> Tensor:
     return maps.mean(1) if heads == "mean" else maps.sum(1)
 
 
-def mean_over_rows(rows: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean over heads and unmasked queries of one number per row, (B, H, L) or (B, L).
+def mean_over_heads(rows: Tensor) -> Tensor:
+    """Return the mean over the heads of one number per row, (B, H, L), as (B, L); rows without heads stay.
 
     Example:
         >>> import torch
-        >>> mean_over_rows(torch.tensor([[[1.0, 5.0], [3.0, 5.0]]]), torch.tensor([[1, 0]]))
-        tensor(2.)
+        >>> mean_over_heads(torch.tensor([[[1.0, 5.0], [3.0, 5.0]]]))
+        tensor([[2., 5.]])
 
     """
-    return masked_mean(rows.mean(1) if rows.dim() == 3 else rows, mask)
+    return rows.mean(1) if rows.dim() == 3 else rows
+
+
+def largest(*maps: Tensor) -> int:
+    """Return how many entries the largest of some maps has."""
+    return max(x.numel() for x in maps)
 
 
 def blank_pairs(maps: Tensor, mask: Tensor | None) -> Tensor:
@@ -135,6 +137,22 @@ def check_maps(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None,
             f"{loss} got a mask of shape {tuple(mask.shape)} for attention of shape {tuple(student.shape)}: the mask "
             f"must cover the batch, and queries and keys alike."
         )
+
+
+def _squares(heads: Heads, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    """Return one value per pair of tokens."""
+    gap = reduce_heads(widen(student), heads) - reduce_heads(widen(teacher), heads)
+    return reduce_heads(blank_pairs(gap, mask).square(), "mean")
+
+
+def _divergence(
+    kind: Divergence, inputs: Inputs, heads: Heads, student: Tensor, teacher: Tensor, mask: Tensor | None
+) -> Tensor:
+    """Return one value per query."""
+    p, log_q = _probabilities(teacher, mask, inputs, heads), _log_probabilities(student, mask, inputs, heads)
+    if kind == "ce":
+        return mean_over_heads(cross_entropy(p, log_q))
+    return mean_over_heads(kl_divergence(p, _log_probabilities(teacher, mask, inputs, heads), log_q))
 
 
 def _probabilities(maps: Tensor, mask: Tensor | None, inputs: Inputs, heads: Heads) -> Tensor:

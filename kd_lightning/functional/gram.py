@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from kd_lightning.functional.masking import blank, masked_mean, token_pairs
+from kd_lightning.functional.chunks import chunked_mean
+from kd_lightning.functional.masking import blank, token_pairs
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.shapes import SAME_TOKENS, layer_pair, mask_fits, same_shape
 
@@ -36,8 +38,8 @@ def fsp(student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> T
         same_shape("FSP", s, t, axis=-1, fix="their widths differ, add projection='linear'")
     mask_fits("FSP", mask, *student)
     samples = None if mask is None else mask.bool().any(-1)
-    gap = _channel_gram(student, mask) - _channel_gram((teacher[0].detach(), teacher[1].detach()), mask)
-    return masked_mean(gap.square(), samples)
+    entries = student[0].shape[0] * student[0].shape[-1] * student[1].shape[-1]
+    return chunked_mean(_channel_squares, (*student, *(x.detach() for x in teacher), mask), samples, entries)
 
 
 def nst(
@@ -68,8 +70,19 @@ def nst(
         same_shape("NST", s[..., 0], t[..., 0], axis=-1, fix=SAME_TOKENS)
     mask_fits("NST", mask, *student)
     axis = 2 if divide_by == "width" else 1
-    gap = _token_gram(student, mask, axis) - _token_gram((teacher[0].detach(), teacher[1].detach()), mask, axis)
-    return masked_mean(gap.square(), None if mask is None else token_pairs(mask))
+    first = teacher[0].detach()  # one layer with itself, as usual, stays one tensor
+    second = first if teacher[1] is teacher[0] else teacher[1].detach()
+    inputs, pairs = (*student, first, second, mask), None if mask is None else token_pairs(mask)
+    entries = 2 * student[0].shape[0] * student[0].shape[1] ** 2  # two products live side by side
+    return chunked_mean(partial(_token_squares, axis), inputs, pairs, entries)
+
+
+def _channel_squares(a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:
+    return (_channel_gram((a_s, b_s), mask) - _channel_gram((a_t, b_t), mask)).square()
+
+
+def _token_squares(axis: int, a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:
+    return (_token_gram((a_s, b_s), mask, axis) - _token_gram((a_t, b_t), mask, axis)).square()
 
 
 def _channel_gram(pair: LayerPair, mask: Tensor | None) -> Tensor:
@@ -83,5 +96,6 @@ def _channel_gram(pair: LayerPair, mask: Tensor | None) -> Tensor:
 
 def _token_gram(pair: LayerPair, mask: Tensor | None, axis: int) -> Tensor:
     """Return (B, L, L): the inner products of tokens of two layers, divided by the size of one of their axes."""
-    a, b = (blank(widen(layer), mask) for layer in pair)
+    a = blank(widen(pair[0]), mask)
+    b = a if pair[1] is pair[0] else blank(widen(pair[1]), mask)
     return matmul(a, b.transpose(1, 2)) / a.shape[axis]

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kd_lightning.errors import MatchError
-from kd_lightning.functional.logits import check_logits_mask, entries
-from kd_lightning.functional.masking import blank, masked_mean
+from kd_lightning.functional.logits import check_logits_mask, entries, mean_over_logits
+from kd_lightning.functional.masking import blank
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.softmax import masked_log_softmax
 
@@ -40,11 +40,7 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
     if labels.is_floating_point():
         raise MatchError("HardLabel takes class numbers but got floats: use nn.MSELoss(), or multilabel=True.")
     inside = entries(logits, mask)
-    log_p = masked_log_softmax(blank(widen(logits), keep), inside)
-    loss = -log_p.gather(-1, labels.long().masked_fill(~keep, 0).unsqueeze(-1)).squeeze(-1)
-    if label_smoothing:
-        loss = (1 - label_smoothing) * loss - label_smoothing * _mean_entry(log_p, inside)
-    return masked_mean(loss, keep)
+    return mean_over_logits(_cross_entropy, logits, (logits, labels, keep, inside, label_smoothing), keep)
 
 
 def hard_label_multilabel(
@@ -65,9 +61,7 @@ def hard_label_multilabel(
 
     """
     keep = counted_labels(logits, labels, mask, multilabel=True)
-    logits = blank(widen(logits), keep)
-    target = blank(labels.to(logits.dtype), keep) * (1 - label_smoothing) + label_smoothing / 2
-    return masked_mean(binary_cross_entropy_with_logits(logits, target, reduction="none"), keep)
+    return mean_over_logits(_binary_cross_entropy, logits, (logits, labels, keep, label_smoothing), keep)
 
 
 def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, multilabel: bool = False) -> Tensor:
@@ -107,6 +101,24 @@ def _check_labels(logits: Tensor, labels: Tensor, multilabel: bool) -> None:
             f"labels must have shape {tuple(expected)}"
             + ("." if multilabel else ", or use multilabel=True where every class has a 0/1 label of its own.")
         )
+
+
+def _cross_entropy(
+    logits: Tensor, labels: Tensor, keep: Tensor, inside: Tensor | None, label_smoothing: float
+) -> Tensor:
+    """Return one value per row."""
+    log_p = masked_log_softmax(blank(widen(logits), keep), inside)
+    loss = -log_p.gather(-1, labels.long().masked_fill(~keep, 0).unsqueeze(-1)).squeeze(-1)
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * _mean_entry(log_p, inside)
+    return loss
+
+
+def _binary_cross_entropy(logits: Tensor, labels: Tensor, keep: Tensor, label_smoothing: float) -> Tensor:
+    """Return one value per label."""
+    logits = blank(widen(logits), keep)
+    target = blank(labels.to(logits.dtype), keep) * (1 - label_smoothing) + label_smoothing / 2
+    return binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 def _mean_entry(log_p: Tensor, inside: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from kd_lightning.functional.masking import blank, masked_mean
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.shapes import mask_fits, same_shape
+from kd_lightning.functional.squares import squared_distance
 
 
 def token_mask(hidden: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -34,7 +35,7 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> 
 
     """
     mask = _checked("HiddenMSE", student, teacher, mask)
-    return masked_mean(blank(widen(student) - widen(teacher.detach()), mask).square(), mask)
+    return masked_mean(squared_distance(student, teacher, mask), mask) / student.shape[-1]
 
 
 def hidden_cosine(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -77,8 +78,8 @@ def pkd(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         student, teacher = first_token(student, None), first_token(teacher, None)
     mask = _checked("PKD", student, teacher, mask)
     samples = None if mask is None else mask.bool().any(-1)
-    student = normalize(blank(first_token(widen(student), mask), samples, 1.0), dim=-1)
-    teacher = normalize(blank(first_token(widen(teacher.detach()), mask), samples, 1.0), dim=-1)
+    student = normalize(blank(widen(first_token(student, mask)), samples, 1.0), dim=-1)
+    teacher = normalize(blank(widen(first_token(teacher.detach(), mask)), samples, 1.0), dim=-1)
     return masked_mean((student - teacher).square().sum(-1), samples)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from torch import Tensor
 
 from kd_lightning.errors import MatchError
+from kd_lightning.functional import chunks
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.shapes import same_shape
 
@@ -30,6 +34,36 @@ def rows(logits: Tensor, mask: Tensor | None) -> Tensor | None:
 def count_rows(logits: Tensor, mask: Tensor | None) -> Tensor:
     """Return the number of rows that count, as a float scalar."""
     return count(logits, rows(logits, mask), logits.shape[:-1])
+
+
+def mean_over_logits(
+    values: Callable[..., Tensor], logits: Tensor, inputs: Sequence[Any], mask: Tensor | None
+) -> Tensor:
+    """Return `masked_mean(values(*inputs), mask)`; of large logits a few rows at a time.
+
+    Args:
+        values: one value per row, or per entry, of logits (R, C) and what belongs to them.
+        logits: which logits this is about.
+        inputs: tensors with the axes of `logits`, or with all but the last; anything else is passed on as it is.
+        mask: likewise: which values count.
+
+    """
+    inputs, size = [mask, *inputs], logits.numel()
+    mask, *inputs = _by_row(inputs, logits) if size > chunks.CHUNK else inputs
+    return chunks.chunked_mean(values, inputs, mask, size)
+
+
+def per_row(values: Callable[..., Tensor], logits: Tensor, inputs: Sequence[Any]) -> Tensor:
+    """Return `values(*inputs)`, one value per row; of large logits a few rows at a time. See `mean_over_logits`."""
+    if logits.numel() <= chunks.CHUNK:
+        return values(*inputs)
+    return chunks.chunked(values, _by_row(inputs, logits), logits.numel()).reshape(logits.shape[:-1])
+
+
+def _by_row(inputs: Sequence[Any], logits: Tensor) -> list[Any]:
+    """Return the inputs with one axis for all rows."""
+    width = logits.shape[-1]
+    return [x.reshape((-1, width) if x.dim() == logits.dim() else -1) if chunks.has_items(x) else x for x in inputs]
 
 
 def check_logits(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
@@ -26,5 +28,17 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         torch.float32
 
     """
-    with torch.autocast(a.device.type, enabled=False):
+    with no_autocast(a):
         return a @ b
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which no autocast region changes the precision of what is computed on the device of `x`.
+
+    Example:
+        >>> with torch.autocast("cpu"), no_autocast(torch.zeros(1)):
+        ...     torch.is_autocast_enabled("cpu")
+        False
+
+    """
+    return torch.autocast(x.device.type, enabled=False)

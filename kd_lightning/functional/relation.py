@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from kd_lightning.errors import MatchError
-from kd_lightning.functional.attention import mean_over_rows, pairs_for
+from kd_lightning.functional.attention import mean_over_heads, pairs_for
+from kd_lightning.functional.chunks import chunked_mean
 from kd_lightning.functional.masking import blank
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.softmax import kl_divergence, masked_log_softmax
@@ -37,9 +40,8 @@ def self_relation(
     """
     _check(student, teacher, mask)
     heads = teacher.shape[1] if relation_heads is None else relation_heads
-    log_q = _log_relation(student, mask, heads, "student")
-    log_p = _log_relation(teacher.detach(), mask, heads, "teacher")
-    return mean_over_rows(kl_divergence(log_p.exp(), log_p, log_q), mask)
+    entries = student.shape[0] * heads * student.shape[2] ** 2
+    return chunked_mean(partial(_divergence, heads), (student, teacher.detach(), mask), mask, entries)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -53,6 +55,12 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     """
     batch, own, length, width = x.shape
     return x.transpose(1, 2).reshape(batch, length, heads, own * width // heads).transpose(1, 2)
+
+
+def _divergence(heads: int, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    """Return one value per token."""
+    log_q, log_p = _log_relation(student, mask, heads, "student"), _log_relation(teacher, mask, heads, "teacher")
+    return mean_over_heads(kl_divergence(log_p.exp(), log_p, log_q))
 
 
 def _log_relation(x: Tensor, mask: Tensor | None, heads: int, side: str) -> Tensor:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kd_lightning.errors import MatchError
-from kd_lightning.functional.logits import check_logits, entries, is_positions, rows
-from kd_lightning.functional.masking import blank, masked_mean
+from kd_lightning.functional.logits import check_logits, entries, is_positions, mean_over_logits, rows
+from kd_lightning.functional.masking import blank
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.softmax import cross_entropy, kl_divergence, masked_log_softmax
 
@@ -53,11 +54,9 @@ def soft_target(
     """
     check_logits("SoftTarget", student, teacher, mask)
     _check_classes(student, mask)
-    log_q = _tempered(student, temperature, mask)
-    log_p = _tempered(teacher.detach(), temperature if teacher_temperature is None else teacher_temperature, mask)
-    p = log_p.exp()
-    per_row = kl_divergence(p, log_p, log_q) if kind == "kl" else cross_entropy(p, log_q)
-    return masked_mean(per_row if weight is None else per_row * weight, rows(student, mask))
+    temperatures = temperature, temperature if teacher_temperature is None else teacher_temperature
+    inputs = (student, teacher.detach(), *temperatures, mask, weight)
+    return mean_over_logits(partial(_divergence, kind), student, inputs, rows(student, mask))
 
 
 def soft_target_multilabel(
@@ -79,13 +78,8 @@ def soft_target_multilabel(
 
     """
     check_logits("SoftTarget", student, teacher, mask)
-    z_s = blank(widen(student), mask) / temperature
-    z_t = blank(widen(teacher.detach()), mask) / (teacher_temperature or temperature)
-    p, not_p = z_t.sigmoid(), (-z_t).sigmoid()
-    loss = -p * logsigmoid(z_s) - not_p * logsigmoid(-z_s)
-    if kind == "kl":
-        loss = loss + p * logsigmoid(z_t) + not_p * logsigmoid(-z_t)
-    return masked_mean(loss, mask)
+    inputs = (student, teacher.detach(), temperature, teacher_temperature or temperature, mask)
+    return mean_over_logits(partial(_divergence_multilabel, kind), student, inputs, mask)
 
 
 def logit_mse(
@@ -106,8 +100,7 @@ def logit_mse(
 
     """
     check_logits("LogitMSE", student, teacher, mask)
-    difference = blank(widen(student) - widen(teacher.detach()), mask) / _divisor(temperature)
-    return masked_mean(difference.square(), mask)
+    return mean_over_logits(_squares, student, (student, teacher.detach(), temperature, mask), mask)
 
 
 def _check_classes(logits: Tensor, mask: Tensor | None) -> None:
@@ -118,6 +111,38 @@ def _check_classes(logits: Tensor, mask: Tensor | None) -> None:
             "nothing. Use SoftTarget(multilabel=True) where the logit stands for yes or no, or LogitMSE where it is a "
             "value."
         )
+
+
+def _divergence(
+    kind: Kind,
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float | Tensor,
+    teacher_temperature: float | Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+) -> Tensor:
+    """Return one value per row."""
+    log_q, log_p = _tempered(student, temperature, mask), _tempered(teacher, teacher_temperature, mask)
+    p = log_p.exp()
+    found = kl_divergence(p, log_p, log_q) if kind == "kl" else cross_entropy(p, log_q)
+    return found if weight is None else found * weight
+
+
+def _divergence_multilabel(
+    kind: Kind, student: Tensor, teacher: Tensor, temperature: float, teacher_temperature: float, mask: Tensor | None
+) -> Tensor:
+    """Return one value per label."""
+    z_s = blank(widen(student), mask) / temperature
+    z_t = blank(widen(teacher), mask) / teacher_temperature
+    p, not_p = z_t.sigmoid(), (-z_t).sigmoid()
+    loss = -p * logsigmoid(z_s) - not_p * logsigmoid(-z_s)
+    return loss if kind == "ce" else loss + p * logsigmoid(z_t) + not_p * logsigmoid(-z_t)
+
+
+def _squares(student: Tensor, teacher: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:
+    """Return one value per entry."""
+    return (blank(widen(student) - widen(teacher), mask) / _divisor(temperature)).square()
 
 
 def _tempered(logits: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kd_lightning.functional.logits import entries, rows
+from kd_lightning.functional.logits import entries, per_row, rows
 from kd_lightning.functional.masking import blank, masked_mean
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.softmax import masked_log_softmax
@@ -36,8 +36,7 @@ def focal_temperature(
         tensor([4.5000, 3.5000])
 
     """
-    s, t = (blank(widen(x), mask) for x in (student, teacher))
-    away = (1 - _unit(s).mul(_unit(t)).sum(-1)).clamp(min=0)
+    away = per_row(_distance, student, (student, teacher, mask))
     return _around(base, beta, away**gamma, rows(student, mask))
 
 
@@ -53,8 +52,19 @@ def confidence_temperature(student: Tensor, base: float, beta: float, mask: Tens
         tensor([3.5000, 4.5000])
 
     """
-    best = masked_log_softmax(blank(widen(student), mask), entries(student, mask)).amax(-1).exp()
+    best = per_row(_largest, student, (student, mask))
     return _around(base, beta, 1 / (best + 1e-3), rows(student, mask))
+
+
+def _distance(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    """Return 1 − cos of rows."""
+    s, t = (blank(widen(x), mask) for x in (student, teacher))
+    return (1 - _unit(s).mul(_unit(t)).sum(-1)).clamp(min=0)
+
+
+def _largest(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the largest probability of rows."""
+    return masked_log_softmax(blank(widen(logits), mask), entries(logits, mask)).amax(-1).exp()
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -6,9 +6,12 @@ whatever it is given.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from kd_lightning.functional.attention import Heads, attention_mse, check_maps, mean_over_rows, reduce_heads
+from kd_lightning.functional.attention import Heads, attention_mse, check_maps, largest, mean_over_heads, reduce_heads
+from kd_lightning.functional.chunks import chunked_mean
 from kd_lightning.functional.masking import blank
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.softmax import cross_entropy
@@ -28,11 +31,10 @@ def textbrewer_attention_mse(
         tensor(1.)
 
     """
-    if mask is None:
-        check_maps("AttentionMSE", student, teacher, mask, heads)
-        student, teacher = (reduce_heads(widen(maps), heads) for maps in (student, teacher))
-        student, teacher = (maps.masked_fill(maps <= PADDING_SCORE, 0.0) for maps in (student, teacher))
-    return attention_mse(student, teacher, mask, heads)
+    if mask is not None:
+        return attention_mse(student, teacher, mask, heads)
+    check_maps("AttentionMSE", student, teacher, mask, heads)
+    return chunked_mean(partial(_squares, heads), (student, teacher.detach()), None, largest(student, teacher))
 
 
 def textbrewer_attention_ce(
@@ -50,11 +52,24 @@ def textbrewer_attention_ce(
 
     """
     check_maps("AttentionCE", student, teacher, mask, heads)
-    student, teacher = reduce_heads(widen(student), heads), reduce_heads(widen(teacher.detach()), heads)
+    inputs = (student, teacher.detach(), mask)
+    return chunked_mean(partial(_cross_entropy, heads), inputs, mask, largest(student, teacher))
+
+
+def _squares(heads: Heads, student: Tensor, teacher: Tensor) -> Tensor:
+    """Return one value per pair of tokens."""
+    student, teacher = (reduce_heads(widen(maps), heads) for maps in (student, teacher))
+    student, teacher = (maps.masked_fill(maps <= PADDING_SCORE, 0.0) for maps in (student, teacher))
+    return reduce_heads((student - teacher).square(), "mean")
+
+
+def _cross_entropy(heads: Heads, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    """Return one value per query."""
+    student, teacher = reduce_heads(widen(student), heads), reduce_heads(widen(teacher), heads)
     p = teacher.softmax(-1)
     if mask is None:
         p = p.masked_fill(teacher <= PADDING_SCORE, 0.0)
     else:
         keys = mask.bool().reshape(mask.shape[0], *([1] * (p.dim() - 2)), mask.shape[1])
         p = blank(p, keys)
-    return mean_over_rows(cross_entropy(p, student.log_softmax(-1)), mask)
+    return mean_over_heads(cross_entropy(p, student.log_softmax(-1)))

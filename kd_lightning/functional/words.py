@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kd_lightning.functional.precision import matmul, widen
+
 
 def mean_by_word(x: Tensor, word_ids: Tensor, words: int) -> Tensor:
     """Return the mean of each word's tokens; zeros for a word that has none.
@@ -15,7 +17,7 @@ def mean_by_word(x: Tensor, word_ids: Tensor, words: int) -> Tensor:
         words: how many words to return, W; higher numbers are left out.
 
     Returns:
-        (B, W, D).
+        (B, W, D), in at least float32.
 
     Example:
         >>> mean_by_word(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[0, 0, -1]]), words=2).tolist()
@@ -24,7 +26,8 @@ def mean_by_word(x: Tensor, word_ids: Tensor, words: int) -> Tensor:
     """
     member = membership(word_ids, words)
     share = member / member.sum(-1, keepdim=True).clamp(min=1)
-    return share.to(x.dtype) @ x.masked_fill((word_ids < 0)[..., None], 0.0)  # a product adds in a fixed order
+    x = widen(x).masked_fill((word_ids < 0)[..., None], 0.0)
+    return matmul(share.to(x.dtype), x)  # a product adds in a fixed order
 
 
 def has_word(word_ids: Tensor, words: int) -> Tensor:

@@ -15,6 +15,7 @@ from kd_lightning.losses.base import Compat, DistillationLoss, check_choice, che
 class _PairMean(DistillationLoss):
     """Mean over pairs of unmasked tokens of the squared difference of attention maps."""
 
+    widens = True
     heads: ClassVar[Heads]
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -105,6 +106,7 @@ class AttentionMSESum(_PairMeanOrTextBrewer):
 class _RowMean(DistillationLoss):
     """Mean over unmasked queries of a divergence between rows of attention."""
 
+    widens = True
     heads: ClassVar[Heads]
     kind: ClassVar[Divergence]
 

@@ -35,6 +35,9 @@ class DistillationLoss(nn.Module):
     equal_widths: ClassVar[bool] = False
     """Whether the student's and the teacher's widths must agree, so that others may need a projection."""
 
+    widens: ClassVar[bool] = False
+    """Whether `forward` makes float32 of what it is given by itself. If not, a term gives it float32 copies."""
+
     def count(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """Return how many things the mean of `forward` runs over, for the very arguments that `forward` gets.
 

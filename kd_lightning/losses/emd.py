@@ -83,6 +83,11 @@ class EMD(DistillationLoss):
         """Whether the inner loss wants equal widths."""
         return bool(getattr(self.loss, "equal_widths", False))
 
+    @property
+    def widens(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss widens what it is given."""
+        return bool(getattr(self.loss, "widens", False))
+
     def between(self, student_layers: int, teacher_layers: int) -> EMD:
         """Return a copy for so many layers, with uniform weights."""
         made = copy.deepcopy(self)

@@ -26,6 +26,7 @@ class FSP(DistillationLoss):
     """
 
     equal_widths = True
+    widens = True
 
     def forward(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
         """Compare pairs of hidden states (B, L, D), (B, L, D′); mask (B, L)."""
@@ -57,6 +58,8 @@ class NST(DistillationLoss):
         tensor(0.)
 
     """
+
+    widens = True
 
     def __init__(self, compat: Compat = None) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ class HiddenMSE(DistillationLoss):
     """
 
     equal_widths = True
+    widens = True
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare hidden states (B, L, D), or (B, D); mask (B, L)."""
@@ -47,6 +48,7 @@ class HiddenCosine(DistillationLoss):
     """
 
     equal_widths = True
+    widens = True
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare hidden states (B, L, D), or (B, D); mask (B, L)."""
@@ -77,6 +79,7 @@ class PKD(DistillationLoss):
     """
 
     equal_widths = True
+    widens = True
 
     def __init__(self, compat: Compat = None) -> None:
         super().__init__()

@@ -60,6 +60,11 @@ class LogitMSE(DistillationLoss):
         self.sample_temperature = sample_temperature
 
     @property
+    def widens(self) -> bool:  # type: ignore[override]
+        """Whether all that looks at the logits widens them: this loss does, a temperature of the user's own may not."""
+        return self.sample_temperature is None or bool(getattr(self.sample_temperature, "widens", False))
+
+    @property
     def scheduled(self) -> bool:
         """Whether the temperature changes over training."""
         return self.temperature_schedule is not None

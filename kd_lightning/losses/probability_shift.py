@@ -39,6 +39,11 @@ class ProbabilityShift(DistillationLoss):
         self.loss = loss
 
     @property
+    def widens(self) -> bool:  # type: ignore[override]
+        """Whether the inner loss widens what it is given; an exchange of values needs no width."""
+        return bool(getattr(self.loss, "widens", False))
+
+    @property
     def scheduled(self) -> bool:
         """Whether the inner loss changes over training."""
         return bool(getattr(self.loss, "scheduled", False))

@@ -33,6 +33,8 @@ class SelfRelation(DistillationLoss):
 
     """
 
+    widens = True
+
     def __init__(self, relation_heads: int | None = None) -> None:
         super().__init__()
         if relation_heads is not None and relation_heads < 1:

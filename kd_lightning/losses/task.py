@@ -37,6 +37,8 @@ class HardLabel(DistillationLoss):
 
     """
 
+    widens = True
+
     def __init__(self, label_smoothing: float = 0.0, multilabel: bool = False) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -67,6 +69,8 @@ class Identity(DistillationLoss):
         tensor(0.5000)
 
     """
+
+    widens = True
 
     def forward(self, student: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Return the student's scalar."""

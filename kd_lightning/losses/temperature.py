@@ -11,7 +11,10 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.types import Schedule
 
 SampleTemperature: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
-"""(student's logits, teacher's logits, base temperature, mask) → one temperature per row."""
+"""(student's logits, teacher's logits, base temperature, mask) → one temperature per row.
+
+Logits come in at least float32; one that says `widens = True` gets them as the models made them.
+"""
 
 
 def scheduled_temperature(base: float, schedule: Schedule | None, progress: float) -> float:

@@ -121,8 +121,7 @@ class Objective(nn.Module):
 
         """
         terms = self.named_terms()
-        with torch.autocast(device_type=_device_type(student), enabled=False):
-            results = {name: term(student, teacher, batch, progress) for name, term in terms.items()}
+        results = {name: term(student, teacher, batch, progress) for name, term in terms.items()}
         parts = {name: part for name, (part, _) in results.items()}
         if across_ranks:
             parts = _exact_over_ranks(parts, [count for _, count in results.values()])
@@ -159,10 +158,6 @@ def _check_distinct(terms: Mapping[str, Term], made: Mapping[str, Term]) -> None
     twice = next((name for name in made if name in terms), None)
     if twice is not None:
         raise ConfigError(f"A match scheme makes two terms of one name, '{twice}'. Rename the scheme or the term.")
-
-
-def _device_type(features: Features) -> str:
-    return next((x.device.type for x in features.values()), "cpu")
 
 
 def _unique(addresses: object) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kd_lightning.batches import field, is_batch_field, required_field
 from kd_lightning.errors import AddressError, ConfigError, MatchError, closest, hint
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.matching import Match, Projection, build_projection
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
 from kd_lightning.objective.masks import feature_mask
@@ -32,11 +33,13 @@ class Term(nn.Module):
 
     Args:
         match: which student feature learns from which teacher feature.
-        loss: `(student, teacher) -> scalar`, on tensors of at least float32. It is also given `mask` (B, L), `labels`,
-            `batch` and `progress` (0 to 1), each only if its `forward` has an argument of that name.
+        loss: `(student, teacher) -> scalar`, on tensors of at least float32 and outside of any autocast region. It is
+            also given `mask` (B, L), `labels`, `batch` and `progress` (0 to 1), each only if its `forward` has an
+            argument of that name. One that says `widens = True` gets tensors as the models made them.
         weight: the factor in the objective's sum.
         schedule: progress in [0, 1] → factor that multiplies `weight`; None keeps the weight as it is.
-        projection: applied to the student's feature; built from the models' widths when the term is bound to them.
+        projection: applied to the student's feature, in the precision of the student's own layers; built from the
+            models' widths when the term is bound to them.
         projection_lr: learning rate of the projection alone; None: the student's.
 
     Raises:
@@ -133,10 +136,12 @@ class Term(nn.Module):
         if (aligned := self._by_word(raw, target, batch)) is not None:
             raw, target = aligned.student, aligned.teacher
             extras |= {"mask": aligned.mask} if "mask" in extras else {}
-        arguments = (_one_or_all([self._project(x) for x in raw]), *([_one_or_all(target)] if target else []))
-        count = getattr(self.loss, "count", None)
-        value = _scalar(self.loss(*arguments, **extras), self.match)
-        return value, count(*arguments, **extras) if callable(count) else None
+        projected = [self._project(x) for x in raw]
+        with no_autocast(projected[0]):
+            arguments = [_one_or_all(self._wide(side)) for side in (projected, target) if side]
+            count = getattr(self.loss, "count", None)
+            value = _scalar(self.loss(*arguments, **extras), self.match)
+            return value, count(*arguments, **extras) if callable(count) else None
 
     def _by_word(self, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Aligned | None:
         """Align the features of two models where each has its own tokenizer."""
@@ -151,8 +156,15 @@ class Term(nn.Module):
                 f"projection='{self._projection_kind}' maps the last axis, but {self.match} gives a map of shape "
                 f"{tuple(x.shape)}. Give a module for channels, such as nn.Conv2d({x.shape[1]}, …, kernel_size=1)."
             )
-        weight = next(self.projection.parameters(), x)
-        return widen(self.projection(x.to(weight.dtype)))  # its own dtype: there is no autocast here
+        if torch.is_autocast_enabled(x.device.type):
+            return self.projection(x)
+        return self.projection(x.to(next(self.projection.parameters(), x).dtype))
+
+    def _wide(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Widen what the loss does not widen by itself: of large logits no copy is made that nobody needs."""
+        if getattr(self.loss, "widens", False):
+            return tensors
+        return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in tensors]
 
     def _given(self, feature: Tensor, batch: Batch, progress: float) -> dict[str, Any]:
         makers: dict[str, Callable[[], Any]] = {
@@ -184,8 +196,7 @@ def _extras_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:
 
 
 def _pick(features: Features, addresses: tuple[str, ...], batch: Batch) -> list[Tensor]:
-    found = [required_field(batch, a) if is_batch_field(a) else _found(features, a) for a in addresses]
-    return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in found]
+    return [required_field(batch, a) if is_batch_field(a) else _found(features, a) for a in addresses]
 
 
 def _found(features: Features, address: str) -> Tensor:

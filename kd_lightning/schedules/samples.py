@@ -6,6 +6,7 @@ TextBrewer lets such a temperature fall to zero and below, where a softmax turns
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,6 +33,8 @@ class FLSW:
         tensor([4.5000, 3.5000])
 
     """
+
+    widens: ClassVar[bool] = True
 
     beta: float
     gamma: float = 1.0
@@ -66,6 +69,8 @@ class CWSM:
         tensor([ 0.1000, 53.9000])
 
     """
+
+    widens: ClassVar[bool] = True
 
     beta: float
     floor: float = 0.1

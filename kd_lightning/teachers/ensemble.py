@@ -64,6 +64,7 @@ class EnsembleTeacher(TeacherSource):
         self.combine = combine
         self.temperature = float(temperature)
         self.multilabel = multilabel
+        self._shares: Tensor | None = None
         self._joint: tuple[str, ...] = ()
         self._own: dict[str, list[str]] = {}
 
@@ -107,13 +108,17 @@ class EnsembleTeacher(TeacherSource):
     def _weights_of(self, logits: Tensor) -> Tensor:
         if self.weights == "confidence":
             return confidence(logits, self.multilabel)
-        shares = self.weights if isinstance(self.weights, list) else [1 / len(self.teachers)] * len(self.teachers)
-        return torch.tensor(shares, device=logits.device, dtype=logits.dtype)
+        if self._shares is None or (self._shares.device, self._shares.dtype) != (logits.device, logits.dtype):
+            shares = self.weights if isinstance(self.weights, list) else [1 / len(self.teachers)] * len(self.teachers)
+            self._shares = torch.tensor(shares, device=logits.device, dtype=logits.dtype)
+        return self._shares  # kept, so that no step copies it to the device
 
     def identity(self) -> dict[str, Any]:
         """Return what each teacher is, and how they are combined."""
-        how = {name: getattr(self, name) for name in ("weights", "combine", "temperature", "multilabel")}
-        return {"kind": "EnsembleTeacher", "teachers": {n: t.identity() for n, t in self.teachers.items()}, **how}
+        own = {name: teacher.identity() for name, teacher in self.teachers.items()}
+        how = {"weights": self.weights, "combine": self.combine, "multilabel": self.multilabel}
+        averaged = {"temperature": self.temperature} if self.combine == "probabilities" else {}
+        return {"kind": "EnsembleTeacher", "teachers": own, **how, **averaged}
 
     def to(self, device: torch.device | str) -> EnsembleTeacher:
         """Move all teachers."""

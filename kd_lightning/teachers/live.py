@@ -25,7 +25,8 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bf
 class LiveTeacher(TeacherSource):
     """Runs a frozen model on each batch: in eval mode, without gradient, in a precision of its own.
 
-    The model is taken over: it is frozen and set to eval here, and follows the student's device during a fit.
+    The model is taken over: it is frozen and set to eval here, and follows the student's device during a fit. From the
+    second batch on, a Transformers model runs no deeper than the deepest layer that is asked for, if only layers are.
 
     Args:
         model: the teacher. It may share no parameter with the student.
@@ -58,7 +59,7 @@ class LiveTeacher(TeacherSource):
         self.precision = precision
         if precision is not None:
             self.model.to(DTYPES[precision])
-        self._runner = Runner(self.model, adapter, compile)
+        self._runner = Runner(self.model, adapter, compile, stop_early=True)
         self._device: torch.device | None = None
 
     @property

@@ -112,6 +112,11 @@ def test_half_precision_is_computed_in_float32(case: LossCase, dtype: torch.dtyp
 
 
 @each_loss
+def test_it_says_that_it_widens_so_that_no_copies_are_made_for_it(case: LossCase) -> None:
+    assert case.build().widens
+
+
+@each_loss
 def test_autocast_does_not_narrow(case: LossCase) -> None:
     sample = case.sample(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kd_lightning as kd
 from kd_lightning.errors import AddressError, ConfigError, MatchError
@@ -126,6 +127,75 @@ def test_projections_take_features_of_any_precision(own, given):
         report = kd.Objective({"a": term})({"0": torch.ones(2, 5, dtype=given)}, {"0": torch.ones(2, 7)}, pairs())
     report.total.backward()
     assert all(p.grad is not None for p in term.projection.parameters())
+
+
+class Products(TorchDispatchMode):
+    """Notes in which precision matrices are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten.addmm.default, torch.ops.aten.mm.default):
+            self.seen.append(args[-1].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_projection_runs_under_the_trainers_autocast_and_the_loss_does_not(given, autocast):
+    objective = kd.Objective({"a": bound(kd.Term(HIDDEN, dtypes, projection="linear"))})
+    features = {"0": torch.ones(2, 5, dtype=given)}, {"0": torch.ones(2, 7, dtype=torch.bfloat16)}
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast), Products() as products:
+        report = objective(*features, pairs())
+    assert products.seen == [torch.bfloat16 if autocast else torch.float32]
+    assert report.total.dtype is torch.float32
+    report.total.backward()
+    assert objective.terms["a"].projection.weight.grad.dtype is torch.float32
+
+
+def test_without_autocast_a_projected_value_is_that_of_the_plain_formula():
+    term = bound(kd.Term(HIDDEN, kd.losses.HiddenMSE(), projection="linear"))
+    x, y = torch.randn(2, 5), torch.randn(2, 7)
+    assert value(term, {"0": x}, {"0": y}) == nn.functional.mse_loss(term.projection(x), y)
+
+
+class Raw(Keeps):
+    widens = True
+
+
+@pytest.mark.parametrize("wrap", [lambda loss: loss, partial(kd.losses.EMD, student_layers=1, teacher_layers=1)])
+@pytest.mark.parametrize(("make", "expected"), [(Keeps, torch.float32), (Raw, torch.bfloat16)])
+def test_a_loss_that_widens_by_itself_gets_no_copies(wrap, make, expected):
+    loss = make()
+    half = {"0": torch.ones(2, 5, dtype=torch.bfloat16)}
+    value(kd.Term(HIDDEN, wrap(loss)), half, half)
+    assert (loss.student.dtype, loss.teacher.dtype) == (expected, expected)
+
+
+def own_temperature(student, teacher, base, mask):
+    assert student.dtype is torch.float32
+    return base + student.detach().abs().amax(-1)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        kd.losses.SoftTarget(temperature=2.0, sample_temperature=own_temperature),
+        kd.losses.ProbabilityShift(kd.losses.SoftTarget(sample_temperature=kd.schedules.FLSW(beta=1.0))),
+        kd.losses.LogitMSE(compat="textbrewer", sample_temperature=own_temperature),
+        kd.losses.EMD(nn.MSELoss(), student_layers=1, teacher_layers=1),
+    ],
+    ids=["own temperature", "shift", "logit mse", "foreign in emd"],
+)
+def test_half_precision_features_give_the_value_of_their_float32_copies(loss):
+    torch.manual_seed(0)
+    student, teacher = ({"logits": torch.randn(8, 3, dtype=torch.bfloat16)} for _ in range(2))
+    term = kd.Term(kd.Match("logits", "logits"), loss)
+    widened = [{"logits": side["logits"].float()} for side in (student, teacher)]
+    batch = pairs()
+    torch.testing.assert_close(term(student, teacher, batch)[0], term(*widened, batch)[0], rtol=0, atol=0)
 
 
 # -- projections

@@ -114,6 +114,11 @@ class AdaptedLoss(nn.Module):
         self.extras = extras
         self.projection = projection
 
+    @property
+    def widens(self) -> bool:
+        """Whether the inner loss widens what it is given."""
+        return bool(getattr(self.loss, "widens", False))
+
     def forward(self, student: tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Compare the student's features with the teacher's."""
         features, given = self._split(student)

@@ -83,8 +83,8 @@ def terms(config: Config, logits: str | Sequence[str] = "logits", features: Feat
     given = read(config, DISTILLATION, "DistillationConfig")
     if given["is_caching_logits"]:
         warnings.warn(
-            "is_caching_logits has no counterpart: nothing is kept in memory. The teacher runs on every batch, unless "
-            "batches bring what it said (BatchTeacher).",
+            "is_caching_logits has no counterpart: nothing is kept in memory. Put what the teacher says on disk, with "
+            "TeacherCache.build, and give the module a CachedTeacher.",
             stacklevel=3,
         )
     logits = (logits,) if isinstance(logits, str) else tuple(logits)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -34,8 +34,9 @@ def build_cache(
     dtype: str = "bf16",
     trainer: Trainer | None = None,
     data: str | None = None,
+    announce: Callable[[str], None] = rank_zero_info,
 ) -> None:
-    """Do what `TeacherCache.build` says."""
+    """Do what `TeacherCache.build` says; `announce` is told what it will take."""
     codec, source = Codec(dtype, top_k), as_teacher(teacher)
     addresses = _listed(addresses)
     source.ask(addresses)
@@ -47,7 +48,8 @@ def build_cache(
         if first:
             settle_plan(path, plan)
         try:
-            trainer.predict(Predictor(source, path, plan, codec), _loader(dataloader), return_predictions=False)
+            predictor = Predictor(source, path, plan, codec, dataloader, announce)
+            trainer.predict(predictor, _loader(dataloader), return_predictions=False)
         finally:  # a trainer calls no teardown after an exception
             source.close()
             source.to("cpu")

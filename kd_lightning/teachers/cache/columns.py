@@ -110,7 +110,7 @@ class Codec:
             "layouts": {column: layout.dims for column, layout in self.layouts.items()},
             "top_k": {address: [top.k, top.classes] for address, top in self.cut.items()},
         }
-        return {"kd_lightning": json.dumps(plain)}
+        return {"kd_lightning": json.dumps(plain, sort_keys=True)}
 
     @classmethod
     def of(cls, notes: dict[str, str]) -> Codec:

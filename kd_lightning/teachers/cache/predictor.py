@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,27 @@ class Predictor(LightningModule):
         folder: the cache's.
         plan: what is being built.
         codec: how it is stored.
+        loader: as the user gave it; a Trainer may have made another of it, which no longer tells its size.
+        announce: is told what it will take, before it starts.
 
     """
 
-    def __init__(self, teacher: TeacherSource, folder: Path, plan: Manifest, codec: Codec) -> None:
+    def __init__(
+        self,
+        teacher: TeacherSource,
+        folder: Path,
+        plan: Manifest,
+        codec: Codec,
+        loader: Iterable[Any],
+        announce: Callable[[str], None] = rank_zero_info,
+    ) -> None:
         super().__init__()
         self.teacher = teacher
         self.folder = folder
         self.plan = plan
         self.codec = codec
+        self.loader = loader
+        self.announce = announce
         self.announced = False
 
     def setup(self, stage: str) -> None:
@@ -63,7 +76,7 @@ class Predictor(LightningModule):
         """Say what it will take, before the first row that is missing."""
         coming, there = self._forecast(batch), len(self.writer.seen)
         known = f" {there:,} rows are there already." if there else ""
-        rank_zero_info(f"Teacher cache in {self.folder}: {coming}.{known}")
+        self.announce(f"Teacher cache in {self.folder}: {coming}.{known}")
         coming.check_disk(self.folder)
 
     def _forecast(self, batch: Batch) -> Forecast:
@@ -80,8 +93,7 @@ class Predictor(LightningModule):
         check_features(features, reverse)
         tokens = np.array([count for _, count in spans_of(rows.mask, count)])
         padded = 0 if rows.mask is None else rows.mask.shape[1]
-        loader: Any = self.trainer.predict_dataloaders
-        whole = forecast(self.codec, loader, tokens, padded, seconds, self.trainer.world_size)
+        whole = forecast(self.codec, self.loader, tokens, padded, seconds, self.trainer.world_size)
         return whole.without(len(self.writer.seen))
 
     def on_predict_end(self) -> None:

@@ -1,0 +1,122 @@
+"""Peak memory of a training step, each contender in a process of its own.
+
+python -m benchmarks.memory [--batch 16] [--length 128] [--rounds 3]
+
+On a CPU: resident memory of the whole process before the steps and at their peak, as the system counts it (VmHWM, set
+back before the steps). It includes Python and all libraries, ours and TextBrewer for every contender, and of a cache
+those pages that were read. On a GPU: what torch has allocated.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks import arguments, contenders
+from benchmarks.contenders import LIVE, LIVE_MIXED, TEXTBREWER
+from benchmarks.report import Row, Target, publish, target_rows
+from benchmarks.setting import Setting
+from benchmarks.timing import wait_for
+
+TARGETS = (
+    Target("live, bf16 teacher / TextBrewer", LIVE, TEXTBREWER, 0.80),
+    Target("live, bf16 teacher, bf16-mixed / TextBrewer", LIVE_MIXED, TEXTBREWER, 0.80),
+)
+
+UNTIMED = 2
+"""Steps before measuring: the optimizer's state and all buffers are there then."""
+
+FORWARD_ALONE = "teacher forward alone"
+
+
+def resident(field: str = "VmRSS") -> float:
+    """Return a line of `/proc/self/status` in MiB: `VmRSS` is resident now, `VmHWM` was at the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def reset_peak() -> bool:
+    """Set the peak back to what is resident now; False where the system does not allow it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def tidy() -> None:
+    """Give freed memory back to the system: what building the models left is not the steps'."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def measure(name: str, setting: Setting, steps: int, folder: Path) -> Row:
+    """Return a contender's memory in MiB before and at the peak of some steps."""
+    libraries = resident()
+    step, batches = contenders.BUILDERS[name](setting, folder), setting.make_batches()
+    for number in range(UNTIMED):
+        step(batches[number % len(batches)])
+    on_gpu = setting.device.startswith("cuda")
+    before, exact = _before(setting.device)
+    for number in range(steps):
+        step(batches[number % len(batches)])
+    wait_for(setting.device)
+    peak = torch.cuda.max_memory_allocated(setting.device) / 2**20 if on_gpu else resident("VmHWM")
+    levels = {"libraries MiB": libraries, "before MiB": before, "peak MiB": peak, "step MiB": peak - before}
+    return {"contender": name, **levels, "peak was reset": exact}
+
+
+def _before(device: str) -> tuple[float, bool]:
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device) / 2**20, True
+    tidy()
+    exact = reset_peak()
+    return resident(), exact
+
+
+def in_own_process(name: str, setting: Setting, given: Namespace, folder: Path) -> Row:
+    """Start this module again for one contender and return its row."""
+    task = {"name": name, "setting": asdict(setting), "steps": given.rounds, "folder": str(folder)}
+    threads = ["--threads", str(given.threads)] if given.threads is not None else []
+    command = [sys.executable, "-m", "benchmarks.memory", "--one", json.dumps(task), *threads]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def main(typed: Sequence[str] | None = None) -> Row:
+    """Measure, print and write; with `--one`, measure one contender and print its row as JSON."""
+    parser = arguments.parser("memory", __doc__, rounds=3)
+    arguments.add_shape(parser, batch=16, length=128)
+    names = [name for name in contenders.BUILDERS if not name.startswith(FORWARD_ALONE)]
+    parser.add_argument("--contenders", nargs="+", choices=names, default=names)
+    parser.add_argument("--one", type=json.loads, default=None, help="for the processes this one starts")
+    given = arguments.parse(parser, typed, teacher="tiny", batch=2, length=8, rounds=1)
+    if given.one is not None:
+        task = given.one
+        row = measure(task["name"], Setting(**task["setting"]), task["steps"], Path(task["folder"]))
+        print(json.dumps(row))
+        return row
+    setting = Setting(given.teacher, given.batch, given.length, given.padding, 5, given.device)
+    with contenders.scratch() as folder:
+        contenders.prepare(given.contenders, setting, folder)
+        rows = [in_own_process(name, setting, given, folder) for name in given.contenders]
+    peaks = {row["contender"]: row["peak MiB"] for row in rows}
+    for row in rows:
+        row["ratio to TextBrewer"] = row["peak MiB"] / peaks[TEXTBREWER] if TEXTBREWER in peaks else None
+    return publish("memory", given, {"rows": rows, "targets": target_rows(TARGETS, peaks)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Filling teacher caches: what teachers say of the training rows, found under its fingerprint or made, once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from kd_lightning.callbacks import Progress
+from kd_lightning.cli.build import on_one_device
+from kd_lightning.cli.lessons import Lesson
+from kd_lightning.cli.teacher import has_teacher
+from kd_lightning.data.base import TokenDataModule
+from kd_lightning.errors import ConfigError
+from kd_lightning.objective import Objective
+from kd_lightning.storage.once import cache_root
+from kd_lightning.teachers import Fingerprint, TeacherCache
+from kd_lightning.teachers.cache.build import build_cache
+from kd_lightning.teachers.cache.manifest import MANIFEST, Manifest
+
+log = logging.getLogger(__name__)
+
+
+def check_cache(cfg: DictConfig) -> None:
+    """Refuse a cache where it could not be right, before anything is trained.
+
+    Raises:
+        ConfigError: without a teacher, or where rows change at random.
+
+    """
+    if not cfg.cache:
+        return
+    if not has_teacher(cfg):
+        raise ConfigError("cache=true keeps what a teacher says, and there is no teacher: leave cache out.")
+    if any(node is not None for node in (cfg.data.get("augment") or {}).values()):
+        raise ConfigError(
+            "cache=true keeps what the teacher says of each row once, and 'augment' changes rows in every epoch: leave "
+            "one of them out."
+        )
+
+
+def fill_cache(lesson: Lesson, objective: Objective, folder: Path, several: bool) -> tuple[Path | None, float]:
+    """Return the folder with what a task's teachers say of all rows that are trained on, and the seconds it took.
+
+    Args:
+        lesson: the task, with its teachers and data.
+        objective: bound to them; says which features are wanted. None are: there is nothing to keep.
+        folder: of the stage.
+        several: whether the task is one of several; which rows a cut run trains on is then not told beforehand.
+
+    """
+    start, source, wanted = time.perf_counter(), lesson.source(), list(objective.teacher_addresses)
+    assert source is not None, "a run without a teacher has no such stage"
+    if not wanted:
+        return None, 0.0
+    expected = TeacherCache.fingerprint_of(source, wanted, **_kept(lesson))
+    path = _covering(expected) or _caches() / f"{_name(lesson.cfg)}-{expected}"
+    loader = _missing(lesson, path, several)
+    if loader is None:
+        log.info("Teacher cache: found in %s.", path)
+        return path, 0.0
+    trainer = _trainer(lesson.cfg, folder)
+    build_cache(source, loader, path, _held(path, wanted), **_kept(lesson), trainer=trainer, announce=log.info)
+    return path, time.perf_counter() - start
+
+
+def _caches() -> Path:
+    return cache_root() / "caches"
+
+
+def _name(cfg: DictConfig) -> str:
+    return f"{cfg.teacher.name}-{cfg.data.get('name', 'synthetic')}"
+
+
+def _kept(lesson: Lesson) -> dict[str, Any]:
+    settings = lesson.cfg.teacher.get("cache") or {}
+    return {"top_k": settings.get("top_k"), "dtype": settings.get("dtype", "bf16"), "data": lesson.data.fingerprint}
+
+
+def _covering(expected: Fingerprint) -> Path | None:
+    """Return a finished cache of the same teacher and data that holds at least what is wanted."""
+    for path in sorted(_caches().glob(f"*/{MANIFEST}")):
+        held = Manifest.open(path.parent).fingerprint.parts
+        rest = {**held, "addresses": expected.parts["addresses"]}
+        if set(held["addresses"]) >= set(expected.parts["addresses"]) and Fingerprint(rest) == expected:
+            return path.parent
+    return None
+
+
+def _held(path: Path, wanted: list[str]) -> list[str]:
+    """Return the features of a cache that more rows are added to, or those of a new one."""
+    finished = (path / MANIFEST).is_file()
+    return list(Manifest.open(path).fingerprint.parts["addresses"]) if finished else wanted
+
+
+def _missing(lesson: Lesson, path: Path, several: bool) -> Any:
+    """Return a loader of the rows that are not in the cache yet, or None where all are."""
+    data, there = lesson.data, np.zeros(0, np.int64)
+    data.setup("fit")
+    if (path / MANIFEST).is_file():
+        there = TeacherCache(path).sample_ids
+    if not isinstance(data, TokenDataModule):  # its rows are known only by going through them
+        return None if len(there) else data.train_dataloader()
+    missing = np.setdiff1d(np.arange(len(data.rows("train"))) if several else _rows(lesson.cfg, data), there)
+    return data.rows_once(missing) if len(missing) else None
+
+
+def _rows(cfg: DictConfig, data: TokenDataModule) -> np.ndarray:
+    """Return the rows that a run trains on: all, unless it is cut short."""
+    trainer, batches = cfg.trainer, data.train_batches()
+    limit, steps, epochs = (trainer.get(name) for name in ("limit_train_batches", "max_steps", "max_epochs"))
+    limited = limit is not None or (steps or -1) > 0
+    if not limited or not isinstance(trainer.devices, int):
+        return np.arange(len(batches.lengths))
+    epoch = -(-len(batches.lengths) // (batches.batch_size * trainer.devices))
+    cut = int(limit * epoch) if isinstance(limit, float) else min(limit or epoch, epoch)
+    if (steps or -1) > 0:
+        total = steps * trainer.get("accumulate_grad_batches", 1)
+        cut, epochs = min(cut, total), min(epochs or total, -(-total // cut))
+    return batches.visited(epochs, cut, trainer.devices)
+
+
+def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
+    """Build a Trainer that shows a progress bar and writes nothing of its own."""
+    quiet = {"logger": False, "enable_checkpointing": False, "callbacks": [Progress(leave=True)]}
+    return instantiate(on_one_device(cfg).trainer, **quiet, default_root_dir=str(folder))
