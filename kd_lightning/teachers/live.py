@@ -88,8 +88,10 @@ class LiveTeacher(TeacherSource):
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
 
     def identity(self) -> dict[str, Any]:
-        """Return the model's hash and the precision it computes in."""
-        return {"kind": "LiveTeacher", "model": weights_hash(self.model), "precision": str(self._dtype())}
+        """Return the model's hash, the precision it computes in, and what its adapter's functions are called."""
+        plain = {"kind": "LiveTeacher", "model": weights_hash(self.model), "precision": str(self._dtype())}
+        adapter = self._runner.adapter
+        return plain | ({"adapter": [_name(adapter.inputs), _name(adapter.outputs)]} if adapter is not None else {})
 
     def to(self, device: torch.device | str) -> LiveTeacher:
         """Move the model."""
@@ -118,6 +120,13 @@ def as_teacher(teacher: TeacherSource | nn.Module) -> TeacherSource:
     if isinstance(teacher, nn.Module):
         return LiveTeacher(teacher)
     raise ConfigError(f"Expected the teacher to be a teacher source or an nn.Module but got {type(teacher).__name__}.")
+
+
+def _name(function: Any) -> str | None:
+    if function is None:
+        return None
+    function = getattr(function, "func", function)  # of functools.partial
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:

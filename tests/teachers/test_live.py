@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -147,6 +148,18 @@ def test_an_adapter_speaks_for_a_foreign_model():
     adapter = Adapter(lambda batch: (batch["image"], 2.0), lambda output: {"logits": output["answer"][0]})
     x, _ = pairs()
     torch.testing.assert_close(asked(Foreign(), adapter=adapter)({"image": x})["logits"], 2 * mlp(5)(x))
+
+
+def first(batch: Any) -> Any:
+    return batch[0]
+
+
+def test_an_adapter_is_part_of_what_a_teacher_is():
+    model = mlp(5)
+    made = [None, Adapter(first), Adapter(None, first), Adapter(partial(max, key=len)), Adapter(lambda batch: batch)]
+    identities = [str(LiveTeacher(model, adapter=adapter).identity()) for adapter in made]
+    assert len(set(identities)) == len(made)
+    assert identities[1] == str(LiveTeacher(model, adapter=Adapter(first)).identity())
 
 
 def test_no_hook_stays_on_the_model_between_calls_or_after_an_exception():

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kd_lightning.errors import CacheError
+from kd_lightning.errors import CacheError, ConfigError
 from kd_lightning.storage.files import write_json
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.marks import Marks
@@ -108,7 +108,7 @@ def finished_shards(folder: Path, made_from: str) -> list[ShardInfo]:
 
 def _info(path: Path) -> ShardInfo:
     try:
-        return ShardInfo(**json.loads(path.read_text()))
+        return ShardInfo(**json.loads(path.read_text()) | {"name": path.name.removesuffix(".json")})
     except (ValueError, TypeError) as error:
         raise CacheError(f"The file {path} is damaged ({error}); {_REMEDY}") from error
 
@@ -145,7 +145,7 @@ class Shard:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 self.codec = Codec.of(file.metadata() or {})
             self.ids, self.tokens, hashes, sketches = (tensors.pop(name).numpy() for name in BOOK)
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        except (SafetensorError, ConfigError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise CacheError(f"The shard {path} cannot be read ({error}); {_REMEDY}") from error
         self.marks = Marks(hashes, sketches)
         self._flat = {column: as_numpy(tensor) for column, tensor in tensors.items()}

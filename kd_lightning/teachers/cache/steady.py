@@ -65,7 +65,7 @@ def _changes(dataset: Any, row: int) -> bool:
         return False
     try:
         one, other = dataset[row], dataset[row]
-    except (KeyError, TypeError, IndexError):  # rows of this data set go by other names than numbers
+    except (KeyError, TypeError, IndexError, NotImplementedError):  # rows here do not go by numbers
         return False
     return not _equal(one, other)
 

@@ -172,7 +172,8 @@ class TeacherCache:
         Args:
             teacher: a source, an ensemble for instance, or a model.
             dataloader: gives batches with a `sample_id` (B,), one number per row of the data. Order, batch size and
-                padding need not be those of training.
+                padding need not be those of training; only pad a model with absolute positions on the right, since on
+                the left its own answers change with the batch.
             path: a folder, which need not be there.
             addresses: what to keep, such as `logits`, `hidden.4`, `attention.12`, or of an ensemble `a/hidden.4`.
             top_k: of logits over classes or words keep the k largest, and the mass of the rest; None keeps all.

@@ -34,8 +34,8 @@ def in_batches(rows: TokenRows, size: int, order: Sequence[int] | None = None, *
 
 def shuffled(rows: TokenRows, workers: int = 0, size: int = 4) -> Loader:
     """Return a shuffled, grouped loader."""
-    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
-    return Loader(rows, TrainBatches(rows.lengths, batch_size=size), Padding({"input_ids": 0}), **options)
+    batches = TrainBatches(rows.lengths, batch_size=size)
+    return Loader(rows, batches, Padding({"input_ids": 0}), num_workers=workers)
 
 
 def build(

@@ -72,6 +72,13 @@ def test_what_the_teacher_eats_counts(what):
     assert marks(one).differ(marks(other)).tolist() == [False, False, True, False]
 
 
+def test_a_mask_of_ones_is_no_mask_in_whatever_type():
+    ids = words()["input_ids"]
+    plain = marks(numbered(input_ids=ids))
+    for dtype in (torch.long, torch.bool, torch.float32):
+        assert not plain.differ(marks(numbered(input_ids=ids, attention_mask=torch.ones(4, 6).to(dtype)))).any()
+
+
 def test_positions_of_all_rows_at_once_count_too():
     one, other = text(position_ids=torch.arange(6)[None]), text(position_ids=1 + torch.arange(6)[None])
     assert marks(one).differ(marks(other)).all()
@@ -81,7 +88,7 @@ def test_positions_of_all_rows_at_once_count_too():
 def test_what_no_teacher_eats_does_not_count():
     one, other = (
         text(),
-        text(task="a", word_ids=torch.rand(4, 6).round().long(), teacher_cache={"logits": torch.rand(4)}),
+        text(task="a", word_ids=torch.arange(4), teacher_cache={"logits": torch.rand(4)}),
     )
     assert not marks(one).differ(marks(other | {"labels": torch.tensor([9, 9, 9, 9])})).any()
 

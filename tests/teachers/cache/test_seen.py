@@ -26,7 +26,5 @@ def test_rows_are_new_once():
 def test_another_row_of_the_same_number_is_a_sentence(ids, values):
     seen = Seen()
     seen.add(np.array([7, 3]), marks(1, 2))
-    with pytest.raises(
-        CacheError, match=rf"Row {ids[1] if ids[0] == 9 else 3} \(its sample_id\) came twice and looked"
-    ):
+    with pytest.raises(CacheError, match=rf"Row {ids[1] if ids[0] == 9 else 3} \(its sample_id\) came twice"):
         seen.missing(np.array(ids), marks(*values))

@@ -6,9 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 
 from kd_lightning.errors import CacheError
 from kd_lightning.teachers.cache.steady import check_features, check_rows, reversed_rows
+
+
+class Numbered(IterableDataset[Any]):
+    """A stream that knows how long it is."""
+
+    def __iter__(self) -> Any:
+        return iter([1, 2])
+
+    def __len__(self) -> int:
+        return 2
 
 
 class Flipped:
@@ -48,6 +59,8 @@ def test_rows_that_change_are_noticed(make):
         [float("nan"), torch.tensor([float("nan"), 1.0]), np.array([np.nan]), None, "a", {1, 2}, object()],
         {"train": 1, "test": 2},
         None,
+        Numbered(),
+        [torch.tensor([True]), torch.tensor([1])],
         [],
         [{"input_ids": torch.ones(2, 3), "names": ["a"], "array": np.array(["a", "b"])}],
     ],

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.errors import CacheError
+from kd_lightning.teachers.cache.fingerprint import Fingerprint
+from kd_lightning.teachers.cache.manifest import MANIFEST, PLAN, Manifest, settle_plan
+from kd_lightning.teachers.cache.shard import ShardInfo
+
+HERE = Manifest(
+    Fingerprint({"teacher": {"model": "a"}, "data": None}),
+    {"": 4, "a/": 2},
+    {"logits": 3, "attention.1": None},
+    [ShardInfo("000-000000.safetensors", 3, 99, 7, "x")],
+)
+
+
+def test_it_comes_back(tmp_path):
+    HERE.save(tmp_path)
+    assert Manifest.open(tmp_path) == HERE
+
+
+def edited(folder: Path, **fields: object) -> None:
+    HERE.save(folder)
+    plain = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(plain | fields))
+
+
+def test_another_format_is_a_sentence(tmp_path):
+    edited(tmp_path, format=99)
+    with pytest.raises(CacheError, match=r"has format 99, and this version reads 1\. Delete it"):
+        Manifest.open(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["fingerprint", "stacks", "widths", "shards", "check"])
+def test_an_edited_manifest_is_a_sentence(tmp_path, field):
+    edited(tmp_path, **{field: {"edited": 1}})
+    with pytest.raises(CacheError, match=r"manifest\.json has changed since it was written.*keeps the shards"):
+        Manifest.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1', b"[1]", b"3", b"null", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(("name", "advice"), [(MANIFEST, "Delete it and build"), (PLAN, "Delete the folder")])
+def test_a_cut_one_is_a_sentence(tmp_path, content, name, advice):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CacheError, match=rf"{name} cannot be read \(.*\)\. {advice}"):
+        Manifest.open(tmp_path, name)
+
+
+def test_no_folder_names_the_closest(tmp_path):
+    (tmp_path / "sst2_cache").mkdir()
+    HERE.save(tmp_path / "sst2_cache")
+    with pytest.raises(CacheError, match=r"There is no teacher cache in .*sst2_cahe\. Closest: .*sst2_cache\."):
+        Manifest.open(tmp_path / "sst2_cahe")
+    with pytest.raises(CacheError, match=r"There is no teacher cache in .*Make one with TeacherCache\.build"):
+        Manifest.open(tmp_path / "elsewhere" / "x")
+
+
+def test_an_unfinished_one_says_so(tmp_path):
+    settle_plan(tmp_path / "c", HERE)
+    with pytest.raises(CacheError, match="is not finished: build it again, which goes on from there"):
+        Manifest.open(tmp_path / "c")
+
+
+def test_a_plan_meets_what_is_there(tmp_path):
+    settle_plan(tmp_path / "c", HERE)
+    settle_plan(tmp_path / "c", HERE)
+    other = Manifest(Fingerprint({"teacher": {"model": "b"}, "data": None}), {}, {})
+    with pytest.raises(
+        CacheError, match=r"made from something else: teacher \(\{'model': 'a'\} there, \{'model': 'b'\}"
+    ):
+        settle_plan(tmp_path / "c", other)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.tex").write_text("")
+    with pytest.raises(CacheError, match=r"d holds other things \('thesis\.tex'\)"):
+        settle_plan(tmp_path / "d", HERE)
+    with pytest.raises(CacheError, match=r"thesis\.tex is a file"):
+        settle_plan(tmp_path / "d" / "thesis.tex", HERE)
+    assert (tmp_path / "d" / "thesis.tex").read_text() == ""
