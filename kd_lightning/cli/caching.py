@@ -11,6 +11,7 @@ import numpy as np
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
+from rich.console import Console
 
 from kd_lightning.callbacks import Progress
 from kd_lightning.cli.build import on_one_device
@@ -66,8 +67,12 @@ def fill_cache(lesson: Lesson, objective: Objective, folder: Path, several: bool
         log.info("Teacher cache: found in %s.", path)
         return path, 0.0
     trainer = _trainer(lesson.cfg, folder)
-    build_cache(source, loader, path, _held(path, wanted), **_kept(lesson), trainer=trainer, announce=log.info)
+    build_cache(source, loader, path, _held(path, wanted), **_kept(lesson), trainer=trainer, announce=_say)
     return path, time.perf_counter() - start
+
+
+def _say(text: str) -> None:
+    Console(soft_wrap=True).print(text, markup=False, highlight=False)
 
 
 def _caches() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,19 @@ def test_a_damaged_cache_is_named_before_a_student_is_trained(results, many, on_
     assert str(shard) in again["error"]
     assert "its checksum differs" in again["error"]
     assert not (again["folder"] / "stages" / "student").exists()
+
+
+@pytest.mark.slow
+def test_two_jobs_at_once_make_one_cache(command, tmp_path, on_films, own_cache):
+    typed = [*on_films, *SMALL, "cache=true", "seed=7", "baseline=false", "trainer.limit_train_batches=null"]
+    with ThreadPoolExecutor(2) as shells:
+        both = list(shells.map(lambda name: command(tmp_path, *typed, f"hydra.run.dir={name}"), ("one", "other")))
+    assert [done.returncode for done in both] == [0, 0], both[0].stderr + both[1].stderr
+    found = [
+        json.loads((tmp_path / name / "stages" / "cache" / "result.json").read_text()) for name in ("one", "other")
+    ]
+    assert found[0]["folders"] == found[1]["folders"]
+    cache = TeacherCache(found[0]["folders"][""])
+    assert sum(info.rows for info in cache.manifest.shards) == len(cache) == 256
+    students = [load_file(tmp_path / name / "student" / "model.safetensors") for name in ("one", "other")]
+    torch.testing.assert_close(*students, rtol=0, atol=0)

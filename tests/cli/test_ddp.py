@@ -91,6 +91,19 @@ def test_an_outer_torchrun_works_too(command: Any, tmp_path: Path, on_two: list[
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("before", [[], TORCHRUN], ids=["started by the command", "an outer torchrun"])
+def test_two_processes_read_one_cache(
+    before: list[str], command: Any, tmp_path: Path, on_two: list[str], films_root: Path
+) -> None:
+    typed = [*on_two, "match=[hidden_mse]", "cache=true", f"seed={1 + len(before)}", "hydra.run.dir=cached"]
+    done = command(tmp_path, *typed, before=before)
+    assert done.returncode == 0, done.stderr
+    metrics = check(tmp_path / "cached", films_root)
+    assert metrics["seconds"]["cache"] > 0
+    assert done.stdout.count("Teacher cache in") == 1
+
+
+@pytest.mark.slow
 def test_two_processes_train_several_tasks(command: Any, tmp_path: Path, on_two: list[str]) -> None:
     done = command(tmp_path, *on_two, "+data@tasks.made_up=synthetic", "match=[hidden_mse]", "hydra.run.dir=both")
     assert done.returncode == 0, done.stderr

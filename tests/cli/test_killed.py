@@ -17,13 +17,20 @@ STEPS = 75  # of an epoch: 300 rows in batches of 4
 TASKS = ["+data@tasks.made_up=synthetic", "+tasks.made_up.data.train_size=200", "tasks.made_up.data.batch_size=8"]
 
 
+@pytest.mark.parametrize("cache", [[], pytest.param(["cache=true"], marks=pytest.mark.slow)], ids=["live", "cached"])
 @pytest.mark.parametrize("tasks", [[], pytest.param([*TASKS, "tau=0.5"], marks=pytest.mark.slow)], ids=["one", "two"])
 def test_killed_in_mid_epoch_and_resumed_a_student_is_bit_equal(
-    tasks: list[str], command: Any, environment: dict[str, str], repository: Path, films_root: Path, tmp_path: Path
+    tasks: list[str],
+    cache: list[str],
+    command: Any,
+    environment: dict[str, str],
+    repository: Path,
+    films_root: Path,
+    tmp_path: Path,
 ) -> None:
     short = ["teacher.trainer.max_epochs=1", "trainer.max_epochs=3", "callbacks.last.every_n_train_steps=8"]
     typed = ["data=sst2", "data.name=films", f"data.root={films_root}", "teacher=tiny_random", "data.batch_size=4"]
-    typed += [*short, "baseline=false", "match=[hidden_mse]", "optimizer.lr=1e-3", *tasks]
+    typed += [*short, "baseline=false", "match=[hidden_mse]", "optimizer.lr=1e-3", *tasks, *cache]
     epoch, homes = (STEPS + 25, ["films", "made_up"]) if tasks else (STEPS, [])  # 200 rows in batches of 8
     whole = command(tmp_path, *typed, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
