@@ -70,7 +70,7 @@ def test_the_bytes_that_were_told_are_those_on_disk(tmp_path, caplog, dtype, top
     def keep(self: Any, folder: Any) -> None:
         seen.append(self)
 
-    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO):
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO, "lightning.pytorch"):
         patch.setattr(Forecast, "check_disk", keep)
         cache = build(bert(labels=9), shuffled(rows), tmp_path / "c", asked, dtype, top_k=top_k)
     assert seen[0].rows == len(cache) == 300
