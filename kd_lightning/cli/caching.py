@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -18,14 +19,23 @@ from kd_lightning.cli.build import on_one_device
 from kd_lightning.cli.lessons import Lesson
 from kd_lightning.cli.teacher import has_teacher
 from kd_lightning.data.base import TokenDataModule
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import CacheError, ConfigError
 from kd_lightning.objective import Objective
 from kd_lightning.storage.once import cache_root
 from kd_lightning.teachers import Fingerprint, TeacherCache
 from kd_lightning.teachers.cache.build import build_cache
+from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.manifest import MANIFEST, Manifest
 
 log = logging.getLogger(__name__)
+
+ORDINARY = {
+    "_target_", "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps",
+    "accumulate_grad_batches", "gradient_clip_val", "val_check_interval", "check_val_every_n_epoch",
+    "limit_train_batches", "limit_val_batches", "log_every_n_steps", "num_sanity_val_steps", "enable_progress_bar",
+    "enable_model_summary", "use_distributed_sampler",
+}  # fmt: skip
+"""Trainer arguments beside which `limit_train_batches` decides alone which rows are trained on, or fewer are."""
 
 
 def check_cache(cfg: DictConfig) -> None:
@@ -44,6 +54,26 @@ def check_cache(cfg: DictConfig) -> None:
             "cache=true keeps what the teacher says of each row once, and 'augment' changes rows in every epoch: leave "
             "one of them out."
         )
+    Codec(**_format(cfg))  # refuses what cannot be
+
+
+def forget_lost_caches(result: Path) -> None:
+    """Let a resumed run fill its caches again, where they were cleaned away since, or a damaged file was deleted.
+
+    Args:
+        result: the stage's own result.
+
+    """
+    folders = json.loads(result.read_text())["folders"].values() if result.is_file() else ()
+    if not all(is_whole(Path(folder)) for folder in folders):
+        result.unlink()
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a cache is finished and no file of it is missing; what is in them is for a reader to check."""
+    if not (path / MANIFEST).is_file():
+        return False
+    return all((path / info.name).is_file() for info in Manifest.open(path).shards)
 
 
 def fill_cache(lesson: Lesson, objective: Objective, folder: Path, several: bool) -> tuple[Path | None, float]:
@@ -84,17 +114,22 @@ def _name(cfg: DictConfig) -> str:
 
 
 def _kept(lesson: Lesson) -> dict[str, Any]:
-    settings = lesson.cfg.teacher.get("cache") or {}
-    return {"top_k": settings.get("top_k"), "dtype": settings.get("dtype", "bf16"), "data": lesson.data.fingerprint}
+    return {**_format(lesson.cfg), "data": lesson.data.fingerprint}
+
+
+def _format(cfg: DictConfig) -> dict[str, Any]:
+    settings = cfg.teacher.get("cache") or {}
+    return {"top_k": settings.get("top_k"), "dtype": settings.get("dtype", "bf16")}
 
 
 def _covering(expected: Fingerprint) -> Path | None:
     """Return a finished cache of the same teacher and data that holds at least what is wanted."""
     for path in sorted(_caches().glob(f"*/{MANIFEST}")):
-        held = Manifest.open(path.parent).fingerprint.parts
-        rest = {**held, "addresses": expected.parts["addresses"]}
-        if set(held["addresses"]) >= set(expected.parts["addresses"]) and Fingerprint(rest) == expected:
-            return path.parent
+        try:
+            if not Manifest.open(path.parent).fingerprint.differences(expected):
+                return path.parent
+        except CacheError as error:  # somebody else's trouble
+            log.info("%s", error)
     return None
 
 
@@ -108,30 +143,29 @@ def _missing(lesson: Lesson, path: Path, several: bool) -> Any:
     """Return a loader of the rows that are not in the cache yet, or None where all are."""
     data, there = lesson.data, np.zeros(0, np.int64)
     data.setup("fit")
-    if (path / MANIFEST).is_file():
+    if is_whole(path):  # else what is there is found while building
         there = TeacherCache(path).sample_ids
     if not isinstance(data, TokenDataModule):  # its rows are known only by going through them
         return None if len(there) else data.train_dataloader()
-    missing = np.setdiff1d(np.arange(len(data.rows("train"))) if several else _rows(lesson.cfg, data), there)
+    everything = np.arange(len(data.rows("train")))
+    cut = None if several else _rows_of_cut_run(lesson.cfg, data)
+    missing = np.setdiff1d(everything if cut is None else cut, there)
     return data.rows_once(missing) if len(missing) else None
 
 
-def _rows(cfg: DictConfig, data: TokenDataModule) -> np.ndarray:
-    """Return the rows that a run trains on: all, unless it is cut short."""
+def _rows_of_cut_run(cfg: DictConfig, data: TokenDataModule) -> np.ndarray | None:
+    """Return the rows that a run with `limit_train_batches`, and nothing else out of the ordinary, trains on."""
     trainer, batches = cfg.trainer, data.train_batches()
-    limit, steps, epochs = (trainer.get(name) for name in ("limit_train_batches", "max_steps", "max_epochs"))
-    limited = limit is not None or (steps or -1) > 0
-    if not limited or not isinstance(trainer.devices, int):
-        return np.arange(len(batches.lengths))
-    epoch = -(-len(batches.lengths) // (batches.batch_size * trainer.devices))
-    cut = int(limit * epoch) if isinstance(limit, float) else min(limit or epoch, epoch)
-    if (steps or -1) > 0:
-        total = steps * trainer.get("accumulate_grad_batches", 1)
-        cut, epochs = min(cut, total), min(epochs or total, -(-total // cut))
-    return batches.visited(epochs, cut, trainer.devices)
+    limit, epochs, devices = (trainer.get(name) for name in ("limit_train_batches", "max_epochs", "devices"))
+    plain = trainer.get("num_nodes") == 1 and isinstance(devices, int) and devices > 0 and not set(trainer) - ORDINARY
+    if limit is None or not plain or not isinstance(epochs, int) or epochs < 1:
+        return None
+    epoch = -(-len(batches.lengths) // (batches.batch_size * devices))
+    return batches.visited(epochs, int(limit * epoch) if isinstance(limit, float) else min(limit, epoch), devices)
 
 
 def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
-    """Build a Trainer that shows a progress bar and writes nothing of its own."""
+    """Build a Trainer that goes through everything, shows a progress bar and writes nothing of its own."""
     quiet = {"logger": False, "enable_checkpointing": False, "callbacks": [Progress(leave=True)]}
-    return instantiate(on_one_device(cfg).trainer, **quiet, default_root_dir=str(folder))
+    whole = {"limit_predict_batches": None, "fast_dev_run": False, "overfit_batches": 0.0}
+    return instantiate(on_one_device(cfg).trainer, **quiet, **whole, default_root_dir=str(folder))

@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from kd_lightning.cli.build import plain, teacher_data
-from kd_lightning.cli.caching import check_cache
+from kd_lightning.cli.caching import check_cache, forget_lost_caches
 from kd_lightning.cli.launch import by_itself, check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
 from kd_lightning.cli.lessons import FOLDERS
 from kd_lightning.cli.reports.curves import draw_curves
 from kd_lightning.cli.reports.summary import final_table
-from kd_lightning.cli.stages import Stage, result_of
+from kd_lightning.cli.stages import Stage, result_of, stage_folder
 from kd_lightning.cli.tasks import task_configs
 from kd_lightning.cli.teacher import has_teacher, prepare_teachers
 from kd_lightning.errors import ConfigError
@@ -63,6 +63,8 @@ def _run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
                 find_teacher(cfg, run_dir)
     wait_for(run_dir / FOLDERS)
     stages = stages_of(cfg)
+    if cfg.cache and outer_rank() == 0 and result_of(run_dir, "student") is None:
+        forget_lost_caches(stage_folder(run_dir, "cache") / "result.json")
     for stage in stages:
         start_stage(cfg, run_dir, stage)
     return report(cfg, run_dir, stages)

@@ -146,8 +146,8 @@ def _build(
 
 
 def _teacher(lesson: Lesson, cache: str | None) -> TeacherSource | None:
-    """Return what teaches: a cache, whose checksums were compared when it was found, or live models."""
-    return CachedTeacher(cache, verify=False) if cache else lesson.source(compile=lesson.cfg.teacher.compile)
+    """Return what teaches: a cache or live models."""
+    return CachedTeacher(cache) if cache else lesson.source(compile=lesson.cfg.teacher.compile)
 
 
 def _first_model(lessons: Mapping[str, Lesson]) -> nn.Module | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import nn
+from torch.nn.modules import module as modules
 
 from kd_lightning.features.resolver import Resolver
 
@@ -19,7 +20,7 @@ class EarlyStop:
     Only features of layers in models of Transformers' own, which run each layer once per pass: of a module path, or of
     a model whose forward is the user's, it cannot be told whether it runs again. The first pass runs to its end and
     shows whether each feature arrived just once. A model that is wrapped, patched or compiled, or has hooks of others,
-    who may wait for what comes later, is never stopped.
+    who may wait for what comes later, is never stopped, nor is any while all modules are watched.
 
     Args:
         resolver: knows the model.
@@ -40,7 +41,12 @@ class EarlyStop:
 
     def applies(self) -> bool:
         """Return whether the next pass may end early; to be asked before own hooks are put on."""
-        return bool(self._once) and all(_is_untouched(module) for module in self._modules)
+        return bool(self._once) and not _global_hooks() and all(_is_untouched(module) for module in self._modules)
+
+
+def _global_hooks() -> bool:
+    """Tell whether somebody watches all modules, as profilers do."""
+    return bool(modules._global_forward_hooks or modules._global_forward_pre_hooks)
 
 
 def _is_untouched(module: nn.Module) -> bool:

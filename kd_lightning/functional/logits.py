@@ -62,8 +62,14 @@ def per_row(values: Callable[..., Tensor], logits: Tensor, inputs: Sequence[Any]
 
 def _by_row(inputs: Sequence[Any], logits: Tensor) -> list[Any]:
     """Return the inputs with one axis for all rows."""
-    width = logits.shape[-1]
-    return [x.reshape((-1, width) if x.dim() == logits.dim() else -1) if chunks.has_items(x) else x for x in inputs]
+    width, rows = logits.shape[-1], logits.shape[:-1]
+
+    def cut(x: Any) -> Any:
+        if not chunks.has_items(x):
+            return x
+        return x.reshape(-1, width) if x.dim() == logits.dim() else x.expand(rows).reshape(-1)
+
+    return [cut(x) for x in inputs]
 
 
 def check_logits(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:

@@ -11,10 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kd_lightning.functional.precision import widen
-
-__all__ = ["blank", "count", "masked_mean", "token_pairs", "widen"]
-
 
 def _aligned(mask: Tensor, dim: int) -> Tensor:
     """Return a boolean mask with trailing axes of size one, up to `dim` axes."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from kd_lightning.errors import MatchError
 from kd_lightning.functional.masking import blank, token_pairs
 from kd_lightning.functional.precision import matmul, widen
 
@@ -43,8 +43,8 @@ class _SquaredDistance(Function):
         return torch.linalg.vector_norm(gap, dim=-1).square()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        _refuse_graphs()
         (gap,) = ctx.saved_tensors
         return (gap * (2 * grad).unsqueeze(-1)).to(ctx.dtype), None, None
 
@@ -54,7 +54,7 @@ def token_gram_distance(
 ) -> Tensor:
     """Return per sample Σ over pairs of unmasked tokens of (a_s b_sᵀ/n_s − a_t b_tᵀ/n_t)², in at least float32.
 
-    One (B, L, L) tensor is kept for the gradient, which has no gradient.
+    One (B, L, L) tensor is kept for the gradient, which has no gradient itself.
 
     Args:
         a_s: (B, L, D_s).
@@ -89,8 +89,8 @@ class _TokenGramDistance(Function):
         return torch.linalg.vector_norm(gap, dim=(1, 2)).square()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_graphs()
         a, b, mask, gap = ctx.saved_tensors
         gap = gap * (2 * grad / ctx.size).reshape(-1, 1, 1)
         other = blank(widen(a if b is None else b), mask)
@@ -99,6 +99,14 @@ class _TokenGramDistance(Function):
             return matmul(both, other).to(a.dtype), None, None, None, None, None
         second = matmul(gap.transpose(1, 2), blank(widen(a), mask)).to(b.dtype)
         return matmul(gap, other).to(a.dtype), second, None, None, None, None
+
+
+def _refuse_graphs() -> None:
+    if torch.is_grad_enabled():  # only then is a graph of the gradient made
+        raise MatchError(
+            "The gradients of HiddenMSE and NST have no gradient themselves, so backward cannot run with "
+            "create_graph=True. Use nn.MSELoss() for hidden states."
+        )
 
 
 def _gram(a: Tensor, b: Tensor | None, mask: Tensor | None, axis: int) -> Tensor:

@@ -22,7 +22,7 @@ from kd_lightning.checks import (
     check_trainable,
 )
 from kd_lightning.errors import ConfigError
-from kd_lightning.functional.masking import widen
+from kd_lightning.functional.precision import widen
 from kd_lightning.objective import Objective
 from kd_lightning.optim import (
     OptimizerFactory,

@@ -56,7 +56,9 @@ def results(many: Any, on_films: list[str], own_cache: Path) -> dict[str, Any]:
             "tasks": [*cached, *two],
             "augmented": [*cached, "augment=mask"],
             "nobody": [*on_films, "cache=true", "teacher=none", "match=[]"],
-            "strange": [*cached, "teacher.cache.dtype=int8"],
+            "strange": [*cached, "teacher.cache.dtype=int8", "seed=99"],
+            "steps": [*cached, "trainer.max_epochs=-1", "trainer.max_steps=3", "trainer.limit_train_batches=null"],
+            "quick": [*cached, "+trainer.fast_dev_run=true", "data.limit=200"],
         }
     )
 
@@ -115,6 +117,55 @@ def test_each_task_has_a_cache_of_its_own(results):
 def test_what_cannot_be_cached_is_one_sentence(results, name, sentence):
     assert results[name]["code"] == 1
     assert sentence in results[name]["error"]
+
+
+def test_what_cannot_be_cached_is_said_before_a_teacher_is_trained(results):
+    assert "fine-tuned into" not in results["strange"]["told"]
+
+
+@pytest.mark.parametrize("name", ["steps", "quick"])
+def test_however_a_run_is_cut_short_its_rows_are_there(results, name):
+    metrics(results[name])
+
+
+def unfinished(run: Path, name: str) -> list[str]:
+    """Make a copy of a run that was killed before its student, and return how to resume it."""
+    copy = run.with_name(name)
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "stages" / "student")
+    (copy / "metrics.json").unlink()
+    return [f"resume={copy}"]
+
+
+def test_a_resumed_run_finds_its_cache_makes_it_again_or_says_what_is_wrong(results, many):
+    half, cache = results["half"]["folder"], cache_of(results["half"])
+    kept = cache.with_name("kept")
+    shutil.copytree(cache, kept)
+    shard = next(cache.glob("*.safetensors"))
+    whole = (half / "student" / "model.safetensors").read_bytes()
+
+    def resumed(name: str) -> dict[str, Any]:
+        done = many({name: unfinished(half, name)})[name]
+        return done | {"folder": half.with_name(name)}
+
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    damaged = resumed("damaged")
+    assert damaged["code"] == 1
+    assert "its checksum differs" in damaged["error"]
+    shard.unlink()  # what the sentence advises
+    mended = resumed("mended")
+    assert metrics(mended)["seconds"]["cache"] > 0
+    assert (mended["folder"] / "student" / "model.safetensors").read_bytes() == whole
+    shutil.rmtree(cache)
+    assert (resumed("lost")["folder"] / "student" / "model.safetensors").read_bytes() == whole
+    assert len(TeacherCache(cache)) == len(TeacherCache(kept))
+
+
+def test_another_cache_s_damage_is_nobody_else_s_trouble(results, many, on_films, own_cache):
+    (own_cache / "caches" / "aaa").mkdir()
+    (own_cache / "caches" / "aaa" / "manifest.json").write_text("{broken")
+    typed = [*on_films, *SMALL, "cache=true", "teacher.cache.dtype=fp32"]
+    assert metrics(many({"again": typed})["again"])["seconds"]["cache"] == 0
 
 
 def test_an_augmentation_that_is_switched_off_is_none():

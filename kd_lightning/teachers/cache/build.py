@@ -38,7 +38,8 @@ def build_cache(
 ) -> None:
     """Do what `TeacherCache.build` says; `announce` is told what it will take."""
     codec, source = Codec(dtype, top_k), as_teacher(teacher)
-    addresses = _listed(addresses)
+    addresses = listed(addresses)
+    _check_arguments(dataloader, trainer)
     source.ask(addresses)
     check_rows(getattr(dataloader, "dataset", None))
     plan = plan_of(source, addresses, codec, data)
@@ -57,10 +58,25 @@ def build_cache(
         raise CacheError("The loader gives no batch, so there is nothing to build a teacher cache from.")
 
 
-def _listed(addresses: Sequence[str]) -> list[str]:
-    if isinstance(addresses, str) or not addresses:
+def listed(addresses: Sequence[str]) -> list[str]:
+    """Return addresses, each once.
+
+    Raises:
+        ConfigError: for none, or something else.
+
+    """
+    if isinstance(addresses, str) or not addresses or not all(isinstance(address, str) for address in addresses):
         raise ConfigError(f"Expected argument `addresses` to be a list such as ['logits'], but got {addresses!r}.")
     return list(dict.fromkeys(addresses))
+
+
+def _check_arguments(dataloader: Any, trainer: Any) -> None:
+    # Lightning would say it less clearly, and late.
+    if not isinstance(dataloader, Iterable) and not hasattr(dataloader, "__getitem__"):
+        got = type(dataloader).__name__
+        raise ConfigError(f"Expected argument `dataloader` to give batches, as a DataLoader does, but got {got}.")
+    if trainer is not None and not hasattr(trainer, "predict"):
+        raise ConfigError(f"Expected argument `trainer` to be a lightning.pytorch.Trainer but got {trainer!r}.")
 
 
 def _loader(batches: Iterable[Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd_lightning.errors import CacheError
+from kd_lightning.errors import CacheError, ConfigError
 from kd_lightning.storage.digest import digest
 
 
@@ -29,25 +29,42 @@ class Fingerprint:
     def __str__(self) -> str:
         return digest(self.parts)
 
-    def differences(self, here: Fingerprint) -> list[str]:
-        """Return what differs from `here`, with both values."""
+    def differences(self, here: Fingerprint, exact: bool = False) -> list[str]:
+        """Return what differs from `here`, with both values; unless `exact`, more addresses than here are fine."""
         names = dict.fromkeys([*self.parts, *here.parts])
         changed = [name for name in names if digest(self.parts.get(name)) != digest(here.parts.get(name))]
+        held, wanted = (set(parts.get("addresses") or ()) for parts in (self.parts, here.parts))
+        if held >= wanted and not exact:
+            changed = [name for name in changed if name != "addresses"]
         return [f"{name} ({self.parts.get(name)!r} there, {here.parts.get(name)!r} here)" for name in changed]
 
 
-def check_expected(path: object, found: Fingerprint, expect: Fingerprint | Mapping[str, Any] | str) -> None:
+def check_expected(
+    path: object, found: Fingerprint, expect: Fingerprint | Mapping[str, Any] | str, exact: bool = False
+) -> None:
     """Refuse a cache that was made from something else than expected.
+
+    Args:
+        path: where it is.
+        found: its fingerprint.
+        expect: the expected one, or its parts, or its text, which stands for exactly the same addresses.
+        exact: whether more addresses than expected differ too.
 
     Raises:
         CacheError: naming what differs; of a bare hash only that it does.
+        ConfigError: `expect` is no fingerprint.
 
     """
+    if not isinstance(expect, str | Fingerprint | Mapping):
+        raise ConfigError(
+            f"Expected argument `expect` to be a fingerprint, such as TeacherCache.fingerprint_of(…) returns, but got "
+            f"{expect!r}."
+        )
     if isinstance(expect, str):
         differences = [] if str(found) == expect else [f"fingerprint {found} there, {expect} expected"]
     else:
         here = expect if isinstance(expect, Fingerprint) else Fingerprint(dict(expect))
-        differences = found.differences(here)
+        differences = found.differences(here, exact)
     if differences:
         raise CacheError(
             f"The teacher cache in {path} was made from something else: {'; '.join(differences)}. Build it anew in "

@@ -26,14 +26,19 @@ class Forecast:
     rows: int
     bytes: int
     seconds: float
+    endless: bool = False
+    """Whether nobody knows how many more rows come."""
 
     def without(self, rows: int) -> Forecast:
         """Return what is left where so many rows are there already."""
         left = max(self.rows - rows, 0)
         share = left / max(self.rows, 1)
-        return Forecast(left, round(self.bytes * share), self.seconds * share)
+        return self if self.endless else Forecast(left, round(self.bytes * share), self.seconds * share)
 
     def __str__(self) -> str:
+        if self.endless:
+            each = f"{_in_bytes(self.bytes / self.rows)} and {1000 * self.seconds / self.rows:.1f} ms"
+            return f"nobody knows how many rows, about {each} for each"
         return f"{self.rows:,} rows, about {_in_bytes(self.bytes)} and {_in_time(self.seconds)}"
 
     def check_disk(self, folder: Path) -> None:
@@ -66,6 +71,8 @@ def forecast(codec: Codec, loader: Any, tokens: np.ndarray, padded: int, seconds
     lengths = _lengths(loader) if padded else None
     if lengths is None:
         rows = _count(loader, len(tokens), processes)
+        if rows is None:
+            return Forecast(len(tokens), _bytes(codec, tokens), seconds, endless=True)
         share = rows / len(tokens)
         return Forecast(rows, round(share * _bytes(codec, tokens)), share * seconds / processes)
     work = lengths.sum() / max(len(tokens) * padded, 1)
@@ -77,14 +84,14 @@ def _lengths(loader: Any) -> np.ndarray | None:
     return None if lengths is None else np.asarray(lengths)
 
 
-def _count(loader: Any, batch: int, processes: int) -> int:
+def _count(loader: Any, batch: int, processes: int) -> int | None:
     dataset: Any = getattr(loader, "dataset", None)
     if hasattr(dataset, "__len__"):
         return len(dataset) * (batch if getattr(loader, "batch_size", 1) is None else 1)  # of batches made before
     try:
         return len(loader) * batch * processes
-    except TypeError:  # a stream, of which nobody knows the end
-        return batch
+    except TypeError:
+        return None
 
 
 def _bytes(codec: Codec, tokens: np.ndarray) -> int:

@@ -11,7 +11,7 @@ from kd_lightning.errors import CacheError, closest
 from kd_lightning.storage.digest import digest
 from kd_lightning.storage.files import write_json
 from kd_lightning.teachers.cache.fingerprint import Fingerprint, check_expected
-from kd_lightning.teachers.cache.shard import ShardInfo
+from kd_lightning.teachers.cache.shard import ENDING, ShardInfo
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -77,9 +77,10 @@ def settle_plan(folder: Path, plan: Manifest) -> None:
     if folder.exists() and not folder.is_dir():
         raise CacheError(f"{folder} is a file; give a new or empty folder for a teacher cache.")
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / PLAN).is_file():
-        check_expected(folder, Manifest.open(folder, PLAN).fingerprint, plan.fingerprint)
-    elif foreign := next((path.name for path in folder.iterdir() if not path.name.startswith(".")), None):
+    begun = (folder / PLAN).is_file() and any(folder.glob(f"*{ENDING}*"))  # a plan alone binds nobody
+    if begun:
+        check_expected(folder, Manifest.open(folder, PLAN).fingerprint, plan.fingerprint, exact=True)
+    elif foreign := next((p.name for p in folder.iterdir() if p.name != PLAN and not p.name.startswith(".")), None):
         raise CacheError(f"{folder} holds other things ('{foreign}'); give a new or empty folder for a teacher cache.")
     else:
         plan.save(folder, PLAN)

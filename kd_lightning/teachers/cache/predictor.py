@@ -67,23 +67,23 @@ class Predictor(LightningModule):
         return self.writer.add(rows_of(batch), partial(self._ask, batch))
 
     def _ask(self, batch: Batch) -> Features:
+        features = self.teacher(batch)
         if self.trainer.is_global_zero and not self.announced:
-            self._announce(batch)
+            self._announce(batch, features)
             self.announced = True
-        return self.teacher(batch)
+        return features
 
-    def _announce(self, batch: Batch) -> None:
-        """Say what it will take, before the first row that is missing."""
-        coming, there = self._forecast(batch), len(self.writer.seen)
+    def _announce(self, batch: Batch, features: Features) -> None:
+        """Say what it will take, before the first row is kept."""
+        coming, there = self._forecast(batch, features), len(self.writer.seen)
         known = f" {there:,} rows are there already." if there else ""
         self.announce(f"Teacher cache in {self.folder}: {coming}.{known}")
         coming.check_disk(self.folder)
 
-    def _forecast(self, batch: Batch) -> Forecast:
-        """Run the teacher twice on a batch: the second time counts, and must tell the same of each row."""
+    def _forecast(self, batch: Batch, features: Features) -> Forecast:
+        """Run the teacher on a batch once more: this time counts, and must tell the same of each row."""
         rows = rows_of(batch)
         count = len(rows.ids)
-        features = self.teacher(batch)
         self.codec.pack(features, rows.mask, count)
         turned = reversed_rows(batch, count)
         start = time.perf_counter()

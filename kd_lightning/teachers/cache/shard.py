@@ -74,6 +74,8 @@ def write_shard(folder: Path, name: str, tensors: dict[str, Tensor], codec: Code
         _write(folder, name, content)
         write_json(folder / f"{name}.json", asdict(info))
     except OSError as error:
+        for scratch in folder.glob(f".{name}*.tmp"):
+            scratch.unlink(missing_ok=True)
         raise CacheError(
             f"Cannot write the shard {folder / name} ({error.strerror}). What was written before it stays: make room, "
             "and build again, which goes on from there."
@@ -90,11 +92,11 @@ def _write(folder: Path, name: str, content: bytes) -> None:
     scratch.replace(folder / name)
 
 
-def finished_shards(folder: Path, made_from: str) -> list[ShardInfo]:
+def finished_shards(folder: Path, made_from: str, verify: bool = False) -> list[ShardInfo]:
     """Return the shards that were written whole; one that was deleted since is none.
 
     Raises:
-        CacheError: a shard of another cache is among them, or one that was cut short.
+        CacheError: a shard of another cache is among them, or one that was cut short; with `verify`, or changed.
 
     """
     infos = [_info(path) for path in sorted(folder.glob(f"*{ENDING}.json"))]
@@ -102,7 +104,7 @@ def finished_shards(folder: Path, made_from: str) -> list[ShardInfo]:
     for info in found:
         if info.made_from != made_from:
             raise CacheError(f"The shard {folder / info.name} is of another teacher cache; {_REMEDY}")
-        info.check(folder, whole=False)
+        info.check(folder, whole=verify)
     return found
 
 

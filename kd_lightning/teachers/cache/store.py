@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kd_lightning.errors import CacheError
 from kd_lightning.teachers.base import TeacherSource
-from kd_lightning.teachers.cache.build import build_cache, plan_of
+from kd_lightning.teachers.cache.build import build_cache, listed, plan_of
 from kd_lightning.teachers.cache.columns import DTYPES, Codec
 from kd_lightning.teachers.cache.fingerprint import Fingerprint
 from kd_lightning.teachers.cache.layout import spans_of
@@ -126,7 +126,8 @@ class TeacherCache:
         if changed.any():
             raise CacheError(
                 f"Row {rows.ids[changed][0]} does not look as it did when the teacher cache {self.path} was made: "
-                "other data, another split or tokenizer, or random augmentation, which no cache can follow."
+                "other data, another split (validation without metrics asks the teacher too) or tokenizer, or random "
+                "augmentation, which no cache can follow."
             )
 
     def _padded(
@@ -150,7 +151,7 @@ class TeacherCache:
         data: str | None = None,
     ) -> Fingerprint:
         """Return the fingerprint of the cache that `build` would make of the same arguments."""
-        return plan_of(as_teacher(teacher), addresses, Codec(dtype, top_k), data).fingerprint
+        return plan_of(as_teacher(teacher), listed(addresses), Codec(dtype, top_k), data).fingerprint
 
     @classmethod
     def build(

@@ -38,7 +38,7 @@ class Writer:
         self.codec = codec
         self.made_from = made_from
         self.rank = rank
-        self.seen = seen_in(folder, made_from)
+        self.seen = seen_in(folder, made_from, verify=True)
         self._number = next_number(folder, rank)
         self._clear()
 
@@ -84,7 +84,7 @@ class Writer:
         self._clear()
 
 
-def seen_in(folder: Path, made_from: str) -> Seen:
+def seen_in(folder: Path, made_from: str, verify: bool = False) -> Seen:
     """Return the rows of all finished shards.
 
     Raises:
@@ -92,7 +92,7 @@ def seen_in(folder: Path, made_from: str) -> Seen:
 
     """
     seen = Seen()
-    for info in finished_shards(folder, made_from):
+    for info in finished_shards(folder, made_from, verify):
         shard = Shard(folder / info.name)
         places = seen.missing(shard.ids, shard.marks)  # two processes may have written one row
         seen.add(shard.ids[places], shard.marks.at(places))

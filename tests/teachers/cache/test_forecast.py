@@ -53,8 +53,11 @@ def test_rows_are_counted_in_every_kind_of_loader():
     assert told(codec, DataLoader([0] * 100, batch_size=4), 0) == Forecast(100, 100 * per_row, 25.0)
     assert told(codec, DataLoader([0] * 25, batch_size=None), 0).rows == 100
     assert told(codec, [0] * 10, 0).rows == 80
-    assert told(codec, DataLoader(Stream(), batch_size=None), 0).rows == 4
-    assert told(codec, iter([1]), 0).rows == 4
+    for stream in (DataLoader(Stream(), batch_size=None), iter([1])):
+        unknown = told(codec, stream, 0)
+        assert unknown.endless
+        assert str(unknown) == f"nobody knows how many rows, about {per_row}.0 bytes and 250.0 ms for each"
+        assert unknown.without(3) == unknown
     assert told(codec, shuffled(rows), 0) == Forecast(100, 100 * per_row, 25.0)
     ours = told(codec, shuffled(rows), padded=8)
     assert (ours.rows, ours.bytes) == (100, 100 * per_row)
