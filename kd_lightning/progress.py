@@ -7,6 +7,16 @@ import lightning.pytorch as pl
 from kd_lightning.optim import steps_of
 
 
+def terms_are_logged(trainer: pl.Trainer) -> bool:
+    """Tell whether each term's value is recorded: when loggers write, and at an epoch's first step.
+
+    At every step it would cost milliseconds, as much as the losses of a small student.
+    """
+    connector = getattr(trainer, "_logger_connector", None)
+    written = bool(getattr(connector, "should_update_logs", True) or trainer.fast_dev_run)  # type: ignore[attr-defined]
+    return written or trainer.fit_loop.batch_idx <= 0
+
+
 class Progress:
     """Share of a run's optimizer steps that are done; counts the steps of the whole run once.
 

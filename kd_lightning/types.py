@@ -65,9 +65,11 @@ class LossReport:
         """Each part times its weight; they sum to `total`."""
         return {name: part * self.weights.get(name, 1.0) for name, part in self.parts.items()}
 
-    def logs(self, prefix: str) -> dict[str, Tensor]:
+    def logs(self, prefix: str, parts: bool = True) -> dict[str, Tensor]:
         """Return detached scalars for a logger: `<prefix>/loss`, `<prefix>/loss/<term>`, `<prefix>/weighted/<term>`."""
         logs = {f"{prefix}/loss": self.total.detach()}
+        if not parts:
+            return logs
         logs |= {f"{prefix}/loss/{name}": part.detach() for name, part in self.parts.items()}
         return logs | {f"{prefix}/weighted/{name}": part.detach() for name, part in self.weighted.items()}
 

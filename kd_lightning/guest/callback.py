@@ -19,7 +19,7 @@ from kd_lightning.guest.optimizer import joined
 from kd_lightning.guest.patch import replaced
 from kd_lightning.guest.watch import PassCounter
 from kd_lightning.objective import Objective
-from kd_lightning.progress import Progress
+from kd_lightning.progress import Progress, terms_are_logged
 from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.types import Batch, LossReport
 
@@ -165,7 +165,8 @@ class DistillationCallback(pl.Callback):
             terms = self.objective(student, teacher, batch, self._done(module), across_ranks=True)
             report = self._with_task(_loss_of(output), terms)
             check_finite(report, module.trainer)
-            module.log_dict(report.logs(PREFIX), batch_size=batch_size(view(batch, "student")))
+            logs = report.logs(PREFIX, terms_are_logged(module.trainer))
+            module.log_dict(logs, batch_size=batch_size(view(batch, "student")))
             return {**output, "loss": report.total} if isinstance(output, Mapping) else report.total
 
         return training_step

@@ -31,7 +31,7 @@ from kd_lightning.optim import (
     default_optimizer,
     parameter_groups,
 )
-from kd_lightning.progress import Progress
+from kd_lightning.progress import Progress, terms_are_logged
 from kd_lightning.runner import Runner
 from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.types import Batch, Features, LossReport
@@ -106,10 +106,15 @@ class DistillationModule(LightningModule):
     # -- one batch ---------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compare student and teacher on one batch; logs `train/loss`, `train/loss/<term>`, `train/weighted/<term>`."""
+        """Compare student and teacher on one batch; logs `train/loss`, `train/loss/<term>`, `train/weighted/<term>`.
+
+        The terms are logged when loggers write (`Trainer(log_every_n_steps=…)`) and at an epoch's first step.
+        """
         report = self.compare(batch, across_ranks=True)
         check_finite(report, self.trainer)
-        self.log_dict(report.logs("train"), batch_size=batch_size(view(batch, "student")))
+        self.log_dict(
+            report.logs("train", terms_are_logged(self.trainer)), batch_size=batch_size(view(batch, "student"))
+        )
         return report.total
 
     def prepare(self, batch: Batch) -> Batch:

@@ -21,7 +21,7 @@ from kd_lightning.optim import (
     default_optimizer,
     parameter_groups,
 )
-from kd_lightning.progress import Progress
+from kd_lightning.progress import Progress, terms_are_logged
 from kd_lightning.types import NAME, Batch
 
 
@@ -88,7 +88,7 @@ class MultiTaskModule(LightningModule):
         name, task = self._task_of(batch)
         report = task.compare(batch, across_ranks=True)
         check_finite(report, self.trainer)
-        logs = {"train/loss": report.total.detach(), **report.logs(f"train/{name}")}
+        logs = {"train/loss": report.total.detach(), **report.logs(f"train/{name}", terms_are_logged(self.trainer))}
         self.log_dict(logs, batch_size=batch_size(view(batch, "student")))
         return report.total
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import kd_lightning as kd
 from kd_lightning.features import FeatureTap, describe
@@ -224,3 +225,12 @@ def test_a_students_pass_never_stops(families: Any, monkeypatch: pytest.MonkeyPa
     whole = calls.of(lambda: student(**batch))
     heads = [calls.of(lambda: module(batch)) for _ in range(3)]
     assert heads == [whole] * 3
+
+
+def test_while_all_modules_are_watched_a_pass_is_whole(families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = families["bert"].build(), families["bert"].batch()
+    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), asked(model, ["hidden.1"])
+    assert [calls.of(lambda: teacher(batch)) for _ in range(2)] == [3, 1]
+    with FlopCounterMode(display=False):
+        assert calls.of(lambda: teacher(batch)) == 3
+    assert calls.of(lambda: teacher(batch)) == 1

@@ -137,3 +137,12 @@ def test_without_gradients_nothing_is_recomputed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(chunks, "checkpoint", None)  # would fail if called
     z, labels = torch.randn(3, 4), torch.tensor([0, 1, -100])
     torch.testing.assert_close(hard_label(z, labels), nn.functional.cross_entropy(z, labels))
+
+
+def test_one_temperature_for_all_rows_is_cut_like_none(monkeypatch):
+    torch.manual_seed(0)
+    student, teacher = torch.randn(6, 5), torch.randn(6, 5)
+    temperature = torch.tensor([2.0])
+    whole = soft_target(student, teacher, temperature)
+    monkeypatch.setattr(chunks, "CHUNK", 7)
+    torch.testing.assert_close(soft_target(student, teacher, temperature), whole)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kd_lightning.errors import MatchError
 from kd_lightning.functional.squares import squared_distance, token_gram_distance
 
 
@@ -91,3 +92,10 @@ def test_garbage_in_padding_reaches_no_gram_matrix():
         results.append((value, student.grad))
     torch.testing.assert_close(*results)
     assert results[1][1][0, 2].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("distance", [squared_distance, lambda x, t: token_gram_distance(x, None, t, None)])
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong(distance):
+    student = torch.randn(2, 3, 4, requires_grad=True)
+    with pytest.raises(MatchError, match=r"cannot run with create_graph=True. Use nn.MSELoss\(\)"):
+        torch.autograd.grad(distance(student, torch.zeros(2, 3, 4)).sum(), student, create_graph=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import kd_lightning as kd
-from kd_lightning.errors import AddressError, CacheError
+from kd_lightning.errors import AddressError, CacheError, ConfigError
 from kd_lightning.teachers.given import FIELD, BatchTeacher
 
 from ..toys import bert, mlp, pairs, ready, same, trainer, weights, words
@@ -470,11 +470,14 @@ def test_a_cache_of_another_teacher_is_refused_by_what_differs(caches):
     kd.CachedTeacher(caches("fp32"), expect=right)
     kd.CachedTeacher(caches("fp32"), expect=str(right))
     kd.CachedTeacher(caches("fp32"), expect=right.parts)
+    kd.CachedTeacher(caches("fp32"), expect=kd.TeacherCache.fingerprint_of(bert(), asked[:1], dtype="fp32"))
+    with pytest.raises(ConfigError, match="Expected argument `expect` to be a fingerprint.*but got 7"):
+        kd.CachedTeacher(caches("fp32"), expect=7)
     wrong: dict[str, Any] = {
         "teacher": kd.TeacherCache.fingerprint_of(changed, asked, dtype="fp32"),
         "dtype": kd.TeacherCache.fingerprint_of(bert(), asked, dtype="bf16"),
         "top_k": kd.TeacherCache.fingerprint_of(bert(), asked, 2, dtype="fp32"),
-        "addresses": kd.TeacherCache.fingerprint_of(bert(), ["logits"], dtype="fp32"),
+        "addresses": kd.TeacherCache.fingerprint_of(bert(), [*asked, "bert.pooler"], dtype="fp32"),
         "data": kd.TeacherCache.fingerprint_of(bert(), asked, dtype="fp32", data="other"),
     }
     for part, fingerprint in wrong.items():
@@ -491,4 +494,4 @@ def test_no_model_runs(tmp_path):
     soft = kd.Objective({"soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget())})
     module = kd.DistillationModule(bert(), kd.CachedTeacher(tmp_path / "c"), soft, SGD)
     trainer(tmp_path, max_epochs=1).fit(module, shuffled(token_rows()))
-    assert len(model.rows) == calls == 3 + 2  # two to tell how long it takes
+    assert len(model.rows) == calls == 3 + 1  # one to tell how long it takes

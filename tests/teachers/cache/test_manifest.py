@@ -66,9 +66,11 @@ def test_an_unfinished_one_says_so(tmp_path):
 
 
 def test_a_plan_meets_what_is_there(tmp_path):
-    settle_plan(tmp_path / "c", HERE)
-    settle_plan(tmp_path / "c", HERE)
     other = Manifest(Fingerprint({"teacher": {"model": "b"}, "data": None}), {}, {})
+    settle_plan(tmp_path / "c", other)
+    settle_plan(tmp_path / "c", HERE)  # where nothing was written yet, there may be another plan
+    (tmp_path / "c" / "000-000000.safetensors").write_text("")
+    settle_plan(tmp_path / "c", HERE)
     with pytest.raises(
         CacheError, match=r"made from something else: teacher \(\{'model': 'a'\} there, \{'model': 'b'\}"
     ):
