@@ -163,7 +163,8 @@ def _fine_tune(cfg: DictConfig, data: Any, folder: Path, training: Path) -> None
     seed_everything(cfg.seed, verbose=False)
     module = build_module(cfg, fresh_teacher(cfg, data), None, hard_only(cfg))
     fit(module, data, build_trainer(cfg, training), training)
-    shutil.copytree(training, folder / "training", ignore=shutil.ignore_patterns("checkpoints"))
+    if training.is_dir():  # a fast_dev_run leaves no curves
+        shutil.copytree(training, folder / "training", ignore=shutil.ignore_patterns("checkpoints"))
     export(module, folder / "model", tokenizer=data.tokenizer)
     for path in (folder / "model").iterdir():
         path.rename(folder / path.name)

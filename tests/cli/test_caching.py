@@ -137,9 +137,9 @@ def unfinished(run: Path, name: str) -> list[str]:
     return [f"resume={copy}"]
 
 
-def test_a_resumed_run_finds_its_cache_makes_it_again_or_says_what_is_wrong(results, many):
+def test_a_resumed_run_finds_its_cache_makes_it_again_or_says_what_is_wrong(results, many, tmp_path):
     half, cache = results["half"]["folder"], cache_of(results["half"])
-    kept = cache.with_name("kept")
+    kept = tmp_path / "kept"
     shutil.copytree(cache, kept)
     shard = next(cache.glob("*.safetensors"))
     whole = (half / "student" / "model.safetensors").read_bytes()

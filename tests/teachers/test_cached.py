@@ -471,13 +471,13 @@ def test_a_cache_of_another_teacher_is_refused_by_what_differs(caches):
     kd.CachedTeacher(caches("fp32"), expect=str(right))
     kd.CachedTeacher(caches("fp32"), expect=right.parts)
     kd.CachedTeacher(caches("fp32"), expect=kd.TeacherCache.fingerprint_of(bert(), asked[:1], dtype="fp32"))
-    with pytest.raises(ConfigError, match="Expected argument `expect` to be a fingerprint.*but got 7"):
+    with pytest.raises(ConfigError, match=r"Expected argument `expect` to be a fingerprint.*but got 7"):
         kd.CachedTeacher(caches("fp32"), expect=7)
     wrong: dict[str, Any] = {
         "teacher": kd.TeacherCache.fingerprint_of(changed, asked, dtype="fp32"),
         "dtype": kd.TeacherCache.fingerprint_of(bert(), asked, dtype="bf16"),
         "top_k": kd.TeacherCache.fingerprint_of(bert(), asked, 2, dtype="fp32"),
-        "addresses": kd.TeacherCache.fingerprint_of(bert(), [*asked, "bert.pooler"], dtype="fp32"),
+        "addresses": kd.TeacherCache.fingerprint_of(bert(), [*asked, "bert.embeddings"], dtype="fp32"),
         "data": kd.TeacherCache.fingerprint_of(bert(), asked, dtype="fp32", data="other"),
     }
     for part, fingerprint in wrong.items():

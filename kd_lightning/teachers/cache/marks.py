@@ -16,7 +16,7 @@ from kd_lightning.errors import CacheError
 from kd_lightning.types import Batch
 
 LOOKED_AT = 4096
-"""Values of a row without tokens (an image) that count; enough to tell flips, crops, and noise above some hundredths."""
+"""Values of a row without tokens (an image) that count; enough to tell flips, crops and noise above some hundredths."""
 
 LOOKED_AT_OF_TOKEN = 16
 """The same of each token, where tokens come as vectors."""
