@@ -90,10 +90,6 @@ class Codec:
             return read(address)
         return self.cut[address].unpack({part: read(f"{address}#{part}") for part in ("values", "indices", "rest")})
 
-    def columns_of(self, address: str) -> list[str]:
-        """Return the names of a feature's columns."""
-        return [column for column in self.layouts if column.partition("#")[0] == address]
-
     def width(self, address: str) -> int | None:
         """Return the size of a feature's last axis, None where that is as long as the row."""
         return self.cut[address].classes if address in self.cut else self.layouts[address].dims[-1]
