@@ -60,6 +60,14 @@ class Corpus:
         """Return how many tokens a batch of these rows has, padding included."""
         return int(self.rows.lengths[list(rows)].max()) * len(rows)
 
+    def padding(self) -> dict[str, float]:
+        """Return what share of an epoch's tokens is padding in our batches, in shuffled ones, and at one length."""
+        lengths, size = self.rows.lengths, self.data.batch_size
+        shuffled = kd.data.TrainBatches(lengths, size, group_by_length=False).plan()
+        made = {"our batches": self.plan(), "shuffled ones": shuffled}
+        shares = {name: 1 - lengths.sum() / sum(map(self.tokens, plan)) for name, plan in made.items()}
+        return shares | {f"{self.length} each": 1 - lengths.mean() / self.length}
+
     def grouped(self, plan: Sequence[list[int]], bare: bool = False) -> Loader:
         """Return a loader of planned batches; bare ones have no `sample_id`."""
         pad = self.data.collate

@@ -113,7 +113,8 @@ def main(typed: Sequence[str] | None = None) -> Row:
     models = trainings.load_models(given.teacher)
     with contenders.scratch() as folder:
         corpus = Corpus(given.data, tokenizer, given.limit, given.batch, given.length, folder)
-        note = f"{len(corpus.rows):,} training rows, {corpus.steps:,} steps per epoch."
+        padding = ", ".join(f"{name} {share:.1%}" for name, share in corpus.padding().items())
+        note = f"{len(corpus.rows):,} training rows, {corpus.steps:,} steps per epoch. Padding: {padding}."
         if given.to_accuracy is not None:
             found = race(models, corpus, given.to_accuracy, given.every, given.epochs, given.device, given.precisions)
             return publish("epoch", given, {"rows": found}, note)
