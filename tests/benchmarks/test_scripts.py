@@ -28,7 +28,8 @@ def run(name: str, folder: Any, *typed: str) -> Any:
     found = json.loads(file.read_text())
     assert found["benchmark"] == name
     where = found["environment"]
-    assert (where["torch"], where["threads"]) == (torch.__version__, torch.get_num_threads())
+    assert torch.__version__.startswith(where["torch"])  # a build's own mark, as +cu130, is not in all metadata
+    assert where["threads"] == torch.get_num_threads()
     assert {"transformers", "lightning", "textbrewer", "cpu", "arguments", "command", "date"} <= where.keys()
     return found
 
