@@ -140,17 +140,16 @@ def _held(path: Path, wanted: list[str]) -> list[str]:
 
 
 def _missing(lesson: Lesson, path: Path, several: bool) -> Any:
-    """Return a loader of the rows that are not in the cache yet, or None where all are."""
+    """Return a loader of the rows that are wanted, or None where all are in the cache already."""
     data, there = lesson.data, np.zeros(0, np.int64)
     data.setup("fit")
     if is_whole(path):  # else what is there is found while building
         there = TeacherCache(path).sample_ids
     if not isinstance(data, TokenDataModule):  # its rows are known only by going through them
         return None if len(there) else data.train_dataloader()
-    everything = np.arange(len(data.rows("train")))
     cut = None if several else _rows_of_cut_run(lesson.cfg, data)
-    missing = np.setdiff1d(everything if cut is None else cut, there)
-    return data.rows_once(missing) if len(missing) else None
+    wanted = np.arange(len(data.rows("train"))) if cut is None else cut
+    return data.rows_once(wanted) if len(np.setdiff1d(wanted, there)) else None  # what is there is passed over
 
 
 def _rows_of_cut_run(cfg: DictConfig, data: TokenDataModule) -> np.ndarray | None:
