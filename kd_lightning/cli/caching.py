@@ -159,8 +159,7 @@ def _rows_of_cut_run(cfg: DictConfig, data: TokenDataModule) -> np.ndarray | Non
     plain = trainer.get("num_nodes") == 1 and isinstance(devices, int) and devices > 0 and not set(trainer) - ORDINARY
     if limit is None or not plain or not isinstance(epochs, int) or epochs < 1:
         return None
-    epoch = -(-len(batches.lengths) // (batches.batch_size * devices))
-    return batches.visited(epochs, int(limit * epoch) if isinstance(limit, float) else min(limit, epoch), devices)
+    return batches.visited(epochs, limit, devices)
 
 
 def _trainer(cfg: DictConfig, folder: Path) -> Trainer:

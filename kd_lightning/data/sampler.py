@@ -132,12 +132,14 @@ class TrainBatches(Batches):
         rank, world = place()
         return [rows[rank::world] for rows in self._steps(world)]
 
-    def visited(self, epochs: int, steps: int, processes: int = 1) -> np.ndarray:
-        """Return the rows that the first steps of so many epochs train on, on all processes together."""
+    def visited(self, epochs: int, limit: int | float, processes: int = 1) -> np.ndarray:
+        """Return the rows that so many epochs train on, on all processes together; `limit` as `limit_train_batches`."""
         seen = np.zeros(len(self.lengths), dtype=bool)
         for epoch in range(epochs):
             self.set_epoch(epoch)
-            seen[np.concatenate(self._steps(processes)[:steps])] = True
+            steps = self._steps(processes)
+            for rows in steps[: int(limit * len(steps)) if isinstance(limit, float) else limit]:
+                seen[rows] = True
         self.set_epoch(0)
         return np.flatnonzero(seen)
 

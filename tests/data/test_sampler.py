@@ -122,3 +122,19 @@ def test_no_rows_and_no_batch_size_are_refused(kind):
         kind([], 8)
     with pytest.raises(DataError, match="batch_size=0"):
         kind([1, 2], 0)
+
+
+@pytest.mark.parametrize("limit", [2, 0.5])
+def test_the_rows_that_a_cut_run_visits_are_those_its_processes_are_dealt(monkeypatch, limit):
+    lengths = np.random.default_rng(0).integers(2, 9, 33)
+    seen: set[int] = set()
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        batches = TrainBatches(lengths, batch_size=4, seed=3)
+        for epoch in range(2):
+            batches.set_epoch(epoch)
+            seen |= {row for rows in list(batches)[:2] for row in rows}  # of five steps
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert TrainBatches(lengths, batch_size=4, seed=3).visited(2, limit, processes=2).tolist() == sorted(seen)

@@ -90,6 +90,11 @@ class Codec:
             return read(address)
         return self.cut[address].unpack({part: read(f"{address}#{part}") for part in ("values", "indices", "rest")})
 
+    def dtype_of(self, column: str) -> torch.dtype:
+        """Return what a column is stored as: places of cut logits are whole numbers, and rest masses float32."""
+        kept = {"indices": torch.int32, "rest": torch.float32}
+        return kept.get(column.partition("#")[2], DTYPES[self.dtype])
+
     def width(self, address: str) -> int | None:
         """Return the size of a feature's last axis, None where that is as long as the row."""
         return self.cut[address].classes if address in self.cut else self.layouts[address].dims[-1]

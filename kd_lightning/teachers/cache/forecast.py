@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kd_lightning.errors import CacheError
-from kd_lightning.teachers.cache.columns import DTYPES, Codec
+from kd_lightning.teachers.cache.columns import Codec
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,8 @@ def _count(loader: Any, batch: int, processes: int) -> int | None:
 
 def _bytes(codec: Codec, tokens: np.ndarray) -> int:
     """Return what rows of so many tokens take; each has 40 bytes of bookkeeping."""
-    kept = {"indices": 4, "rest": 4}
-    sizes = {name: kept.get(name.partition("#")[2], DTYPES[codec.dtype].itemsize) for name in codec.layouts}
-    features = sum(sizes[name] * int(layout.sizes(tokens).sum()) for name, layout in codec.layouts.items())
-    return features + 40 * len(tokens)
+    columns = codec.layouts.items()
+    return sum(codec.dtype_of(name).itemsize * int(own.sizes(tokens).sum()) for name, own in columns) + 40 * len(tokens)
 
 
 def _in_bytes(count: float) -> str:

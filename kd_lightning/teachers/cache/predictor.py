@@ -112,10 +112,10 @@ def finish(folder: Path, plan: Manifest) -> None:
         CacheError: the teacher gave features of another shape to some process, or rows do not go by their numbers.
 
     """
-    made_from = str(plan.fingerprint)
-    seen_in(folder, made_from)
-    plan.shards = finished_shards(folder, made_from)
-    codecs = {Shard(folder / info.name).codec.notes()["kd_lightning"] for info in plan.shards}
+    plan.shards = finished_shards(folder, str(plan.fingerprint))
+    shards = [Shard(folder / info.name) for info in plan.shards]
+    seen_in(shards)
+    codecs = {shard.codec.notes()["kd_lightning"] for shard in shards}
     if len(codecs) > 1:
         raise CacheError(f"The shards in {folder} differ in the shape of their features: {' and '.join(codecs)}.")
     plan.save(folder)

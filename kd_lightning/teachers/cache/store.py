@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kd_lightning.errors import CacheError
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.build import build_cache, listed, plan_of
-from kd_lightning.teachers.cache.columns import DTYPES, Codec
+from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.fingerprint import Fingerprint
 from kd_lightning.teachers.cache.layout import spans_of
 from kd_lightning.teachers.cache.manifest import Manifest
@@ -134,8 +134,9 @@ class TeacherCache:
         self, name: str, places: list[tuple[Shard, int]], spans: list[tuple[int, int]], length: int, pin_memory: bool
     ) -> Tensor:
         layout = self._codec.layouts[name]
-        dtype = _dtype_of(name, self._codec)
-        padded = torch.zeros(len(places), *layout.shape(length), dtype=dtype, pin_memory=pin_memory)
+        padded = torch.zeros(
+            len(places), *layout.shape(length), dtype=self._codec.dtype_of(name), pin_memory=pin_memory
+        )
         target = as_numpy(padded)
         for i, (shard, row) in enumerate(places):
             target[(i, *layout.part(*spans[i]))] = shard.block(name, row)
@@ -198,9 +199,3 @@ class TeacherCache:
         """
         build_cache(teacher, dataloader, Path(path), addresses, top_k, dtype, trainer, data)
         return cls(path, verify=False)
-
-
-def _dtype_of(name: str, codec: Codec) -> torch.dtype:
-    """Return the dtype of a column: places of cut logits are whole numbers, and rest masses float32."""
-    kept = {"indices": torch.int32, "rest": torch.float32}
-    return kept.get(name.partition("#")[2], DTYPES[codec.dtype])

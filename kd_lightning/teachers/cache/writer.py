@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class Writer:
         self.codec = codec
         self.made_from = made_from
         self.rank = rank
-        self.seen = seen_in(folder, made_from, verify=True)
+        self.seen = seen_in(Shard(folder / info.name) for info in finished_shards(folder, made_from, verify=True))
         self._number = next_number(folder, rank)
         self._clear()
 
@@ -84,16 +84,15 @@ class Writer:
         self._clear()
 
 
-def seen_in(folder: Path, made_from: str, verify: bool = False) -> Seen:
-    """Return the rows of all finished shards.
+def seen_in(shards: Iterable[Shard]) -> Seen:
+    """Return the rows of all shards.
 
     Raises:
-        CacheError: a shard is damaged or of another cache, or two hold different rows of one number.
+        CacheError: two hold different rows of one number.
 
     """
     seen = Seen()
-    for info in finished_shards(folder, made_from, verify):
-        shard = Shard(folder / info.name)
+    for shard in shards:
         places = seen.missing(shard.ids, shard.marks)  # two processes may have written one row
         seen.add(shard.ids[places], shard.marks.at(places))
     return seen
