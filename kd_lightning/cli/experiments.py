@@ -17,7 +17,7 @@ RESOLVER = "kd_choices"
 
 @cache
 def register(configs: Path, own: Path | None = None) -> None:
-    """Put `experiment=TASK_STUDENT` where Hydra looks last, so that files of that name win.
+    """Put `experiment=TASK_STUDENT` where Hydra looks last; files of that name win.
 
     Args:
         configs: the folder with `experiments.yaml`, `data` and `recipe`.
@@ -32,7 +32,7 @@ def register(configs: Path, own: Path | None = None) -> None:
 
 
 def experiments(configs: Path, own: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Return what each of these experiments is: a recipe, a data set and a teacher.
+    """Return what each of these experiments is: a recipe, a data set and a teacher; without those that are files.
 
     Example:
         >>> from kd_lightning.cli.configs import CONFIGS
@@ -40,12 +40,14 @@ def experiments(configs: Path, own: Path | None = None) -> dict[str, dict[str, A
         {'defaults': ['/recipe/t3', {'override /data': 'rte'}, {'override /teacher': 'bert_base'}]}
 
     """
-    return {
+    made = {
         f"{task}_{student}": _experiment(task, student, line["teacher"])
         for line in lines(configs, own)
         for task in line["tasks"]
         for student in line["students"]
     }
+    written = {name for folder in (configs, own) if folder is not None for name in _stems(folder / "experiment")}
+    return {name: node for name, node in made.items() if name not in written}  # Hydra would take it for a schema
 
 
 def _experiment(task: str, student: str, teacher: str) -> dict[str, Any]:
