@@ -77,5 +77,7 @@ def test_the_help_page_lists_tasks_and_students_once(own: Path) -> None:
     place = page.index("experiment: quickstart, rte_t3, sst2_cola_t4tiny, sst2_t4tiny_best")
     english = page[place + 2]
     assert english.strip().startswith("sst2, cola, ")
-    assert english.endswith("mydata with t6, t3, t3small, t4tiny, t12nano, bigru, electra_small, myway (teacher bert_base)")
+    assert english.endswith(
+        "mydata with t6, t3, t3small, t4tiny, t12nano, bigru, electra_small, myway (teacher bert_base)"
+    )
     assert not any("sst2_t6" in line for line in page)
