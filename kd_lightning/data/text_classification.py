@@ -13,6 +13,7 @@ from kd_lightning.data.files import texts_of
 from kd_lightning.data.labels import Labels
 from kd_lightning.data.sourced import SourcedDataModule
 from kd_lightning.errors import DataError
+from kd_lightning.metrics.labels import LabelRecorder
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,18 @@ class TextClassification(SourcedDataModule):
     def columns(self) -> list[str]:
         """The columns that are read: texts first, then labels."""
         return [*self.text, *self._labels.columns]
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the configuration of a model for this data says of its labels."""
+        problem = {"problem_type": "regression"} if self.regression else {}
+        names = {"id2label": dict(enumerate(self.labels))} if self.labels is not None else {}
+        numbers = {"label2id": {name: number for number, name in enumerate(self.labels or [])}} if names else {}
+        return super().head | problem | names | numbers
+
+    def recorder(self) -> LabelRecorder:
+        """Return what notes the label that is predicted for each row."""
+        return LabelRecorder(self)
 
     @property
     def shaped_by(self) -> tuple[Any, ...]:
