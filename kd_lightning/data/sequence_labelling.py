@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from kd_lightning.data.augment.rows import Augmentations
-from kd_lightning.data.base import Rows
 from kd_lightning.data.rebuilt import Rebuilt, rebuild, sentence_of_row
 from kd_lightning.data.sourced import SourcedDataModule
 from kd_lightning.data.tags import OUTSIDE, Sentences, check_labels, read_sentences
+from kd_lightning.data.tokens import TokenRows
 from kd_lightning.data.words import tagged_rows
 from kd_lightning.errors import DataError
 from kd_lightning.metrics.entities import EntityScores
@@ -137,17 +137,20 @@ class SequenceLabelling(SourcedDataModule):
             )
         super().setup(stage)
 
-    def make_rows(self, split: str) -> Rows:
-        """Return a split's tokenised rows from the cache, after putting them there; says how many sentences were cut."""
+    def make_rows(self, split: str) -> TokenRows:
+        """Return a split's tokenised rows from the cache, after putting them there if need be; says what was cut."""
         rows = super().make_rows(split)
-        per_sentence = np.bincount(sentence_of_row(rows.notes))
-        if cut := int((per_sentence > 1).sum()):
+        assert isinstance(rows, TokenRows), "setup refuses two tokenizers"
+        counts = np.bincount(sentence_of_row(rows.notes))
+        if sentences := counts[counts > 1].size:
             message = "%s %s: %d of %d sentences are longer than %d tokens and became %d rows that overlap."
-            became = int(per_sentence[per_sentence > 1].sum())
-            log.info(message, self.name, split, cut, len(rows.notes["sentences"]) - 1, self.max_length, became)
+            whole, became = len(rows.notes["sentences"]) - 1, counts[counts > 1].sum()
+            log.info(message, self.name, split, sentences, whole, self.max_length, became)
+        if words := len(rows.notes["cut"]):
+            log.info("%s %s: words longer than a row, of which it has the beginning: %d.", self.name, split, words)
         return rows
 
-    def tokenise(self, split: str) -> Rows:
+    def tokenise(self, split: str) -> TokenRows:
         """Return a split's rows, made anew from its sentences."""
         return tagged_rows(self.tokenizer, self.sentences(split), self.max_length)
 
@@ -164,7 +167,9 @@ class SequenceLabelling(SourcedDataModule):
             tags: the numbers of the predicted tags, where logits count, row after row.
 
         """
-        return rebuild(self.rows(split).notes, rows, tags, self.labels, OUTSIDE)
+        tokens = self.rows(split)
+        assert isinstance(tokens, TokenRows), "setup refuses two tokenizers"
+        return rebuild(tokens.notes, rows, tags, self.labels, OUTSIDE)
 
     def recorder(self) -> EntityScores:
         """Return what writes predictions in CoNLL's columns."""

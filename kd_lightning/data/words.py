@@ -27,7 +27,7 @@ def check_word_tokenizer(tokenizer: Any) -> None:
     """
     if not tokenizer.is_fast:
         raise DataError(
-            f"Tags need a fast tokenizer, which knows whose word's pieces are whose; {type(tokenizer).__name__} is slow."
+            f"Tags need a fast tokenizer, which says what word a piece is of; {type(tokenizer).__name__} is slow."
         )
     if "add_prefix_space=False" in str(tokenizer.backend_tokenizer.pre_tokenizer):
         raise DataError(
@@ -45,7 +45,7 @@ def tagged_rows(tokenizer: Any, sentences: Sentences, max_length: int) -> TokenR
 
     Notes: `words` are the numbers of the words that count, row after row, among the words of all sentences;
     `word_offsets` (rows + 1,) says where in them a row begins, `sentences` (sentences + 1,) with which word a sentence
-    begins, and `tags` has the tag of each word.
+    begins, `tags` has the tag of each word, and `cut` are the numbers of words that are longer than a row.
 
     Args:
         tokenizer: a fast transformers tokenizer.
@@ -85,6 +85,7 @@ class _Rows:
     def __init__(self) -> None:
         self.fields: dict[str, list[np.ndarray]] = defaultdict(list)
         self.words: list[np.ndarray] = []
+        self.cut: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
 
     def add(
         self, ids: np.ndarray, types: Any, of_word: np.ndarray, tags: np.ndarray, begin: int, max_length: int
@@ -97,7 +98,9 @@ class _Rows:
         places = np.searchsorted(of_word[~special], np.arange(len(tags) + 1))  # of the words' first pieces
         within = np.zeros(len(ids), dtype=np.int64)  # a piece's place within its word
         within[~special] = np.arange(places[-1]) - places[of_word[~special]]
-        rows = spans(np.minimum(np.diff(places), room), room)
+        pieces = np.diff(places)
+        self.cut.append(begin + np.flatnonzero(pieces > room))
+        rows = spans(np.minimum(pieces, room), room)
         owner = owners(rows, len(tags))
         for row, (first, last) in enumerate(rows):
             inside = special | ((of_word >= first) & (of_word < last) & (within < room))
@@ -126,6 +129,7 @@ class _Rows:
             raise DataError("There is no word in any sentence that this tokenizer makes tokens of.")
         fields = {name: np.concatenate(rows).astype(KINDS[name]) for name, rows in self.fields.items()}
         notes = notes | {"words": np.concatenate(self.words), "word_offsets": _offsets(self.words)}
+        notes["cut"] = np.concatenate(self.cut)
         return TokenRows(fields, _offsets(self.fields["input_ids"]), values={}, notes=notes)
 
 
