@@ -16,7 +16,7 @@ from kd_lightning.data.tags import OUTSIDE, Sentences, check_labels, read_senten
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.data.words import tagged_rows
 from kd_lightning.errors import DataError
-from kd_lightning.metrics.entities import EntityScores
+from kd_lightning.metrics import EntityScores
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from kd_lightning.storage.once import build_once, cache_root
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files in the cache; in every fingerprint
+FORMAT = 2  # of the files in the cache; in every fingerprint
 
 
 class SourcedDataModule(TokenDataModule):
@@ -33,7 +33,7 @@ class SourcedDataModule(TokenDataModule):
         root: read `root/<name>/<split>.parquet`; None reads the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name.
-        splits: what `train`, `validation` and, if wanted, `test` are called there.
+        splits: what `train`, `validation` and, if wanted, others of `SPLITS` are called there.
         limit: use only the first rows of each split, for trying things.
         cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
         loading: further arguments of `TokenDataModule`.

@@ -11,8 +11,7 @@ from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from torch import Tensor
 
 from kd_lightning.data.rebuilt import Rebuilt
-from kd_lightning.metrics import Scores
-from kd_lightning.metrics.entities import EntityScores
+from kd_lightning.metrics import EntityScores, Scores
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 Tags = list[list[str]]

@@ -1,0 +1,7 @@
+"""Metrics that read a whole output and its batch, beside those of torchmetrics, which take logits and labels."""
+
+from kd_lightning.metrics.base import BatchMetric, Shared
+from kd_lightning.metrics.collection import Scores
+from kd_lightning.metrics.entities import EntityScores
+
+__all__ = ["BatchMetric", "EntityScores", "Scores", "Shared"]
