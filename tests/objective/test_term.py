@@ -506,7 +506,5 @@ def test_a_loss_over_pairs_of_layers_still_gets_them_together():
 
 def test_sides_of_different_length_are_refused():
     term = kd.Term(kd.Match(("0", "2"), "labels"), kd.losses.HardLabel())
-    with pytest.raises(
-        MatchError, match="student's 2 features needs one of the teacher's, but there are 1"
-    ):
+    with pytest.raises(MatchError, match="student's 2 features needs one of the teacher's, but there are 1"):
         bound(term)
