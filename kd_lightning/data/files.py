@@ -51,7 +51,8 @@ class Source:
         if self.root is None:
             table = self.table()
             known = [column for column in columns if column in table.column_names]
-            return hashlib.sha256(repr(table.select(known).to_pydict()).encode()).hexdigest()
+            names = [class_names(table, column) for column in known]
+            return hashlib.sha256(repr([table.select(known).to_pydict(), names]).encode()).hexdigest()
         with self._existing().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -120,6 +121,19 @@ class Source:
                 f"Cannot get '{self.hub}' from the Hugging Face hub ({reason}); give data.root=DIR, a folder with"
                 f" {self.name}/{self.stem}.parquet in it."
             ) from error
+
+
+def class_names(table: Any, column: str) -> list[str] | None:
+    """Return the names behind the numbers of a column (or of its lists), where a table knows them.
+
+    Tables from the hub do, and files that the `datasets` library wrote.
+    """
+    if b"huggingface" not in (table.schema.metadata or {}):
+        return None
+    from datasets import Features
+
+    feature = Features.from_arrow_schema(table.schema).get(column)
+    return getattr(getattr(feature, "feature", feature), "names", None)
 
 
 def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
