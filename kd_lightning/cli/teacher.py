@@ -19,6 +19,7 @@ from kd_lightning.cli.build import (
     build_trainer,
     fresh_teacher,
     hard_only,
+    labels_of,
     on_one_device,
     plain,
     teacher_data,
@@ -120,6 +121,26 @@ def check_labels(model: Any, num_labels: int, folder: Path) -> None:
             f"The teacher in {folder} tells {model.config.num_labels} labels apart, but the data has {num_labels} "
             "(data.num_labels). Choose a teacher that was fine-tuned for this data."
         )
+
+
+def check_label_names(model: Any, data: Any, folder: Path) -> None:
+    """Refuse a teacher that has other names for the data's labels, or the same in another order.
+
+    Models whose labels have no names, and data whose labels have none, are taken as they are.
+
+    Raises:
+        ConfigError: with the order to type, where the names are the same.
+
+    """
+    ours = list(labels_of(data).get("id2label", {}).values())
+    theirs = [str(name) for _, name in sorted(model.config.id2label.items())]
+    if not ours or theirs == ours or theirs == [f"LABEL_{number}" for number in range(len(theirs))]:
+        return
+    same = set(theirs) == set(ours)
+    advice = f"Type 'data.labels=[{','.join(theirs)}]'." if same else "Choose a teacher that was fine-tuned for them."
+    raise ConfigError(
+        f"The labels of the teacher in {folder} are {', '.join(theirs)}; the data's {', '.join(ours)}. {advice}"
+    )
 
 
 def _given(folder: Path) -> Path:
