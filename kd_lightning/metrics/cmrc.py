@@ -12,7 +12,7 @@ PUNCTUATION = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「�
 _CHARACTER = re.compile("[\u4e00-\u9fa5]")
 _WORD = re.compile(
     r"""
-    \.{2,} | --+ | [][(){}<>;@\#$%&?!"“”„«»—–]      # signs, each by itself
+    \.{2,} | --+ | [][(){}<>;@\#$%&?!"“”„«»—–]           # signs, each by itself
   | [,:](?!\d)                                            # but 1,000 is one word
   | n't(?!\S) | '(?:s|m|d|ll|re|ve)?(?!\S)                # the second part of "isn't" and "it's"
   | \.(?=[])}>"'\s]*$)                                    # the last full stop of all
