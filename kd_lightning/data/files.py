@@ -82,7 +82,7 @@ class Source:
             raise DataError(f"There is no data set '{self.name}' in {root}. {hint(self.name, names)}")
         if not file.is_file():
             names = sorted(path.stem for path in file.parent.glob("*.parquet"))
-            raise DataError(f"There is no {file.name} in {file.parent}. {hint(self.stem, names)}")
+            raise DataError(f"There is no {file.name} in {file.parent}. {hint(self.stem, names)}{_advice(names)}")
         return file
 
     def _from_hub(self) -> Any:
@@ -100,6 +100,13 @@ class Source:
                 f"Cannot get '{self.hub}' from the Hugging Face hub ({reason}); give data.root=DIR, a folder with"
                 f" {self.name}/{self.stem}.parquet in it."
             ) from error
+
+
+def _advice(names: Sequence[str]) -> str:
+    """Say what to type where a data set was published without its training split."""
+    if "train" in names or not {"validation", "test"} <= set(names):
+        return ""
+    return " To train on one of them: data.splits.train=validation data.splits.validation=test."
 
 
 def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
