@@ -163,7 +163,7 @@ class QuestionAnswering(SourcedDataModule):
         return self._questions[split]
 
     def texts(self, split: str = "train") -> list[str]:
-        """Return all texts of a split, such as a tokenizer is trained on; a context that serves several questions once."""
+        """Return all texts of a split, such as a tokenizer is trained on; a context of several questions once."""
         asked = self.questions(split)
         return [*dict.fromkeys(asked.contexts), *asked.questions]
 

@@ -81,14 +81,19 @@ def _checked(answer: Any, row: int, place: object) -> Any:
     """Return an answer's texts and starts, none of either where it is null."""
     if answer is None:
         return {"text": [], "answer_start": []}
-    texts, starts = (answer.get(name) if isinstance(answer, dict) else None for name in ("text", "answer_start"))
-    if isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts):
-        if all(isinstance(text, str) for text in texts) and all(isinstance(start, int) for start in starts):
-            return answer
+    if _fits(answer):
+        return answer
     raise DataError(
         f"{place}, column 'answers', row {row} holds {answer!r} where as many texts ('text') as places "
         "('answer_start') should be."
     )
+
+
+def _fits(answer: Any) -> bool:
+    texts, starts = (answer.get(name) if isinstance(answer, dict) else None for name in ("text", "answer_start"))
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        return False
+    return all(isinstance(text, str) for text in texts) and all(isinstance(start, int) for start in starts)
 
 
 def _known(context: str, answer: Any, exact: list[bool] | None) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lightning.batches import logits_mask, required_field, token_mask
+from kd_lightning.batches import field, logits_mask, required_field, token_mask
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional.spans import best_spans
 from kd_lightning.metrics.base import BatchMetric, Shared
@@ -54,10 +55,10 @@ class Answers(BatchMetric):
     def update(self, features: Features, batch: Batch) -> None:
         """Take in the logits of a batch, (B, L) each; the batch has a `logits_mask` and says its `split`."""
         data = self.data.it
-        self.split = batch.get("split", self.split)
+        self.split = field(batch, "split") or self.split
         mask, before = self._may_answer(batch)
-        logits = (features[name] for name in self.addresses)
-        starts, ends, sums = best_spans(*logits, mask, data.n_best, data.max_answer_length)
+        start, end = (features[name] for name in self.addresses)
+        starts, ends, sums = best_spans(start, end, mask, data.n_best, data.max_answer_length)
         found = (required_field(batch, "sample_id"), starts - before, ends - before, sums)
         for name, value in zip(STATES, found, strict=True):
             getattr(self, name).append(value)
@@ -84,7 +85,7 @@ class Answers(BatchMetric):
         examples, begins, ends, sums = self._spans()
         order = np.lexsort((-sums, examples))
         edges = np.flatnonzero(np.diff(examples[order], prepend=-1, append=-1))
-        for one, other in zip(edges[:-1], edges[1:], strict=True):
+        for one, other in pairwise(edges):
             mine = order[one:other]
             context = contexts[examples[mine[0]]]
             best: dict[str, float] = {}
@@ -129,7 +130,9 @@ class AnswerScores(Answers):
     def __init__(self, data: Any, language: Literal["english", "chinese"] | Scorer = "english") -> None:
         super().__init__(data)
         if isinstance(language, str) and language not in SCORERS:
-            raise ConfigError(f"There is no scorer of answers for language '{language}'. Choices: {', '.join(SCORERS)}.")
+            raise ConfigError(
+                f"There is no scorer of answers for language '{language}'. Choices: {', '.join(SCORERS)}."
+            )
         self.scorer = SCORERS[language] if isinstance(language, str) else language
 
     def compute(self) -> dict[str, Tensor]:

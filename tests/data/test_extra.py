@@ -62,7 +62,7 @@ def test_on_the_hub_a_name_is_looked_up():
     hubs = {"drcd": {"hub": "clue/clue", "subset": "drcd"}, "cmrc2018": {"hub": "hfl/cmrc2018"}}
     assert extra_source("drcd", hubs=hubs) == Source("drcd", "train", None, "clue/clue", "drcd")
     assert extra_source("cmrc2018/test", hubs=hubs) == Source("cmrc2018", "test", None, "hfl/cmrc2018", None)
-    with pytest.raises(DataError, match="'drdc' is: give data.root=DIR.*Closest: drcd"):
+    with pytest.raises(DataError, match=r"'drdc' is: give data.root=DIR.*Closest: drcd"):
         extra_source("drdc", hubs=hubs)
 
 
