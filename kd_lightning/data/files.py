@@ -102,6 +102,20 @@ class Source:
             ) from error
 
 
+def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
+    """Refuse a `pyarrow.Table` without rows, or without one of the columns that are to be read.
+
+    Raises:
+        DataError: naming the column that is most like the missing one.
+
+    """
+    if table.num_rows == 0:
+        raise DataError(f"{source} has no rows.")
+    for column in columns:
+        if column not in table.column_names:
+            raise DataError(f"{source} has no column '{column}'. {hint(column, table.column_names)}")
+
+
 def columns_of(
     table: Any,
     source: Source,
@@ -113,14 +127,9 @@ def columns_of(
     """Return (one list of texts per column, labels), checked; `multilabel` as in `label_matrix`.
 
     Raises:
-        DataError: no rows, a missing column, a text that is none, or a label outside 0 … num_labels - 1.
+        DataError: a text that is none, or a label outside 0 … num_labels - 1.
 
     """
-    if table.num_rows == 0:
-        raise DataError(f"{source} has no rows.")
-    for column in [*text, *([label] if isinstance(label, str) else label)]:
-        if column not in table.column_names:
-            raise DataError(f"{source} has no column '{column}'. {hint(column, table.column_names)}")
     labels = label_matrix if multilabel else _labels
     return [_texts(table, source, column) for column in text], labels(table, source, label, num_labels)
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kd_lightning.data.augment.rows import Augmentations
-from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
-from kd_lightning.data.encode import check_tokenizer
-from kd_lightning.data.files import Source, columns_of
-from kd_lightning.data.paired import PairedRows
-from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError, hint
-from kd_lightning.storage.digest import digest
-from kd_lightning.storage.once import build_once, cache_root
-
-log = logging.getLogger(__name__)
-
-FORMAT = 1  # of the files in the cache; in every fingerprint
+from kd_lightning.data.base import Rows
+from kd_lightning.data.files import columns_of
+from kd_lightning.data.sourced import SourcedDataModule
+from kd_lightning.errors import DataError
 
 
-class TextClassification(TokenDataModule):
+class TextClassification(SourcedDataModule):
     """A data set of texts, or pairs of texts, with one label each, or with any number of labels.
 
     Rows are tokenised once and kept, without padding, under a fingerprint of the data, the tokenizer and the settings;
@@ -83,6 +74,13 @@ class TextClassification(TokenDataModule):
         multilabel: bool = False,
     ) -> None:
         super().__init__(
+            name=name,
+            root=root,
+            hub=hub,
+            subset=subset,
+            splits=splits,
+            limit=limit,
+            cache_dir=cache_dir,
             tokenizer=tokenizer,
             num_labels=num_labels,
             max_length=max_length,
@@ -95,16 +93,9 @@ class TextClassification(TokenDataModule):
             pad_to_multiple_of=pad_to_multiple_of,
             augment=augment,
         )
-        self.name = name
         self.text = [text] if isinstance(text, str) else list(text)
         self.label = label if isinstance(label, str) else list(label)
         self.multilabel = multilabel
-        self.limit = limit
-        self.cache_dir = cache_dir
-        self.sources = {
-            split: Source(name, stem, root, hub, subset)
-            for split, stem in (splits or {"train": "train", "validation": "validation"}).items()
-        }
         self._check()
 
     def _check(self) -> None:
@@ -114,48 +105,26 @@ class TextClassification(TokenDataModule):
             raise DataError(f"label names columns {self.label}: several labels per row need multilabel=True.")
         if not isinstance(self.label, str) and len(self.label) != self.num_labels:
             raise DataError(f"label names {len(self.label)} columns, one per label, but num_labels={self.num_labels}.")
-        if self.limit is not None and self.limit < 1:
-            raise DataError(f"limit is a number of rows, at least 1; got {self.limit}.")
-        for split in self.sources:
-            if split not in SPLITS:
-                raise DataError(f"There is no use for a split called '{split}'. {hint(split, SPLITS)}")
 
     @property
-    def splits_here(self) -> Iterable[str]:
-        """The splits that were named."""
-        return self.sources
+    def columns(self) -> list[str]:
+        """The columns that are read: texts first, then labels."""
+        return [*self.text, *([self.label] if isinstance(self.label, str) else self.label)]
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of the data and of all that was done to it; batch size and order do not count. Needs the tokenizer."""
-        return self._augmented(digest([self._key(split) for split in sorted(self.sources)]))
-
-    def make_rows(self, split: str) -> Rows:
-        """Return a split's tokenised rows from the cache, after putting them there if need be."""
-        folder = cache_root(self.cache_dir) / "data" / f"{self.name}-{split}-{self._key(split)}"
-        built = build_once(folder, lambda scratch: self._tokenise(split).save(scratch))
-        rows: Rows = TokenRows.open(folder) if self.teacher_tokenizer is None else PairedRows.open(folder)
-        log.info("%s %s: %d rows, %s %s.", self.name, split, len(rows), "tokenised into" if built else "reused", folder)
-        return rows
+    def shaped_by(self) -> tuple[Any, ...]:
+        """The settings that shape rows, besides tokenizer, `max_length` and `limit`."""
+        return self.text, self.label, self.num_labels
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""
         columns, _ = self._read(split)
         return [text for row in zip(*columns, strict=True) for text in row]
 
-    def _tokenise(self, split: str) -> Rows:
+    def tokenise(self, split: str) -> Rows:
+        """Return a split's rows, made anew from its files."""
         return self.encode(*self._read(split))
 
     def _read(self, split: str) -> Any:
-        source = self.sources[split]
-        table = source.table()
-        table = table if self.limit is None else table.slice(0, self.limit)
+        table, source = self.table(split), self.sources[split]
         return columns_of(table, source, self.text, self.label, self.num_labels, self.multilabel)
-
-    def _key(self, split: str) -> str:
-        """Hash of everything that shapes a split's rows."""
-        check_tokenizer(self.tokenizer, self.max_length)
-        labels = [self.label] if isinstance(self.label, str) else self.label
-        identity = self.sources[split].identity([*self.text, *labels])
-        made_with = (self.tokenizer_fingerprints, self.max_length, self.limit)
-        return digest(FORMAT, identity, self.text, self.label, self.num_labels, made_with)
