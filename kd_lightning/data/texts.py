@@ -80,6 +80,10 @@ class Texts:
                 hashes.append((file.suffix, hashlib.file_digest(stream, "sha256").hexdigest()))
         return digest(hashes, self.text)
 
+    def is_split(self, split: str) -> bool:
+        """Tell whether these are the files of one split of a data set."""
+        return all(file.stem == split for file in self.files)
+
     def documents(self) -> Iterator[Document]:
         """Yield all documents; one that repeats the one before (a context with several questions) comes once.
 
@@ -167,8 +171,13 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[Document]:
 
 def _of_table(file: Path, column: str) -> Iterator[Document]:
     for (text,) in rows_of(file, [column]):
-        if document := [line.strip() for line in text.splitlines() if line.strip()]:
+        if document := lines_in(text):
             yield document
+
+
+def lines_in(text: str) -> Document:
+    """Return the lines of a text that are not blank."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _units(document: Document) -> list[str]:
