@@ -43,13 +43,14 @@ __all__ = [
     "export",
     "inspection",
     "losses",
+    "metrics",
     "schedules",
     "students",
 ]
 
 _register_bigru()  # so that AutoModelForSequenceClassification.from_pretrained loads one
 
-_LATE = ("callbacks", "compat", "data", "inspection", "students")
+_LATE = ("callbacks", "compat", "data", "inspection", "metrics", "students")
 """Sub-packages that bring heavier libraries along; imported when first used."""
 
 

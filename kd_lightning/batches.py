@@ -15,7 +15,7 @@ Role: TypeAlias = Literal["student", "teacher"]
 
 _BATCH_FIELD = re.compile(r"labels?|\w+_(labels?|positions)|sample_id")
 
-BOOKKEEPING = frozenset({"task", "teacher_cache", "word_ids"})
+BOOKKEEPING = frozenset({"logits_mask", "split", "task", "teacher_cache", "word_ids"})
 """Fields of a batch that no model is meant to eat, unless its `forward` names them."""
 
 
@@ -92,6 +92,12 @@ def task_of(batch: Batch, tasks: Collection[str]) -> str:
     if task not in tasks:
         raise AddressError(f"There is no task '{task}'. {hint(task, list(tasks))}")
     return task
+
+
+def logits_mask(batch: Batch) -> Tensor | None:
+    """Return the (B, L) mask of positions whose logits count, or None where the batch has no such field."""
+    mask = field(batch, "logits_mask")
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
 
 
 def token_mask(batch: Batch) -> Tensor | None:

@@ -53,7 +53,9 @@ class Watched(nn.Module):
 def loader() -> Loader:
     random, count = np.random.default_rng(0), BATCHES * SIZE - 1
     offsets = np.concatenate([[0], np.cumsum(random.integers(2, 9, count))])
-    rows = TokenRows({"input_ids": random.integers(1, 30, offsets[-1])}, offsets, random.integers(0, 3, count))
+    rows = TokenRows(
+        {"input_ids": random.integers(1, 30, offsets[-1])}, offsets, {"labels": random.integers(0, 3, count)}
+    )
     return Loader(rows, TrainBatches(rows.lengths, batch_size=SIZE), Padding({"input_ids": 0}))
 
 

@@ -34,7 +34,9 @@ def loader(workers: int, world: int) -> Loader:
     random = np.random.default_rng(0)
     rows = STEPS * 4 * world - 1
     offsets = np.concatenate([[0], np.cumsum(random.integers(2, 9, rows))])
-    tokens = TokenRows({"input_ids": random.integers(1, 30, offsets[-1])}, offsets, random.integers(0, 3, rows))
+    tokens = TokenRows(
+        {"input_ids": random.integers(1, 30, offsets[-1])}, offsets, {"labels": random.integers(0, 3, rows)}
+    )
     options = {"num_workers": workers, "persistent_workers": workers > 0}
     return Loader(tokens, TrainBatches(tokens.lengths, batch_size=4), Padding({"input_ids": 0}), **options)
 

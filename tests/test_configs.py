@@ -220,7 +220,9 @@ def described(term: Term | MatchScheme) -> str:
     loss = type(term.loss).__name__
     if isinstance(term, Term):
         assert isinstance(term.match, Match)
-        how = ", ".join(f"{k}={v}" for k, v in vars(term.loss).items() if k in ("temperature", "kind", "compat") and v)
+        own = {k: v for k, v in vars(term.loss).items() if k in ("temperature", "kind")}
+        own |= {} if getattr(term.loss, "scaled", True) else {"scaled": False}
+        how = ", ".join(f"{k}={v}" for k, v in own.items())
         return f"{term.weight:g} x {loss}({how}) {term.match.student} <- {term.match.teacher}"
     which = f"{term.layers}, every {term.every}" if term.every > 1 else term.layers
     return f"{term.weight:g} x {loss} {term.feature}, {which}, of {term.student_layers or 'any number of'} layers"
@@ -239,7 +241,7 @@ def test_sst2_t4tiny_is_textbrewers_recipe() -> None:
     """T = 8, plain cross entropy without T², hidden MSE and MMD over all layers of four, no hard labels."""
     cfg = composed("experiment=sst2_t4tiny")
     logits, hard = cfg.objective.terms.logits, cfg.objective.terms.hard
-    assert (logits.loss.temperature, logits.loss.kind, logits.loss.compat) == (8.0, "ce", "textbrewer")
+    assert (logits.loss.temperature, logits.loss.kind, logits.loss.scaled) == (8.0, "ce", False)
     assert (logits.weight, hard.weight) == (1.0, 0.0)
     schemes = [instantiate(cfg.objective.terms[name]) for name in ("hidden_mse", "hidden_smmd")]
     assert [(type(s.loss).__name__, s.weight, s.student_layers) for s in schemes] == [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
@@ -19,6 +20,8 @@ from kd_lightning.losses import HardLabel
 from kd_lightning.matching import Match
 from kd_lightning.objective import Objective, Term
 from kd_lightning.students import saved, transfer_vocabulary
+from kd_lightning.students.tasks import auto_class
+from kd_lightning.students.tasks import build as build_model
 
 FOLDERS = ("dirpath", "save_dir")
 """Arguments of callbacks and loggers that are below the stage's folder when they are relative."""
@@ -95,22 +98,25 @@ def load_tokenizer(cfg: DictConfig, data: Any) -> Any:
     return data.tokenizer or build_tokenizer(data.texts("train"), data.max_length)
 
 
-def head_for(data: Any) -> dict[str, Any]:
+def head_of(cfg: DictConfig) -> str:
+    """Return which head the models of a task have."""
+    return cfg.task.get("head", "sequence-classification")
+
+
+def labels_of(data: Any) -> dict[str, Any]:
     """Return what a Transformers configuration says of the labels."""
-    problem = {"problem_type": "multi_label_classification"} if getattr(data, "multilabel", False) else {}
-    return {"num_labels": data.num_labels, **problem}
+    return data.head if hasattr(data, "head") else {"num_labels": data.num_labels}
 
 
 def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
     """Return the teacher before fine-tuning: pretrained weights with a new head, or random ones of an architecture."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     if cfg.teacher.pretrained is not None:
-        return from_hub(AutoModelForSequenceClassification.from_pretrained, cfg.teacher.pretrained, **head_for(data))
+        return from_hub(auto_class(head_of(cfg)).from_pretrained, cfg.teacher.pretrained, **labels_of(data))
     architecture: dict[str, Any] = plain(cfg.teacher.architecture)
     vocabulary = {"vocab_size": len(data.tokenizer), "pad_token_id": data.tokenizer.pad_token_id}
-    config = AutoConfig.for_model(**(vocabulary | architecture), **head_for(data))
-    return AutoModelForSequenceClassification.from_config(config)
+    return build_model(head_of(cfg), AutoConfig.for_model(**(vocabulary | architecture), **labels_of(data)))
 
 
 def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: nn.Module | None = None) -> nn.Module:
@@ -127,14 +133,15 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: n
 
     if cfg.student.get("path") is not None:
         _check_own_tokenizer(cfg, data.tokenizer)
-        return saved(cfg.student.path, **head_for(data))
+        return saved(cfg.student.path, task=head_of(cfg), **labels_of(data))
     made = instantiate(OmegaConf.masked_copy(cfg.student, [key for key in cfg.student if key != "path"]))
     if not isinstance(made, partial):
         return made
     tokenizer = data.tokenizer
     _check_own_tokenizer(cfg, tokenizer)
     base = like or teacher or BertConfig()
-    student = made(base, **head_for(data), vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    student = made(base, task=head_of(cfg), **labels_of(data), **vocabulary)
     theirs = getattr(data, "teacher_tokenizer", None)
     if like is None and teacher is not None and theirs is not None and cfg.student.get("layers") is not None:
         transfer_vocabulary(teacher, student, theirs, tokenizer)
@@ -160,9 +167,10 @@ def _check_own_tokenizer(cfg: DictConfig, tokenizer: Any) -> None:
 def hard_only(cfg: DictConfig) -> Objective:
     """Return the objective of a model that learns from labels alone, by the experiment's own hard-label loss."""
     node = OmegaConf.select(cfg, "objective.terms.hard.loss")
-    multilabel = bool(OmegaConf.select(cfg, "data.multilabel"))
-    loss = instantiate(node) if node is not None else HardLabel(multilabel=multilabel)
-    return Objective({"hard": Term(Match("logits", "labels"), loss)})
+    flags = {name: bool(cfg.task.get(name)) for name in ("multilabel", "regression")}
+    outputs, targets = (cfg.task.get(name, usual) for name, usual in (("outputs", "logits"), ("targets", "labels")))
+    loss = instantiate(node) if node is not None else HardLabel(**flags)
+    return Objective({"hard": Term(Match(outputs, targets), loss)})
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> Trainer:
@@ -173,10 +181,10 @@ def build_trainer(cfg: DictConfig, folder: Path) -> Trainer:
     return instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False, default_root_dir=str(folder))
 
 
-def scoring_trainer(cfg: DictConfig, folder: Path) -> Trainer:
-    """Build a Trainer that only validates, and writes nothing."""
+def scoring_trainer(cfg: DictConfig, folder: Path, callbacks: Sequence[Callback]) -> Trainer:
+    """Build a Trainer that only validates."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return instantiate(cfg.trainer, **quiet, default_root_dir=str(folder))
+    return instantiate(cfg.trainer, **quiet, callbacks=list(callbacks), default_root_dir=str(folder))
 
 
 def on_one_device(cfg: DictConfig) -> DictConfig:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_utilities.core.apply_func import apply_to_collection
 from omegaconf import DictConfig, OmegaConf
@@ -23,11 +23,12 @@ from kd_lightning.optim import build_optimizer, parameter_groups
 Trained: TypeAlias = DistillationModule | MultiTaskModule
 
 
-def build_module(cfg: DictConfig, student: nn.Module, teacher: Any, objective: Objective) -> DistillationModule:
+def build_module(
+    cfg: DictConfig, student: nn.Module, teacher: Any, objective: Objective, data: Any
+) -> DistillationModule:
     """Put models, objective, optimizer, scheduler and metrics of one task together."""
-    return DistillationModule(
-        student, teacher, objective, **_recipe(cfg), metrics=task_metrics(cfg), compile=cfg.compile
-    )
+    metrics = task_metrics(cfg, data)
+    return DistillationModule(student, teacher, objective, **_recipe(cfg), metrics=metrics, compile=cfg.compile)
 
 
 def join(cfg: DictConfig, modules: Mapping[str, DistillationModule]) -> Trained:
@@ -52,7 +53,7 @@ def rehearse(cfg: DictConfig, data: Any, teacher: Any, first: nn.Module | None =
     """
     uncompiled: Any = OmegaConf.merge(cfg, {"compile": False})
     like = teacher if isinstance(teacher, nn.Module) else next(teacher.models())
-    module = build_module(uncompiled, build_student(cfg, like, data, first), teacher, instantiate(cfg.objective))
+    module = build_module(uncompiled, build_student(cfg, like, data, first), teacher, instantiate(cfg.objective), data)
     build_optimizer(instantiate(cfg.optimizer), parameter_groups(module.student, module.objective))
     data.setup("fit")
     for batch, _, _ in CombinedLoader(data.val_dataloader(), "sequential"):
@@ -69,9 +70,3 @@ def fit(module: Trained, data: Any, trainer: Trainer, folder: Path) -> Trained:
     if best.is_file():
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     return module
-
-
-def score(module: LightningModule, data: Any, trainer: Trainer) -> dict[str, float]:
-    """Return the metrics on the validation split by their bare names."""
-    results = trainer.validate(module, datamodule=data, verbose=False)
-    return {name.removeprefix("val/"): float(value) for name, value in results[0].items()} if results else {}

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from kd_lightning.cli.build import build_data, named_tokenizer, plain
+from kd_lightning.cli.build import build_data, head_of, named_tokenizer, plain
 from kd_lightning.cli.tasks import task_configs
 from kd_lightning.cli.teacher import check_labels, load_teacher
 from kd_lightning.errors import ConfigError
@@ -55,7 +55,7 @@ class Lesson:
             return as_teacher(next(iter(sources.values()))) if sources else None
         weights = teacher.get("weights")
         weights = plain(weights) if isinstance(weights, DictConfig | ListConfig) else weights
-        multilabel = bool(self.cfg.data.get("multilabel"))
+        multilabel = bool(self.cfg.task.get("multilabel"))
         return EnsembleTeacher(sources, weights, teacher.get("combine", "logits"), self.cfg.temperature, multilabel)
 
 
@@ -78,7 +78,7 @@ def _load(cfg: DictConfig, folders: Mapping[str, str], tokenizer: Any = None) ->
         tokenizer: the student's, where an earlier task has settled it.
 
     """
-    loaded = {name: load_teacher(Path(folder)) for name, folder in folders.items()}
+    loaded = {name: load_teacher(Path(folder), head_of(cfg)) for name, folder in folders.items()}
     tokenizers = {name: own for name, (_, own) in loaded.items()}
     _check_same(tokenizers)
     data = build_data(cfg, next(iter(tokenizers.values()), None), tokenizer)

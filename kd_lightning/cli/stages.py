@@ -14,12 +14,11 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
-from torchmetrics import MetricCollection
 
-from kd_lightning.cli.build import build_student, build_trainer, hard_only, on_one_device, scoring_trainer
+from kd_lightning.cli.build import build_student, build_trainer, hard_only, on_one_device
 from kd_lightning.cli.caching import fill_cache
-from kd_lightning.cli.fitting import build_module, fit, join, rehearse, score
-from kd_lightning.cli.judging import Judge, task_metrics
+from kd_lightning.cli.fitting import build_module, fit, join, rehearse
+from kd_lightning.cli.judging import Judge, score, task_metrics
 from kd_lightning.cli.lessons import Lesson, load_lessons
 from kd_lightning.cli.reports.latency import latency_ms
 from kd_lightning.cli.reports.summary import startup
@@ -69,8 +68,9 @@ def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path
         teacher = lesson.source()
         assert teacher is not None, "a run without a teacher has no such stage"
         rehearse(lesson.cfg, lesson.data, teacher, first)
-        judge = Judge(teacher, MetricCollection(task_metrics(lesson.cfg)))
-        scores[task] = score(judge, lesson.data, scoring_trainer(on_one_device(cfg), folder))
+        judge = Judge(teacher, task_metrics(lesson.cfg, lesson.data))
+        home = folder / task
+        scores[task] = score(on_one_device(cfg), judge, lesson.data, home, _recorders({"": lesson}))
     models = [model for lesson in lessons.values() for model in lesson.models.values()]
     main = next(iter(lessons.values())).models.values()
     return {
@@ -116,13 +116,19 @@ def _train(cfg: DictConfig, run_dir: Path, lessons: Mapping[str, Lesson], stage:
         for task, lesson in lessons.items():
             _announce(lesson, modules[task], trainer, task)
     fit(module, data, trainer, folder)
-    metrics = score(module, data, scoring_trainer(cfg, folder))
+    home = run_dir if stage == "student" else folder
+    metrics = score(cfg, module, data, home, _recorders(lessons))
     if trainer.is_global_zero:
-        home = (run_dir if stage == "student" else folder) / "student"
         for task, own in modules.items():
-            export(own, home / task, tokenizer=lessons[task].data.tokenizer)
+            export(own, home / "student" / task, tokenizer=lessons[task].data.tokenizer)
     students = nn.ModuleList([own.student for own in modules.values()])
     return {"metrics": metrics, "parameters": _size(students), "latency_ms": latency_ms(students[0])}
+
+
+def _recorders(lessons: Mapping[str, Lesson]) -> dict[str, Any]:
+    """Return what notes the predictions of each task, in the data set's own format."""
+    having = {task: lesson.data for task, lesson in lessons.items() if hasattr(lesson.data, "recorder")}
+    return {task: data.recorder() for task, data in having.items()}
 
 
 def modules_of(module: DistillationModule | MultiTaskModule) -> dict[str, DistillationModule]:
@@ -141,7 +147,7 @@ def _build(
             student = share_body(next(iter(modules.values())).student, student)
         teacher = None if alone else _teacher(lesson, (caches or {}).get(task))
         objective = hard_only(lesson.cfg) if teacher is None else instantiate(lesson.cfg.objective)
-        modules[task] = build_module(lesson.cfg, student, teacher, objective)
+        modules[task] = build_module(lesson.cfg, student, teacher, objective, lesson.data)
     return join(cfg, modules)
 
 

@@ -29,6 +29,7 @@ from kd_lightning.export import export
 from kd_lightning.hub import locate, model_folder
 from kd_lightning.storage.digest import digest
 from kd_lightning.storage.once import build_once, cache_root
+from kd_lightning.students.tasks import auto_class
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def prepare_teachers(cfg: DictConfig) -> tuple[dict[str, Path], float]:
 
 
 def check_teacher(cfg: DictConfig) -> None:
-    """Refuse settings for several teachers where there is one, and an objective for one label where rows have several.
+    """Refuse settings for several teachers where there is one, and a task for one label where rows have several.
 
     Raises:
         ConfigError: with what to type.
@@ -69,9 +70,8 @@ def check_teacher(cfg: DictConfig) -> None:
         raise ConfigError(f"'teacher.combine' cannot be '{cfg.teacher.combine}': choose logits or probabilities.")
     if cfg.teacher.get("weights") is not None and not several:
         raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
-    hard = OmegaConf.select(cfg, "objective.terms.hard.loss")
-    if cfg.data.get("multilabel") and hard is not None and not hard.get("multilabel"):
-        raise ConfigError("Rows of this data have several labels. Type objective=multilabel.")
+    if cfg.data.get("multilabel") and not cfg.task.get("multilabel"):
+        raise ConfigError("Rows of this data have several labels. Type task=multilabel.")
 
 
 def has_teacher(cfg: DictConfig) -> bool:
@@ -101,11 +101,11 @@ def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
     return folder, time.perf_counter() - start if built else 0.0
 
 
-def load_teacher(folder: Path) -> tuple[nn.Module, Any]:
-    """Load a fine-tuned teacher and its tokenizer."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+def load_teacher(folder: Path, head: str) -> tuple[nn.Module, Any]:
+    """Load a fine-tuned teacher with its head, and its tokenizer."""
+    from transformers import AutoTokenizer
 
-    return AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return auto_class(head).from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
 def check_labels(model: Any, num_labels: int, folder: Path) -> None:
@@ -157,7 +157,7 @@ def _weights(pretrained: str) -> str:
 def _fine_tune(cfg: DictConfig, data: Any, folder: Path, training: Path) -> None:
     """Fine-tune on labels alone and keep the best epoch, with its curves beside it; goes on where a killed one was."""
     seed_everything(cfg.seed, verbose=False)
-    module = build_module(cfg, fresh_teacher(cfg, data), None, hard_only(cfg))
+    module = build_module(cfg, fresh_teacher(cfg, data), None, hard_only(cfg), data)
     fit(module, data, build_trainer(cfg, training), training)
     if training.is_dir():  # a fast_dev_run leaves no curves
         shutil.copytree(training, folder / "training", ignore=shutil.ignore_patterns("checkpoints"))

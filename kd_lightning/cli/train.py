@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning import schema
@@ -111,9 +112,15 @@ def check_metric(cfg: DictConfig) -> None:
 
     """
     for own in (cfg, *cfg.tasks.values()):
-        metric, computed = own.task.metric, [str(name) for name in own.task.metrics]
+        metric, computed = own.task.metric, [name for node in own.task.metrics.items() for name in _gives(*node)]
         if metric not in computed:
             raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
+
+
+def _gives(name: Any, node: Any) -> list[str]:
+    """Return the names of the scores of one of a task's metrics."""
+    made = get_object(node["_target_"]) if node is not None else None
+    return list(getattr(made, "gives", ())) or [str(name)]
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:

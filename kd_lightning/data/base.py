@@ -21,7 +21,10 @@ from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 from kd_lightning.storage.digest import digest
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "mismatched")
+"""What a split may be called; MNLI has a second validation split, of other kinds of text, which is `mismatched`."""
+OTHER_SPLITS = SPLITS[2:]
+"""What is evaluated beside the validation split, where a data set has it."""
 
 Rows: TypeAlias = TokenRows | PairedRows
 Collate: TypeAlias = Callable[[list[Any]], dict[str, Any]]
@@ -56,6 +59,9 @@ class TokenDataModule(LightningDataModule):
     multilabel = False
     """Whether a row may have several labels, or none, instead of one."""
 
+    token_fields: tuple[str, ...] = ()
+    """What rows have one of for every token beside the tokenizer's own: of `padding.LIKE_TOKENS`."""
+
     def __init__(
         self,
         *,
@@ -89,8 +95,18 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def splits_here(self) -> Iterable[str]:
-        """The splits there are, of `train`, `validation` and `test`."""
+        """The splits there are, of `SPLITS`."""
         return SPLITS[:2]
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the configuration of a model for this data says of its labels."""
+        problem = {"problem_type": "multi_label_classification"} if self.multilabel else {}
+        return {"num_labels": self.num_labels, **problem}
+
+    def recorder(self) -> Any:
+        """Return what notes a model's predictions in the data set's own format, a `BatchMetric`; None: nothing."""
+        return None
 
     @property
     def fingerprint(self) -> str:
@@ -171,14 +187,21 @@ class TokenDataModule(LightningDataModule):
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Return each validation row once."""
-        return self._eval_loader("validation")
+        return self.eval_loader("validation")
 
     def test_dataloader(self) -> Loader | list[Any]:
         """Return each test row once."""
-        return self._eval_loader("test")
+        return self.eval_loader("test")
 
-    def _eval_loader(self, split: str) -> Loader | list[Any]:
-        return self.loader(self.rows(split), self.eval_batches(split)) if split in self.splits_here else []
+    def eval_loader(self, split: str) -> Loader | list[Any]:
+        """Return each row of a split once, in batches that say which split they are of; nothing where there is none."""
+        if split not in self.splits_here:
+            return []
+        return self.loader(self.eval_rows(split), self.eval_batches(split), OfSplit(self.collate, split))
+
+    def eval_rows(self, split: str) -> Any:
+        """Return the rows of a split as they are evaluated."""
+        return self.rows(split)
 
     def eval_batches(self, split: str) -> EvalBatches:
         """Return which rows of a split make which batch."""
@@ -204,7 +227,7 @@ class TokenDataModule(LightningDataModule):
     @property
     def collate(self) -> Collate:
         """What makes a batch of rows."""
-        own = Padding.of(self.tokenizer, self.pad_to_multiple_of)
+        own = Padding.of(self.tokenizer, self.pad_to_multiple_of, self.token_fields)
         if self.teacher_tokenizer is None:
             return own
         return PairedPadding(own, Padding.of(self.teacher_tokenizer, self.pad_to_multiple_of))
@@ -219,3 +242,21 @@ class TokenDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
             persistent_workers=self.num_workers > 0,
         )
+
+
+class OfSplit:
+    """Makes batches that say which split they are of, in the field `split`.
+
+    Args:
+        collate: makes the batches.
+        split: its name.
+
+    """
+
+    def __init__(self, collate: Collate, split: str) -> None:
+        self.collate = collate
+        self.split = split
+
+    def __call__(self, rows: list[Any]) -> dict[str, Any]:
+        """Return the batch of `rows`."""
+        return {**self.collate(rows), "split": self.split}

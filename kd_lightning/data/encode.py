@@ -115,4 +115,4 @@ def joined(chunks: Sequence[dict[str, np.ndarray]], labels: np.ndarray) -> Token
     """Return chunks of rows, as `flat` gives them, as one."""
     fields = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     offsets = np.concatenate([[0], np.cumsum(fields.pop("lengths"))])
-    return TokenRows(fields, offsets, labels)
+    return TokenRows(fields, offsets, {"labels": labels})

@@ -11,7 +11,6 @@ import numpy as np
 from kd_lightning.data.augment.rows import Augmentations, as_list
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.encode import check_tokenizer
-from kd_lightning.data.loader import Loader
 from kd_lightning.data.masking import MaskedRows, Masking
 from kd_lightning.data.origin import Origin
 from kd_lightning.data.packing import packed
@@ -159,13 +158,9 @@ class LanguageModelling(TokenDataModule):
         """Return the training rows with tokens hidden anew in every epoch."""
         return MaskedRows(self._token_rows("train"), self.masking(), self.seed)
 
-    def eval_loader(self, split: str) -> Loader | list[Any]:
-        """Return each row of a split once, the same tokens hidden every time."""
-        found = super().eval_loader(split)
-        if isinstance(found, Loader):
-            masked = MaskedRows(self._token_rows(split), self.masking())
-            return self.loader(masked, self.eval_batches(split), found.loader.collate_fn)
-        return found
+    def eval_rows(self, split: str) -> MaskedRows:
+        """Return the rows of a split, the same tokens hidden every time."""
+        return MaskedRows(self._token_rows(split), self.masking())
 
     def _token_rows(self, split: str) -> TokenRows:
         rows = self.rows(split)

@@ -24,7 +24,7 @@ class MixedRows(Dataset[dict[str, Any]]):
 
     Example:
         >>> def rows(ids, label):
-        ...     return TokenRows({"input_ids": np.array(ids)}, np.arange(len(ids) + 1), np.array([label] * len(ids)))
+        ...     return TokenRows({"input_ids": np.array(ids)}, np.arange(len(ids) + 1), {"labels": [label] * len(ids)})
         >>> mixed = MixedRows(rows([5, 6], 1), rows([7], -100))
         >>> len(mixed), mixed[2]["sample_id"], mixed[2]["labels"], mixed.lengths.tolist()
         (3, 2, -100, [1, 1, 1])

@@ -10,8 +10,9 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from kd_lightning.data.augment.rows import AugmentedRows
-from kd_lightning.data.base import Collate, TokenDataModule
+from kd_lightning.data.base import Collate, OfSplit, TokenDataModule
 from kd_lightning.data.loader import Loader
+from kd_lightning.data.masking import MaskedRows
 from kd_lightning.data.sampler import Batches
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 from kd_lightning.errors import DataError
@@ -65,6 +66,11 @@ class MultiTask(LightningDataModule):
         """Rows per task and split; empty before `setup`."""
         return {f"{name} {split}": n for name, data in self.tasks.items() for split, n in data.sizes.items()}
 
+    @property
+    def splits_here(self) -> list[str]:
+        """The splits that any of the tasks has."""
+        return list(dict.fromkeys(split for data in self.tasks.values() for split in data.splits_here))
+
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits of all tasks, or find them tokenised."""
         for data in self.tasks.values():
@@ -75,24 +81,28 @@ class MultiTask(LightningDataModule):
         rows = {name: data.train_rows() for name, data in self.tasks.items()}
         batches = [data.train_batches() for data in self.tasks.values()]
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._loader(rows, TaskBatches(batches, self.tau, self.seed, self.steps, shuffle=not overfit))
+        order = TaskBatches(batches, self.tau, self.seed, self.steps, shuffle=not overfit)
+        return self._loader(rows, order, {name: data.collate for name, data in self.tasks.items()})
 
     def val_dataloader(self) -> Loader | list[Any]:
         """Return each validation row of each task once."""
-        return self._eval_loader("validation")
+        return self.eval_loader("validation")
 
     def test_dataloader(self) -> Loader | list[Any]:
         """Return each test row of each task once, of the tasks that have any."""
-        return self._eval_loader("test")
+        return self.eval_loader("test")
 
-    def _eval_loader(self, split: str) -> Loader | list[Any]:
+    def eval_loader(self, split: str) -> Loader | list[Any]:
+        """Return each row of a split of each task once, of the tasks that have it."""
         having = {name: data for name, data in self.tasks.items() if split in data.splits_here}
         batches = [data.eval_batches(split) for data in having.values()]
-        return self._loader({n: data.rows(split) for n, data in having.items()}, EachTask(batches)) if having else []
+        rows = {name: data.eval_rows(split) for name, data in having.items()}
+        collates = {name: OfSplit(data.collate, split) for name, data in having.items()}
+        return self._loader(rows, EachTask(batches), collates) if having else []
 
-    def _loader(self, rows: Mapping[str, Any], batches: Batches) -> Loader:
+    def _loader(self, rows: Mapping[str, Any], batches: Batches, collates: Mapping[str, Collate]) -> Loader:
         first = self.tasks[next(iter(rows))]
-        return first.loader(TaskRows(rows), batches, _CollateByTask({name: self.tasks[name].collate for name in rows}))
+        return first.loader(TaskRows(rows), batches, _CollateByTask(collates))
 
 
 class TaskRows(Dataset[tuple[str, Any]]):
@@ -115,7 +125,7 @@ class TaskRows(Dataset[tuple[str, Any]]):
         number = int(np.searchsorted(self.first, row, side="right")) - 1
         name = list(self.rows)[number]
         own, inner = self.rows[name], row - int(self.first[number])
-        return name, own[inner, epoch] if isinstance(own, AugmentedRows) else own[inner]
+        return name, own[inner, epoch] if isinstance(own, AugmentedRows | MaskedRows) else own[inner]
 
 
 class _CollateByTask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,19 +11,22 @@ from torch import Tensor
 
 from kd_lightning.errors import DataError
 
-ROW_FIELDS = ("labels", "sample_id")
-"""What a row has one of."""
+POSITIONS = ("start_positions", "end_positions")
+"""What counts tokens from the beginning of a row, and so moves where padding goes before it."""
+
+LIKE_TOKENS = {"labels": -100, "logits_mask": 0, "word_ids": -1}
+"""What fields that a tokenizer does not make are padded with."""
 
 
 class Padding:
     """Collate rows into a batch, padded to the longest of them.
 
-    Makes `input_ids`, `attention_mask` (1 on tokens, 0 on padding), other token fields the rows have, `labels` and
-    `sample_id`, all int64: (batch, length) for tokens, (batch,) for the last two. Labels that are arrays keep their
-    type: (batch, labels).
+    Makes `input_ids`, `attention_mask` (1 on tokens, 0 on padding), other token fields the rows have, int64: (batch,
+    length); and what a row has one of, `labels`, `start_positions`, `sample_id` and the like, in its own type:
+    (batch,), or (batch, labels).
 
     Args:
-        values: what each token field is padded with.
+        values: what each token field is padded with; any other field of a row is taken for a value of the row.
         side: where padding goes.
         multiple_of: round the length up to a multiple, which suits tensor cores (8) and compiled models (64).
 
@@ -50,8 +53,13 @@ class Padding:
         self.multiple_of = multiple_of or 1
 
     @classmethod
-    def of(cls, tokenizer: Any, multiple_of: int | None = None) -> Padding:
+    def of(cls, tokenizer: Any, multiple_of: int | None = None, fields: Sequence[str] = ()) -> Padding:
         """Pad as a transformers tokenizer would.
+
+        Args:
+            tokenizer: whose padding token and side count.
+            multiple_of: as above.
+            fields: of `LIKE_TOKENS`, those that are of tokens here.
 
         Raises:
             DataError: the tokenizer has no padding token.
@@ -61,7 +69,8 @@ class Padding:
             raise DataError(
                 f"{type(tokenizer).__name__} has no padding token; set tokenizer.pad_token, perhaps to its eos_token."
             )
-        values = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id, "word_ids": -1}
+        values = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+        values |= {name: LIKE_TOKENS[name] for name in ("word_ids", *fields)}
         return cls(values, side=tokenizer.padding_side, multiple_of=multiple_of)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -69,12 +78,20 @@ class Padding:
         mask = self._mask(np.array([len(row["input_ids"]) for row in rows]))
         batch = {name: self._pad(rows, name, mask) for name in self.values if name in rows[0]}
         batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        return batch | per_row(rows)
+        return batch | self._moved(per_row(rows, self.values), mask)
 
     def _mask(self, lengths: np.ndarray) -> np.ndarray:
         longest = -(-lengths.max() // self.multiple_of) * self.multiple_of
         places = np.arange(longest) if self.side == "right" else np.arange(longest)[::-1]
         return places < lengths[:, None]
+
+    def _moved(self, values: dict[str, Tensor], mask: np.ndarray) -> dict[str, Tensor]:
+        """Let positions count from the beginning of the padded row; what is below 0 is none."""
+        before = torch.from_numpy(mask.argmax(1))
+        for name in POSITIONS:
+            if name in values:
+                values[name] = torch.where(values[name] >= 0, values[name] + before, values[name])
+        return values
 
     def _pad(self, rows: Sequence[Mapping[str, Any]], name: str, mask: np.ndarray) -> Tensor:
         out = np.full(mask.shape, self.values[name], dtype=np.int64)
@@ -103,10 +120,10 @@ class PairedPadding:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of `rows`."""
         batch: dict[str, Any] = {role: pad([row[role] for row in rows]) for role, pad in self.parts.items()}
-        return batch | per_row(rows)
+        return batch | per_row(rows, self.parts)
 
 
-def per_row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Stack what rows have one of: their labels and numbers."""
-    values = {name: np.array([row[name] for row in rows]) for name in ROW_FIELDS if name in rows[0]}
-    return {name: torch.from_numpy(value) for name, value in values.items()}
+def per_row(rows: Sequence[Mapping[str, Any]], others: Container[str]) -> dict[str, Tensor]:
+    """Stack what rows have one of, such as their labels and numbers: all but `others`."""
+    names = [name for name in rows[0] if name not in others]
+    return {name: torch.from_numpy(np.array([row[name] for row in rows])) for name in names}

@@ -24,9 +24,9 @@ class PairedRows(Dataset[dict[str, Any]]):
 
     Example:
         >>> def rows(ids):
-        ...     return TokenRows({"input_ids": np.array(ids)}, np.array([0, len(ids)]), np.array([1]))
+        ...     return TokenRows({"input_ids": np.array(ids)}, np.array([0, len(ids)]), {"labels": np.array([1])})
         >>> pair = PairedRows(rows([5, 6]), rows([7]))
-        >>> pair[0]["student"]["input_ids"].tolist(), pair[0]["labels"], pair.lengths.tolist()
+        >>> pair[0]["student"]["input_ids"].tolist(), int(pair[0]["labels"]), pair.lengths.tolist()
         ([5, 6], 1, [2])
 
     """
@@ -42,7 +42,7 @@ class PairedRows(Dataset[dict[str, Any]]):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         own = self.student[row]
-        shared = {name: own.pop(name) for name in ("labels", "sample_id")}
+        shared = {name: own.pop(name) for name in (*self.student.values, "sample_id")}
         return {"student": own, "teacher": self.teacher.tokens(row), **shared}
 
     @property

@@ -13,36 +13,52 @@ from kd_lightning.errors import DataError
 
 
 class TokenRows(Dataset[dict[str, Any]]):
-    """Rows of token ids, end to end in one array per field, with a label each.
+    """Rows of tokens, end to end in one array per field, with the values each row has one of.
 
     A slice of a flat array is a row; no row is an object, so epochs of many short rows are read fast and several
     processes share one copy of the file.
 
     Args:
-        fields: `input_ids` and, where the tokenizer makes them, `token_type_ids`: (tokens of all rows,).
+        fields: `input_ids` and, where there are any, `token_type_ids`, a label per token, `logits_mask`: (tokens of
+            all rows,).
         offsets: (rows + 1,): row i lies from offsets[i] to offsets[i + 1].
-        labels: (rows,), or (rows, labels) where each label is there or not.
+        values: `labels`, `start_positions` and the like by name: (rows,), or (rows, labels) where each label is there
+            or not.
+        notes: arrays that are kept with the rows and never enter a batch, such as where each token lies in its text.
+
+    Raises:
+        DataError: arrays that do not fit together.
 
     Example:
-        >>> rows = TokenRows({"input_ids": np.array([5, 6, 7])}, offsets=np.array([0, 1, 3]), labels=np.array([0, 1]))
-        >>> len(rows), rows.lengths.tolist(), rows[1]["input_ids"].tolist(), rows[1]["labels"]
+        >>> ids, offsets = np.array([5, 6, 7]), np.array([0, 1, 3])
+        >>> rows = TokenRows({"input_ids": ids}, offsets, {"labels": np.array([0, 1])})
+        >>> len(rows), rows.lengths.tolist(), rows[1]["input_ids"].tolist(), int(rows[1]["labels"])
         (2, [1, 2], [6, 7], 1)
 
     """
 
-    def __init__(self, fields: Mapping[str, np.ndarray], offsets: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, np.ndarray],
+        offsets: np.ndarray,
+        values: Mapping[str, np.ndarray],
+        notes: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.fields = dict(fields)
         self.offsets = offsets
-        self.labels = labels
-        if len(offsets) != len(labels) + 1 or any(len(flat) != offsets[-1] for flat in self.fields.values()):
-            raise DataError(f"Token arrays do not fit {len(labels)} labels and {len(offsets)} offsets.")
+        self.values = dict(values)
+        self.notes = dict(notes or {})
+        if any(len(flat) != offsets[-1] for flat in self.fields.values()):
+            raise DataError(f"Token arrays do not fit {offsets[-1]} tokens.")
+        if any(len(value) != len(self) for value in self.values.values()):
+            raise DataError(f"What rows have one of ({', '.join(self.values)}) does not fit {len(self)} rows.")
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        labels = self.labels[row]
-        return self.tokens(row) | {"labels": labels if labels.ndim else int(labels), "sample_id": int(row)}
+        values = {name: value[row] for name, value in self.values.items()}
+        return self.tokens(row) | values | {"sample_id": int(row)}
 
     def tokens(self, row: int) -> dict[str, Any]:
         """Return the token fields of a row."""
@@ -56,9 +72,10 @@ class TokenRows(Dataset[dict[str, Any]]):
 
     def save(self, folder: Path) -> None:
         """Write one `.npy` per array into an existing folder."""
-        arrays = self.fields | {"offsets": self.offsets, "labels": self.labels}
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        parts = {"field": self.fields, "value": self.values, "note": self.notes, "rows": {"offsets": self.offsets}}
+        for part, arrays in parts.items():
+            for name, array in arrays.items():
+                np.save(folder / f"{part}.{name}.npy", array, allow_pickle=False)
 
     @classmethod
     def open(cls, folder: Path) -> TokenRows:
@@ -68,8 +85,11 @@ class TokenRows(Dataset[dict[str, Any]]):
             DataError: a file is missing or damaged.
 
         """
+        parts: dict[str, dict[str, np.ndarray]] = {"field": {}, "value": {}, "note": {}, "rows": {}}
         try:
-            arrays = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
-            return cls(offsets=arrays.pop("offsets"), labels=arrays.pop("labels"), fields=arrays)
+            for path in sorted(folder.glob("*.npy")):
+                part, _, name = path.stem.partition(".")
+                parts[part][name] = np.load(path, mmap_mode="r")
+            return cls(parts["field"], parts["rows"]["offsets"], parts["value"], parts["note"])
         except (OSError, ValueError, KeyError, DataError) as error:
             raise DataError(f"The tokenised data in {folder} is damaged; delete that folder and run again.") from error

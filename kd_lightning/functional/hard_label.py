@@ -7,7 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kd_lightning.errors import MatchError
 from kd_lightning.functional.logits import check_logits_mask, entries, mean_over_logits
-from kd_lightning.functional.masking import blank
+from kd_lightning.functional.masking import blank, masked_mean
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.softmax import masked_log_softmax
 
@@ -38,7 +38,7 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
     """
     keep = counted_labels(logits, labels, mask)
     if labels.is_floating_point():
-        raise MatchError("HardLabel takes class numbers but got floats: use nn.MSELoss(), or multilabel=True.")
+        raise MatchError("HardLabel takes class numbers but got floats: use regression=True, or multilabel=True.")
     inside = entries(logits, mask)
     return mean_over_logits(_cross_entropy, logits, (logits, labels, keep, inside, label_smoothing), keep)
 
@@ -62,6 +62,32 @@ def hard_label_multilabel(
     """
     keep = counted_labels(logits, labels, mask, multilabel=True)
     return mean_over_logits(_binary_cross_entropy, logits, (logits, labels, keep, label_smoothing), keep)
+
+
+def hard_label_regression(values: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error over the targets that count: those that are not −100 and not masked.
+
+    Args:
+        values: (B, 1), or (B, L, 1), one value each.
+        targets: numbers, the values' shape without the last axis.
+        mask: (B, L), which tokens count.
+
+    Raises:
+        MatchError: shapes that do not belong together.
+
+    Example:
+        >>> import torch
+        >>> hard_label_regression(torch.tensor([[2.0], [5.0]]), torch.tensor([4.0, -100.0]))
+        tensor(4.)
+
+    """
+    if values.shape[-1] != 1:
+        raise MatchError(
+            f"HardLabel(regression=True) takes one value per row, but got logits of shape {tuple(values.shape)}."
+        )
+    keep = counted_labels(values, targets, mask)
+    errors = blank(widen(values).squeeze(-1), keep) - blank(widen(targets), keep)
+    return masked_mean(errors.square(), keep)
 
 
 def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, multilabel: bool = False) -> Tensor:

@@ -108,8 +108,7 @@ def _check_classes(logits: Tensor, mask: Tensor | None) -> None:
     if logits.shape[-1] == 1 and not is_positions(logits, mask):
         raise MatchError(
             f"SoftTarget got logits of shape {tuple(logits.shape)}: a softmax over one class is always 1, and teaches "
-            "nothing. Use SoftTarget(multilabel=True) where the logit stands for yes or no, or LogitMSE where it is a "
-            "value."
+            "nothing. Use multilabel=True where the logit stands for yes or no, or regression=True where it is a value."
         )
 
 

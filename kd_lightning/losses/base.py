@@ -35,6 +35,9 @@ class DistillationLoss(nn.Module):
     equal_widths: ClassVar[bool] = False
     """Whether the student's and the teacher's widths must agree, so that others may need a projection."""
 
+    one_by_one: ClassVar[bool] = False
+    """What several addresses mean: each pair by itself, and the mean over all (logits), or one thing (FSP, NST)."""
+
     widens: ClassVar[bool] = False
     """Whether `forward` makes float32 of what it is given by itself. If not, a term gives it float32 copies."""
 

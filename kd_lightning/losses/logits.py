@@ -40,6 +40,7 @@ class LogitMSE(DistillationLoss):
     """
 
     equal_widths = True
+    one_by_one = True
 
     def __init__(
         self,

@@ -39,6 +39,11 @@ class ProbabilityShift(DistillationLoss):
         self.loss = loss
 
     @property
+    def one_by_one(self) -> bool:  # type: ignore[override]
+        """What several addresses mean to the inner loss."""
+        return bool(getattr(self.loss, "one_by_one", False))
+
+    @property
     def widens(self) -> bool:  # type: ignore[override]
         """Whether the inner loss widens what it is given; an exchange of values needs no width."""
         return bool(getattr(self.loss, "widens", False))

@@ -7,7 +7,7 @@ from torch import Tensor
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional.logits import count_rows
 from kd_lightning.functional.masking import count
-from kd_lightning.functional.soft_targets import Kind, soft_target, soft_target_multilabel
+from kd_lightning.functional.soft_targets import Kind, logit_mse, soft_target, soft_target_multilabel
 from kd_lightning.losses.base import (
     Compat,
     DistillationLoss,
@@ -34,6 +34,9 @@ class SoftTarget(DistillationLoss):
         compat: "textbrewer" gives its `ce`, which has no T² (smaller by exactly that factor) and takes no notice of a
             mask over start and end logits; needs `kind="ce"`.
         multilabel: one sigmoid per label instead of one softmax, and the mean over labels too.
+        regression: logits are values and not of classes: their mean squared difference, which is this divergence of
+            normal distributions around them, whatever the temperature and the kind.
+        scaled: False leaves the factor T² out, as TextBrewer does.
         temperature_schedule: progress in [0, 1] → factor on both temperatures, as `schedules.Cosine()`: annealing.
         sample_temperature: makes a temperature for every row out of the logits and T, as `schedules.FLSW` does; T² is
             then each row's own. The mean it needs runs over this process's rows.
@@ -51,6 +54,7 @@ class SoftTarget(DistillationLoss):
     """
 
     equal_widths = True
+    one_by_one = True
 
     def __init__(
         self,
@@ -61,12 +65,18 @@ class SoftTarget(DistillationLoss):
         multilabel: bool = False,
         temperature_schedule: Schedule | None = None,
         sample_temperature: SampleTemperature | None = None,
+        regression: bool = False,
+        scaled: bool = True,
     ) -> None:
         super().__init__()
         check_positive("temperature", temperature)
         check_positive("teacher_temperature", teacher_temperature)
         check_choice("kind", kind, ("kl", "ce"))
         check_compat(compat)
+        if regression and (multilabel or compat or sample_temperature is not None):
+            raise ConfigError(
+                "Values have no classes: regression=True goes without multilabel, compat and sample_temperature."
+            )
         if compat and (kind != "ce" or multilabel):
             raise ConfigError('TextBrewer has the softmax cross entropy only: compat="textbrewer" needs kind="ce".')
         if sample_temperature is not None and (multilabel or teacher_temperature is not None):
@@ -78,6 +88,8 @@ class SoftTarget(DistillationLoss):
         self.multilabel = multilabel
         self.temperature_schedule = temperature_schedule
         self.sample_temperature = sample_temperature
+        self.regression = regression
+        self.scaled = scaled
 
     @property
     def widens(self) -> bool:  # type: ignore[override]
@@ -91,6 +103,8 @@ class SoftTarget(DistillationLoss):
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, progress: float = 0.0) -> Tensor:
         """Compare logits (B, C), (B, L, C), or (B, L) over positions; mask (B, L); progress of training in [0, 1]."""
+        if self.regression:
+            return logit_mse(student, teacher, mask)
         mask = textbrewer_mask(self.compat, student, mask)
         t_s, t_t = self._temperatures(progress)
         if self.sample_temperature is not None:
@@ -107,12 +121,12 @@ class SoftTarget(DistillationLoss):
     def _by_sample(self, student: Tensor, teacher: Tensor, base: float, mask: Tensor | None) -> Tensor:
         assert self.sample_temperature is not None
         temperature = self.sample_temperature(student, teacher, base, mask)
-        weight = None if self.compat else temperature.square()
+        weight = None if self.compat or not self.scaled else temperature.square()
         return soft_target(student, teacher, temperature, None, self.kind, mask, weight)
 
     def _square(self, product: float) -> float:
         """Return the factor T²; TextBrewer has none."""
-        return 1.0 if self.compat else product
+        return 1.0 if self.compat or not self.scaled else product
 
     def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, progress: float = 0.0) -> Tensor:
         """Return the number of samples or unmasked tokens."""

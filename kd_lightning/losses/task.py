@@ -5,7 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError, MatchError
-from kd_lightning.functional.hard_label import counted_labels, hard_label, hard_label_multilabel
+from kd_lightning.functional.hard_label import (
+    counted_labels,
+    hard_label,
+    hard_label_multilabel,
+    hard_label_regression,
+)
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.base import DistillationLoss
@@ -25,9 +30,10 @@ class HardLabel(DistillationLoss):
     Args:
         label_smoothing: share in [0, 1) of the target that is spread evenly over all classes.
         multilabel: binary cross entropy, one 0/1 label per class.
+        regression: squared error instead: labels are numbers, logits (B, 1) one value each.
 
     Raises:
-        ConfigError: `label_smoothing` outside [0, 1).
+        ConfigError: `label_smoothing` outside [0, 1), or options that exclude each other.
         MatchError: labels that do not have the logits' shape without its last axis.
 
     Example:
@@ -38,16 +44,22 @@ class HardLabel(DistillationLoss):
     """
 
     widens = True
+    one_by_one = True
 
-    def __init__(self, label_smoothing: float = 0.0, multilabel: bool = False) -> None:
+    def __init__(self, label_smoothing: float = 0.0, multilabel: bool = False, regression: bool = False) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"Expected argument `label_smoothing` to be in [0, 1) but got {label_smoothing!r}.")
+        if regression and (multilabel or label_smoothing):
+            raise ConfigError("Numbers have no classes: regression=True goes without multilabel and label_smoothing.")
         self.label_smoothing = label_smoothing
         self.multilabel = multilabel
+        self.regression = regression
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare logits (B, C), (B, L, C), or (B, L) over positions, with labels; mask (B, L)."""
+        if self.regression:
+            return hard_label_regression(student, teacher, mask)
         function = hard_label_multilabel if self.multilabel else hard_label
         return function(student, teacher, mask, self.label_smoothing)
 

@@ -52,6 +52,25 @@ class Match:
             return ()
         return (self.teacher,) if isinstance(self.teacher, str) else tuple(self.teacher)
 
+    def pairs(self) -> list[Match]:
+        """Return a match for each pair of addresses, the first with the first.
+
+        Raises:
+            MatchError: one side has more of them.
+
+        Example:
+            >>> [str(pair) for pair in Match(["start_logits", "end_logits"], ["start_logits", "end_logits"]).pairs()]
+            ['start_logits ← start_logits', 'end_logits ← end_logits']
+
+        """
+        student, teacher = self.student_addresses, self.teacher_addresses
+        if len(student) != len(teacher):
+            raise MatchError(
+                f"each of the student's {len(student)} features needs one of the teacher's, but there are "
+                f"{len(teacher)}: {', '.join(student)} and {', '.join(teacher) or 'none'}."
+            )
+        return [Match(*pair) for pair in zip(student, teacher, strict=True)]
+
     def __str__(self) -> str:
         student, teacher = _short(self.student_addresses), _short(self.teacher_addresses)
         return f"{student} ← {teacher}" if teacher else student

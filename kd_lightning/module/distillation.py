@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from kd_lightning.adapter import Adapter
-from kd_lightning.batches import batch_size, required_field, view
+from kd_lightning.batches import batch_size, view
 from kd_lightning.checks import (
     check_factory,
     check_finite,
@@ -21,8 +21,7 @@ from kd_lightning.checks import (
     check_same_teacher,
     check_trainable,
 )
-from kd_lightning.errors import ConfigError
-from kd_lightning.functional.precision import widen
+from kd_lightning.metrics import Scores
 from kd_lightning.objective import Objective
 from kd_lightning.optim import (
     OptimizerFactory,
@@ -89,8 +88,8 @@ class DistillationModule(LightningModule):
         self.student = student if any(m.training for m in student.modules()) else student.train()
         self._runner = Runner(student, adapter, compile)
         self.objective = objective.bind(self._runner.anatomy, self.teacher.anatomy if self.teacher else None)
-        self.metrics = own_metrics(metrics) if metrics is not None else None
-        self.main_metric = str(next(iter(metrics or ()), "loss"))  # a collection sorts its metrics by name
+        self.metrics = Scores(metrics) if metrics else None
+        self.main_metric = self.metrics.names[0] if self.metrics is not None else "loss"
         self._val_loss = MeanMetric()  # weighs batches by rows, which `self.log(sync_dist=True)` does only roughly
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
@@ -99,7 +98,8 @@ class DistillationModule(LightningModule):
 
     def _ask(self) -> None:
         wanted = dict.fromkeys(self.objective.student_addresses)
-        self._runner.ask([*wanted, *(["logits"] if self.metrics and "logits" not in wanted else [])])
+        wanted |= dict.fromkeys(self.metrics.addresses if self.metrics is not None else ())
+        self._runner.ask(list(wanted))
         if self.teacher is not None:
             self.teacher.ask(self.objective.teacher_addresses)
 
@@ -130,17 +130,23 @@ class DistillationModule(LightningModule):
         """Return the student's features on a batch, by address."""
         return self._runner(view(batch, "student"))
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Update the metrics, or the mean of the objective where there are none; several loaders count as one."""
-        size = batch_size(view(batch, "student"))
-        if self.metrics is None:
-            self._val_loss.update(self.compare(batch).total, size)
-            return
-        self.metrics.update(widen(self.forward(batch)["logits"]), required_field(batch, "labels"))
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
+        """Update the metrics, or the mean of the objective where there are none; several loaders count as one.
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        Returns:
+            The student's features, for callbacks; None where there are no metrics.
+
+        """
+        if self.metrics is None:
+            self._val_loss.update(self.compare(batch).total, batch_size(view(batch, "student")))
+            return None
+        features = self.forward(batch)
+        self.metrics.update(features, batch)
+        return features
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
         """Do what `validation_step` does."""
-        self.validation_step(batch, batch_idx, dataloader_idx)
+        return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log each metric over the whole validation set, on all ranks, as `val/<name>`."""
@@ -152,9 +158,12 @@ class DistillationModule(LightningModule):
 
     def scores(self) -> dict[str, Tensor]:
         """Return each metric over what was seen since the last call, on all ranks, by its bare name."""
-        metrics = self.metrics or MetricCollection({"loss": self._val_loss})
-        scores = {name: value.float() for name, value in metrics.compute().items()}
-        metrics.reset()
+        if self.metrics is None:
+            scores = {"loss": self._val_loss.compute().float()}
+            self._val_loss.reset()
+            return scores
+        scores = self.metrics.compute()
+        self.metrics.reset()
         return scores
 
     # -- the run -----------------------------------------------------------------------------------------------
@@ -234,19 +243,6 @@ def prepare_on_host(module: DistillationModule | LightningModule, teachers: Iter
 
 def _on_host(module: Any, batch: Batch, dataloader_idx: int) -> Batch:
     return module.prepare(batch) if module.trainer.training else batch
-
-
-def own_metrics(metrics: MetricCollection | Mapping[str, Metric]) -> MetricCollection | None:
-    """Return a collection of copies, so that no two modules update one metric; None for none.
-
-    Raises:
-        ConfigError: for metrics without names.
-
-    """
-    if not isinstance(metrics, MetricCollection | Mapping):
-        name = type(metrics).__name__
-        raise ConfigError(f"Expected argument `metrics` to be metrics by name, {{'accuracy': …}}, but got {name}.")
-    return MetricCollection({name: metric.clone() for name, metric in metrics.items()}) if metrics else None
 
 
 class CloseOnException(Callback):

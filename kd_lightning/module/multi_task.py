@@ -22,7 +22,7 @@ from kd_lightning.optim import (
     parameter_groups,
 )
 from kd_lightning.progress import Progress, terms_are_logged
-from kd_lightning.types import NAME, Batch
+from kd_lightning.types import NAME, Batch, Features
 
 
 class MultiTaskModule(LightningModule):
@@ -96,20 +96,20 @@ class MultiTaskModule(LightningModule):
         """Return the batch with what its task's teacher can do for it before it leaves the host."""
         return self._task_of(batch)[1].prepare(batch)
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
         """Update the metrics of the batch's task."""
         name, task = self._task_of(batch)
         self._seen.add(name)
-        task.validation_step(batch, batch_idx)
+        return task.validation_step(batch, batch_idx)
 
     def _task_of(self, batch: Batch) -> tuple[str, DistillationModule]:
         tasks = self.named_tasks()
         name = task_of(batch, tasks)
         return name, tasks[name]
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
         """Do what `validation_step` does."""
-        self.validation_step(batch, batch_idx)
+        return self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log every task's metrics as `val/<task>/<name>`, and their mean as `val/mean`."""

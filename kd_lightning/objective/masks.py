@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_lightning.batches import field, token_mask
+from kd_lightning.batches import field, logits_mask, token_mask
 from kd_lightning.types import Batch
 
 POSITION_LOGITS = ("start_logits", "end_logits")
@@ -20,13 +20,18 @@ def feature_mask(address: str, feature: Tensor, batch: Batch) -> Tensor | None:
         batch: the whole batch; where each model has a part of its own, the student's mask counts.
 
     Returns:
-        The attention mask for features with a token axis; for per-token logits (B, L, C) only where labels, if they
-        are (B, L) too, differ from −100; None for (B, C) logits and for pooled features.
+        The attention mask for features with a token axis; None for (B, C) logits and for pooled features. For logits
+        over tokens, (B, L, C), and over positions, (B, L): where the batch has a `logits_mask`, only where that says so
+        too; else, for the former, only where labels, if they are (B, L) too, differ from −100.
 
     """
     mask = token_mask(batch)
     if mask is None or not has_token_axis(address, feature, mask):
         return None
+    if address not in ("logits", *POSITION_LOGITS):
+        return mask
+    if (own := logits_mask(batch)) is not None and own.shape == mask.shape:
+        return mask.bool() & own.bool()
     if address == "logits":
         labels = field(batch, "labels")
         if isinstance(labels, Tensor) and labels.shape == mask.shape:

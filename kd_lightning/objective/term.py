@@ -98,6 +98,8 @@ class Term(nn.Module):
             student.check(self.match.student_addresses)
             if self.teacher_addresses:
                 _required(teacher).check(self.teacher_addresses)
+            if self._one_by_one:
+                self.match.pairs()
             self._bind_widths(student, teacher)
         except (AddressError, MatchError) as error:
             raise type(error)(f"Term '{name}' ({self.match}): {error}{self._batch_hint(error)}") from None
@@ -130,23 +132,36 @@ class Term(nn.Module):
         self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0
     ) -> tuple[Tensor, Tensor | None]:
         """Return the unweighted loss and the count its mean runs over (None: not a plain mean)."""
-        raw = _pick(student, self.match.student_addresses, batch)
-        target = _pick(teacher, self.match.teacher_addresses, batch)
-        extras = self._given(raw[0], batch, progress)
-        if (aligned := self._by_word(raw, target, batch)) is not None:
+        if not self._one_by_one:
+            return self._compare(self.match, student, teacher, batch, progress)
+        return _mean([self._compare(pair, student, teacher, batch, progress) for pair in self.match.pairs()])
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether there are several pairs of features, and the loss compares each by itself."""
+        return len(self.match.student_addresses) > 1 and bool(getattr(self.loss, "one_by_one", False))
+
+    def _compare(
+        self, match: Match, student: Features, teacher: Features, batch: Batch, progress: float
+    ) -> tuple[Tensor, Tensor | None]:
+        raw = _pick(student, match.student_addresses, batch)
+        target = _pick(teacher, match.teacher_addresses, batch)
+        extras = self._given(match.student_addresses[0], raw[0], batch, progress)
+        if (aligned := self._by_word(match, raw, target, batch)) is not None:
             raw, target = aligned.student, aligned.teacher
             extras |= {"mask": aligned.mask} if "mask" in extras else {}
         projected = [self._project(x) for x in raw]
         with no_autocast(projected[0]):
             arguments = [_one_or_all(self._wide(side)) for side in (projected, target) if side]
             count = getattr(self.loss, "count", None)
-            value = _scalar(self.loss(*arguments, **extras), self.match)
+            value = _scalar(self.loss(*arguments, **extras), match)
             return value, count(*arguments, **extras) if callable(count) else None
 
-    def _by_word(self, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Aligned | None:
+    def _by_word(self, match: Match, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Aligned | None:
         """Align the features of two models where each has its own tokenizer."""
-        ids = word_ids_of(batch) if len(self.teacher_addresses) == len(teacher) > 0 else None
-        return by_word(self.match, student, teacher, ids) if ids is not None else None
+        theirs = [a for a in match.teacher_addresses if not is_batch_field(a)]
+        ids = word_ids_of(batch) if len(theirs) == len(teacher) > 0 else None
+        return by_word(match, student, teacher, ids) if ids is not None else None
 
     def _project(self, x: Tensor) -> Tensor:
         if self.projection is None:
@@ -166,10 +181,10 @@ class Term(nn.Module):
             return tensors
         return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in tensors]
 
-    def _given(self, feature: Tensor, batch: Batch, progress: float) -> dict[str, Any]:
+    def _given(self, address: str, feature: Tensor, batch: Batch, progress: float) -> dict[str, Any]:
         makers: dict[str, Callable[[], Any]] = {
-            "mask": lambda: feature_mask(self.match.student_addresses[0], feature, batch),
-            "labels": lambda: field(batch, LABELS_OF.get(self.match.student_addresses[0], "labels")),
+            "mask": lambda: feature_mask(address, feature, batch),
+            "labels": lambda: field(batch, LABELS_OF.get(address, "labels")),
             "batch": lambda: batch,
             "progress": lambda: progress,
         }
@@ -213,6 +228,15 @@ def _required(teacher: Anatomy | None) -> Anatomy:
     if teacher is None:
         raise AddressError("this match needs a teacher, but none was given.")
     return teacher
+
+
+def _mean(found: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
+    """Return the mean over all that several means ran over, and its count."""
+    counts = [count for _, count in found if count is not None]
+    if len(counts) < len(found):
+        return torch.stack([value for value, _ in found]).mean(), None
+    shares, total = torch.stack(counts), torch.stack(counts).sum()
+    return (torch.stack([value for value, _ in found]) * shares).sum() / total.clamp(min=1), total
 
 
 def _scalar(value: object, match: Match) -> Tensor:

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 
 from kd_lightning.cli.build import build_student, fresh_teacher, hard_only, load_tokenizer
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.module.distillation import own_metrics
+from kd_lightning.cli.judging import task_metrics
+from kd_lightning.metrics import Scores
 
 TOPICS = (("goal", "match", "team"), ("bank", "price", "share"), ("rain", "wind", "storm"))
 
@@ -34,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, write_rows: Any) -> Path:
 @pytest.fixture(scope="module")
 def on_topics(root: Path) -> list[str]:
     own = ["data.name=topics", "data.num_labels=3", f"data.root={root}"]
-    return ["data=go_emotions", *own, "objective=multilabel", "teacher=tiny_random"]
+    return ["data=go_emotions", *own, "teacher=tiny_random"]
 
 
 def test_models_are_made_for_several_labels(on_topics: list[str]) -> None:
@@ -56,10 +57,11 @@ def test_learning_from_labels_alone_takes_several_labels_whatever_the_objective(
 
 def test_logits_between_0_and_1_are_logits_to_the_metrics() -> None:
     cfg = compose_config(["data=go_emotions", "data.num_labels=2"])
-    metrics = own_metrics({name: instantiate(node) for name, node in cfg.task.metrics.items()})
-    assert metrics is not None
-    metrics.update(torch.tensor([[0.2, 0.9], [0.4, 0.1]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))  # all are yes
-    metrics.update(torch.tensor([[-3.0, 0.3], [-0.1, -9.0]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
+    metrics = Scores(task_metrics(cfg))
+    all_yes = torch.tensor([[0.2, 0.9], [0.4, 0.1]])
+    metrics.update({"logits": all_yes}, {"labels": torch.tensor([[1.0, 1.0], [1.0, 0.0]])})
+    mostly_no = torch.tensor([[-3.0, 0.3], [-0.1, -9.0]])
+    metrics.update({"logits": mostly_no}, {"labels": torch.tensor([[0.0, 0.0], [1.0, 0.0]])})
     found = {name: value.item() for name, value in metrics.compute().items()}
     one, other = 2 * 2 / (2 * 2 + 1), 2 * 1 / (2 * 1 + 2)  # 2 TP, a miss; 1 TP, two false alarms
     assert found == pytest.approx({"f1": 6 / 9, "macro_f1": (one + other) / 2, "accuracy": 5 / 8})
@@ -84,10 +86,9 @@ def test_a_student_learns_several_labels_from_its_teacher(on_topics: list[str], 
     assert config["problem_type"] == "multi_label_classification"
 
 
-def test_an_objective_for_one_label_is_refused_before_anything_is_trained(on_topics: list[str], many: Any) -> None:
+def test_a_task_for_one_label_is_refused_before_anything_is_trained(on_topics: list[str], many: Any) -> None:
     fast = ["debug=fast", "teacher.architecture.num_hidden_layers=1"]
-    default = [text for text in on_topics if text != "objective=multilabel"]
-    found = many({"one": [*default, *fast], "typed": [*on_topics, "task=multilabel", *fast]})
-    assert "Rows of this data have several labels. Type objective=multilabel." in found["one"]["error"]
+    found = many({"one": [*on_topics, "task=classification", *fast], "typed": [*on_topics, *fast]})
+    assert "Rows of this data have several labels. Type task=multilabel." in found["one"]["error"]
     assert not list(found["one"]["folder"].rglob("*.ckpt"))
     assert (found["typed"]["code"], found["typed"]["error"]) == (0, "")

@@ -115,7 +115,7 @@ def test_a_teacher_is_made_once_and_found_again(small: list[str], monkeypatch: p
     assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.json"} <= {p.name for p in folder.iterdir()}
     monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("the teacher was there"))
     assert stage.prepare_teacher(cfg) == (folder, 0.0)
-    model, tokenizer = stage.load_teacher(folder)
+    model, tokenizer = stage.load_teacher(folder, "sequence-classification")
     assert model.config.num_labels == 2
     assert model.config.vocab_size == len(tokenizer) == len(AutoTokenizer.from_pretrained(folder))
     assert not list(folder.parent.glob(f".{folder.name}*.tmp"))
@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
         (["teacher.path={}"], "'teacher.path' is empty"),
         (["teacher.weights=confidence"], "'teacher.weights' is for several teachers"),
         (["teacher.combine=foo"], "'teacher.combine' cannot be 'foo'"),
-        (["+data.multilabel=true"], "Type objective=multilabel"),
+        (["+data.multilabel=true"], "Type task=multilabel"),
     ],
 )
 def test_settings_that_no_teacher_would_heed_are_a_sentence(small: list[str], typed: list[str], words: str) -> None:

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.ddp
 def rows() -> TokenRows:
     random = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(random.integers(1, 9, ROWS))])
-    return TokenRows({"input_ids": random.integers(1, 16, offsets[-1])}, offsets, random.integers(0, 2, ROWS))
+    return TokenRows(
+        {"input_ids": random.integers(1, 16, offsets[-1])}, offsets, {"labels": random.integers(0, 2, ROWS)}
+    )
 
 
 def loader(kind: Any) -> Loader:

@@ -76,7 +76,7 @@ def test_settings_that_contradict_each_other_are_refused(several, tokenizer):
 
 
 def test_single_labels_stay_whole_numbers():
-    rows = TokenRows({"input_ids": np.array([5, 6])}, np.array([0, 1, 2]), np.array([1, 0]))
+    rows = TokenRows({"input_ids": np.array([5, 6])}, np.array([0, 1, 2]), {"labels": np.array([1, 0])})
     batch = Padding({"input_ids": 0})([rows[0], rows[1]])
     assert (batch["labels"].dtype, batch["labels"].tolist()) == (torch.int64, [1, 0])
     assert batch["sample_id"].dtype == torch.int64

@@ -123,7 +123,7 @@ def test_a_test_split_is_there_when_named(root, tokenizer):
 
 def test_a_damaged_cache_is_named(root, tokenizer):
     films(root, tokenizer).setup()
-    file = next((root.parent / "cache" / "data").glob("films-train-*/input_ids.npy"))
+    file = next((root.parent / "cache" / "data").glob("films-train-*/field.input_ids.npy"))
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(DataError, match=r"films-train-.* is damaged; delete that folder"):
         films(root, tokenizer).setup()

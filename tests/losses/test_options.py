@@ -51,7 +51,7 @@ BAD_SHAPES: list[tuple[torch.nn.Module, tuple[Any, ...], str]] = [
     (losses.SoftTarget(), (zeros(2, 3), zeros(2, 4)), r"\(2, 3\).*\(2, 4\).*same number of labels"),
     (losses.SoftTarget(), (zeros(2, 3), zeros(1, 3)), r"\(2, 3\).*\(1, 3\).*same batch"),
     (losses.SoftTarget(), (zeros(2, 3), zeros(2, 3), zeros(2, 7)), r"mask of shape \(2, 7\).*\(2, 3\)"),
-    (losses.SoftTarget(), (zeros(2, 1), zeros(2, 1)), r"\(2, 1\).*one class.*multilabel=True.*or LogitMSE"),
+    (losses.SoftTarget(), (zeros(2, 1), zeros(2, 1)), r"\(2, 1\).*one class.*multilabel=True.*regression=True"),
     (losses.SoftTarget(kind="ce", compat="textbrewer"), (zeros(2, 1), zeros(2, 1), zeros(2, 9)), "one class"),
     (losses.SoftTarget(), (zeros(2, 5, 1), zeros(2, 5, 1), zeros(2, 5)), r"\(2, 5, 1\).*one class"),
     (losses.LogitMSE(), (zeros(2, 3), zeros(2, 4)), "LogitMSE needs equal shapes"),
@@ -115,5 +115,5 @@ def test_only_losses_that_compare_widths_ask_for_equal_ones() -> None:
 
 
 def test_repr_shows_the_options() -> None:
-    shown = "SoftTarget(temperature=2.0, kind='kl', multilabel=False)"
+    shown = "SoftTarget(temperature=2.0, kind='kl', multilabel=False, regression=False, scaled=True)"
     assert repr(losses.SoftTarget(2.0)) == shown

@@ -581,7 +581,7 @@ def test_a_plateau_scheduler_watches_the_first_metric(tmp_path, metrics):
 def test_modules_that_are_given_the_same_metrics_do_not_share_them():
     metrics = {"accuracy": MulticlassAccuracy(3)}
     one, other = mlp_module(metrics=metrics), mlp_module(metrics=metrics)
-    assert one.metrics["accuracy"] is not other.metrics["accuracy"]
+    assert one.metrics.of_logits["accuracy"] is not other.metrics.of_logits["accuracy"]
 
 
 def test_metrics_without_names_and_terms_without_objective_are_refused():

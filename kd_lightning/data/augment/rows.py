@@ -38,7 +38,7 @@ class AugmentedRows(Dataset[dict[str, Any]]):
         >>> from kd_lightning.data.augment import Delete
         >>> from kd_lightning.data.synthetic import word_tokenizer
         >>> ids = np.array([2, 10, 11, 12, 13, 3])  # [CLS], four words, [SEP]
-        >>> rows = TokenRows({"input_ids": ids}, offsets=np.array([0, 6]), labels=np.array([1]))
+        >>> rows = TokenRows({"input_ids": ids}, np.array([0, 6]), {"labels": np.array([1])})
         >>> augmented = AugmentedRows(rows, [Delete(0.5)], word_tokenizer(), seed=0)
         >>> [augmented[0, epoch]["input_ids"].tolist() for epoch in (0, 1, 1)]
         [[2, 12, 3], [2, 10, 12, 13, 3], [2, 10, 12, 13, 3]]

@@ -102,7 +102,9 @@ def test_an_unknown_word_is_part_of_the_text_and_an_empty_text_stays_empty(token
     film = tokenizer.get_vocab()["film"]
     assert augmented[0, 0]["input_ids"].tolist() == [CLS, film, film, SEP]
     assert augmented[1, 0]["input_ids"].tolist() == [CLS, SEP]
-    bare = AugmentedRows(TokenRows({"input_ids": np.array([])}, np.array([0, 0]), np.array([0])), [Delete()], tokenizer)
+    bare = AugmentedRows(
+        TokenRows({"input_ids": np.array([])}, np.array([0, 0]), {"labels": np.array([0])}), [Delete()], tokenizer
+    )
     assert bare[0, 0]["input_ids"].tolist() == []
 
 
@@ -125,7 +127,7 @@ def test_the_mask_token_is_the_tokenizers_and_a_missing_one_is_said_in_setup(mak
 
 
 def test_tokens_with_labels_of_their_own_are_refused(tokenizer):
-    rows = TokenRows({"input_ids": np.array([5]), "tags": np.array([1])}, np.array([0, 1]), np.array([0]))
+    rows = TokenRows({"input_ids": np.array([5]), "tags": np.array([1])}, np.array([0, 1]), {"labels": np.array([0])})
     with pytest.raises(DataError, match="do not know what becomes of a row's tags"):
         AugmentedRows(rows, [Delete()], tokenizer)
 

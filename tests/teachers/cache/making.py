@@ -23,7 +23,7 @@ def token_rows(count: int = 12, seed: int = 0, shortest: int = 2, longest: int =
     random = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(random.integers(shortest, longest + 1, count))])
     ids = random.integers(1, VOCABULARY, offsets[-1])
-    return TokenRows({"input_ids": ids}, offsets, random.integers(0, 3, count))
+    return TokenRows({"input_ids": ids}, offsets, {"labels": random.integers(0, 3, count)})
 
 
 def in_batches(rows: TokenRows, size: int, order: Sequence[int] | None = None, **padding: Any) -> list[Batch]:
