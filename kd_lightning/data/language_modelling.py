@@ -68,7 +68,7 @@ class LanguageModelling(TokenDataModule):
         ...     data.tokenizer = build_tokenizer(data.texts())
         ...     batch = next(iter(data.val_dataloader()))
         >>> data.sizes, batch["labels"].tolist()
-        ({'train': 29, 'validation': 1}, [[-100, -100, -100, 11, -100]])
+        ({'train': 25, 'validation': 1}, [[-100, 12, -100, -100, -100]])
 
     """
 

@@ -85,19 +85,17 @@ class Texts:
         return all(file.stem == split for file in self.files)
 
     def documents(self) -> Iterator[Document]:
-        """Yield all documents; one that repeats the one before (a context with several questions) comes once.
+        """Yield all documents; a row of a table that repeats the one before (a context with several questions) once.
 
         Raises:
             DataError: no text at all, a file that is damaged, or a table without the column.
 
         """
-        before: Document = []
+        document = None
         for file in self.files:
             for document in self._of(file):
-                if document != before:
-                    yield document
-                before = document
-        if not before:
+                yield document
+        if document is None:
             raise DataError(f"There is no text in {self}: every line is blank.")
 
     def _of(self, file: Path) -> Iterator[Document]:
@@ -170,9 +168,11 @@ def _paragraphs(lines: Iterable[str]) -> Iterator[Document]:
 
 
 def _of_table(file: Path, column: str) -> Iterator[Document]:
+    before = ""
     for (text,) in rows_of(file, [column]):
-        if document := lines_in(text):
+        if text != before and (document := lines_in(text)):
             yield document
+        before = text
 
 
 def lines_in(text: str) -> Document:

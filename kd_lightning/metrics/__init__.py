@@ -2,5 +2,6 @@
 
 from kd_lightning.metrics.base import BatchMetric, Shared
 from kd_lightning.metrics.collection import Scores
+from kd_lightning.metrics.masked_tokens import MaskedTokens
 
-__all__ = ["BatchMetric", "Scores", "Shared"]
+__all__ = ["BatchMetric", "MaskedTokens", "Scores", "Shared"]

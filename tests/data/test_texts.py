@@ -67,7 +67,7 @@ def test_of_a_data_set_only_the_training_split_is_read(tmp_path):
     assert list(Texts.find(tmp_path.name, root=tmp_path.parent, split="validation").documents()) == [["validation"]]
 
 
-def test_a_text_that_repeats_the_one_before_comes_once(tmp_path):
+def test_a_row_that_repeats_the_one_before_comes_once(tmp_path):
     parquet.write_table(pa.table({"context": ["a", "a", "b", "a"]}), tmp_path / "a.parquet")
     assert list(Texts.find(tmp_path, text="context").documents()) == [["a"], ["b"], ["a"]]
 
