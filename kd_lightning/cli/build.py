@@ -65,7 +65,7 @@ def named_tokenizer(name: str, data: Any) -> Any:
     from transformers import AutoTokenizer
 
     if name == "train":
-        return build_tokenizer(data.texts("train"), data.max_length)
+        return own_tokenizer(data)
     return from_hub(AutoTokenizer.from_pretrained, name)
 
 
@@ -95,7 +95,12 @@ def load_tokenizer(cfg: DictConfig, data: Any) -> Any:
 
     if cfg.teacher.pretrained is not None:
         return from_hub(AutoTokenizer.from_pretrained, cfg.teacher.pretrained)
-    return data.tokenizer or build_tokenizer(data.texts("train"), data.max_length)
+    return data.tokenizer or own_tokenizer(data)
+
+
+def own_tokenizer(data: Any) -> Any:
+    """Return a tokenizer made from the training text, which tells capital letters where the data says so."""
+    return build_tokenizer(data.texts("train"), data.max_length, lowercase=getattr(data, "lowercase", True))
 
 
 def head_of(cfg: DictConfig) -> str:

@@ -153,7 +153,7 @@ def _missing(lesson: Lesson, path: Path, several: bool) -> Any:
     if not isinstance(data, TokenDataModule):  # its rows are known only by going through them
         return None if len(there) else data.train_dataloader()
     cut = None if several else _rows_of_cut_run(lesson.cfg, data)
-    wanted = np.arange(len(data.rows("train"))) if cut is None else cut
+    wanted = np.arange(len(data.taught)) if cut is None else cut
     return data.rows_once(wanted) if len(np.setdiff1d(wanted, there)) else None  # what is there is passed over
 
 

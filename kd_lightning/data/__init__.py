@@ -19,6 +19,7 @@ from kd_lightning.data.multi_task import MultiTask
 from kd_lightning.data.padding import Padding, PairedPadding
 from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.sampler import EvalBatches, TrainBatches
+from kd_lightning.data.sequence_labelling import SequenceLabelling
 from kd_lightning.data.synthetic import SyntheticSentiment
 from kd_lightning.data.text_classification import TextClassification
 from kd_lightning.data.tokens import TokenRows
@@ -38,6 +39,7 @@ __all__ = [
     "Padding",
     "PairedPadding",
     "PairedRows",
+    "SequenceLabelling",
     "ShortReorder",
     "SyntheticSentiment",
     "TextClassification",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kd_lightning.data.multilabel import label_matrix
 from kd_lightning.errors import DataError, hint
 
 
@@ -24,6 +21,8 @@ class Source:
         root: folder of data sets, or None for the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name, such as `sst2` of `nyu-mll/glue`.
+        split: what the split is to us, for errors; None: the same.
+        rename: what columns are called here that have another name there, where they have it.
 
     """
 
@@ -32,6 +31,8 @@ class Source:
     root: str | Path | None = None
     hub: str | None = None
     subset: str | None = None
+    split: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.hub}:{self.stem}" if self.root is None else str(self._file)
@@ -50,7 +51,8 @@ class Source:
         if self.root is None:
             table = self.table()
             known = [column for column in columns if column in table.column_names]
-            return hashlib.sha256(repr(table.select(known).to_pydict()).encode()).hexdigest()
+            names = [class_names(table, column) for column in known]
+            return hashlib.sha256(repr([table.select(known).to_pydict(), names]).encode()).hexdigest()
         with self._existing().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -61,7 +63,13 @@ class Source:
             DataError: the folder, the file or the network is missing, or the file is damaged.
 
         """
-        return self._from_hub() if self.root is None else self._from_file()
+        table = self._from_hub() if self.root is None else self._from_file()
+        here = set(table.column_names)
+        return table.rename_columns([self._renamed(name, here) for name in table.column_names])
+
+    def _renamed(self, name: str, here: set[str]) -> str:
+        other = self.rename.get(name, name)
+        return name if other in here else other
 
     def _from_file(self) -> Any:
         import pyarrow
@@ -82,8 +90,21 @@ class Source:
             raise DataError(f"There is no data set '{self.name}' in {root}. {hint(self.name, names)}")
         if not file.is_file():
             names = sorted(path.stem for path in file.parent.glob("*.parquet"))
-            raise DataError(f"There is no {file.name} in {file.parent}. {hint(self.stem, names)}")
+            raise DataError(f"There is no {file.name} in {file.parent}. {self._instead(names)}")
         return file
+
+    def _instead(self, names: Sequence[str]) -> str:
+        """Say which of the files that are there could serve as this split."""
+        split = self.split or self.stem
+        longer = next((name for name in names if name.startswith(self.stem)), None)
+        held_out = {"validation", "test"} <= set(names)
+        if longer is not None:
+            return f"Type data.splits.{split}={longer} to take that file."
+        if split == "train" and held_out:
+            return "Type data.splits.train=validation data.splits.validation=test to make do with those."
+        if split == "validation" and "test" in names:
+            return "Type data.splits.validation=test to judge on that."
+        return hint(self.stem, names)
 
     def _from_hub(self) -> Any:
         if self.hub is None:
@@ -102,6 +123,19 @@ class Source:
             ) from error
 
 
+def class_names(table: Any, column: str) -> list[str] | None:
+    """Return the names behind the numbers of a column (or of its lists), where a table knows them.
+
+    Tables from the hub do, and files that the `datasets` library wrote.
+    """
+    if b"huggingface" not in (table.schema.metadata or {}):
+        return None
+    from datasets import Features
+
+    feature = Features.from_arrow_schema(table.schema).get(column)
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
 def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
     """Refuse a `pyarrow.Table` without rows, or without one of the columns that are to be read.
 
@@ -116,22 +150,14 @@ def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
             raise DataError(f"{source} has no column '{column}'. {hint(column, table.column_names)}")
 
 
-def columns_of(
-    table: Any,
-    source: Source,
-    text: Sequence[str],
-    label: str | Sequence[str],
-    num_labels: int,
-    multilabel: bool = False,
-) -> Any:
-    """Return (one list of texts per column, labels), checked; `multilabel` as in `label_matrix`.
+def texts_of(table: Any, source: Source, columns: Sequence[str]) -> list[list[str]]:
+    """Return one list of texts per column.
 
     Raises:
-        DataError: a text that is none, or a label outside 0 … num_labels - 1.
+        DataError: a text that is none.
 
     """
-    labels = label_matrix if multilabel else _labels
-    return [_texts(table, source, column) for column in text], labels(table, source, label, num_labels)
+    return [_texts(table, source, column) for column in columns]
 
 
 def _texts(table: Any, source: Source, column: str) -> list[str]:
@@ -140,14 +166,3 @@ def _texts(table: Any, source: Source, column: str) -> list[str]:
         if not isinstance(text, str):
             raise DataError(f"{source}, column '{column}', row {row} holds {text!r} where a text should be.")
     return texts
-
-
-def _labels(table: Any, source: Source, column: Any, num_labels: int) -> np.ndarray:
-    values = table.column(column).to_pylist()
-    for row, value in enumerate(values):
-        if not isinstance(value, int) or not 0 <= value < num_labels:
-            raise DataError(
-                f"{source}, column '{column}', row {row} holds {value!r} where a label from 0 to {num_labels - 1}"
-                f" should be (num_labels={num_labels})."
-            )
-    return np.array(values, dtype=np.int64)

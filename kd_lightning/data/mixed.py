@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -108,3 +109,26 @@ class MixedBatches(TrainBatches):
 
     def _order(self, turn: int) -> np.ndarray:
         return np.random.default_rng([STREAM, self.seed, int(turn)]).permutation(self.others)
+
+
+def stacked(parts: Sequence[TokenRows | PairedRows]) -> TokenRows | PairedRows:
+    """Return rows end to end, without their notes.
+
+    Example:
+        >>> part = TokenRows({"input_ids": np.array([5, 6])}, np.array([0, 2]), {"labels": np.array([1])})
+        >>> rows = stacked([part, part])
+        >>> rows.lengths.tolist(), rows[1]["input_ids"].tolist()
+        ([2, 2], [5, 6])
+
+    """
+    paired = [part for part in parts if isinstance(part, PairedRows)]
+    if paired:
+        return PairedRows(*(_stacked([getattr(part, role) for part in paired]) for role in ("student", "teacher")))
+    return _stacked([part for part in parts if isinstance(part, TokenRows)])
+
+
+def _stacked(parts: Sequence[TokenRows]) -> TokenRows:
+    fields = {name: np.concatenate([part.fields[name] for part in parts]) for name in parts[0].fields}
+    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+    lengths = np.concatenate([part.lengths for part in parts])
+    return TokenRows(fields, np.concatenate([[0], np.cumsum(lengths)]), values)

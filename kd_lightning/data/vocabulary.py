@@ -9,7 +9,7 @@ from typing import Any
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def build_tokenizer(texts: Iterable[str], max_length: int = 512, vocab_size: int = 8000) -> Any:
+def build_tokenizer(texts: Iterable[str], max_length: int = 512, vocab_size: int = 8000, lowercase: bool = True) -> Any:
     """Train BERT-style word pieces on texts; Chinese characters become words of their own.
 
     The same texts give the same tokenizer in every process.
@@ -18,6 +18,8 @@ def build_tokenizer(texts: Iterable[str], max_length: int = 512, vocab_size: int
         texts: the training texts.
         max_length: longest input of the model that will use it, in tokens.
         vocab_size: pieces at most, special ones included.
+        lowercase: take capital letters for small ones, and accents away, as uncased BERT does; False where they tell
+            something, as in names.
 
     Returns:
         A fast Transformers tokenizer.
@@ -31,8 +33,8 @@ def build_tokenizer(texts: Iterable[str], max_length: int = 512, vocab_size: int
     from tokenizers import decoders, models, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = _splitter()
-    tokenizer.model = models.WordPiece(_vocabulary(list(texts), vocab_size), unk_token="[UNK]")
+    tokenizer = _splitter(lowercase)
+    tokenizer.model = models.WordPiece(_vocabulary(list(texts), vocab_size, lowercase), unk_token="[UNK]")
     tokenizer.decoder = decoders.WordPiece()
     ids = {token: index for index, token in enumerate(SPECIAL)}  # they come first
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
@@ -44,17 +46,17 @@ def build_tokenizer(texts: Iterable[str], max_length: int = 512, vocab_size: int
     )
 
 
-def _splitter() -> Any:
+def _splitter(lowercase: bool) -> Any:
     """Return a tokenizer that cuts texts into words as BERT does, and knows none yet."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
 
 
-def _vocabulary(texts: list[str], vocab_size: int) -> dict[str, int]:
+def _vocabulary(texts: list[str], vocab_size: int, lowercase: bool) -> dict[str, int]:
     """Return word pieces by number.
 
     The trainer numbers pieces inside of words (`##x`) in no fixed order, and breaks ties by number. So all that one
@@ -62,7 +64,7 @@ def _vocabulary(texts: list[str], vocab_size: int) -> dict[str, int]:
     """
     from tokenizers import trainers
 
-    tokenizer = _splitter()
+    tokenizer = _splitter(lowercase)
     alphabet, inside = _characters(tokenizer, texts, limit=vocab_size // 2)
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,

@@ -2,6 +2,8 @@
 
 from kd_lightning.metrics.base import BatchMetric, Shared
 from kd_lightning.metrics.collection import Scores
+from kd_lightning.metrics.entities import EntityScores
+from kd_lightning.metrics.labels import LabelRecorder
 from kd_lightning.metrics.masked_tokens import MaskedTokens
 
-__all__ = ["BatchMetric", "MaskedTokens", "Scores", "Shared"]
+__all__ = ["BatchMetric", "EntityScores", "LabelRecorder", "MaskedTokens", "Scores", "Shared"]
