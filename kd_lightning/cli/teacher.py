@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +114,31 @@ def load_teacher(folder: Path, head: str) -> tuple[nn.Module, Any]:
     return auto_class(head).from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
-def check_labels(model: Any, num_labels: int, folder: Path) -> None:
+def check_labels(model: Any, num_labels: int, folder: Path, names: Mapping[int, str] | None = None) -> None:
     """Refuse a teacher for other labels.
 
+    Args:
+        model: the teacher.
+        num_labels: how many labels the data has.
+        folder: where the teacher is from.
+        names: what the data's labels are called, by number; None: whatever.
+
     Raises:
-        ConfigError: if its head has another number of labels than the data.
+        ConfigError: if its head has another number of labels than the data, or the same ones in another order.
 
     """
     if model.config.num_labels != num_labels:
         raise ConfigError(
             f"The teacher in {folder} tells {model.config.num_labels} labels apart, but the data has {num_labels} "
             "(data.num_labels). Choose a teacher that was fine-tuned for this data."
+        )
+    own = {int(number): str(name).lower() for number, name in model.config.id2label.items()}
+    wanted = {number: name.lower() for number, name in (names or {}).items()}
+    if own != wanted and sorted(own.values()) == sorted(wanted.values()):
+        said = [", ".join(name for _, name in sorted(told.items())) for told in (own, wanted)]
+        raise ConfigError(
+            f"The teacher in {folder} numbers its labels {said[0]}, but the data {said[1]} "
+            "(data.labels). Choose a teacher that was fine-tuned for this data."
         )
 
 
