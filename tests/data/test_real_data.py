@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.utils import instantiate
 from pyarrow import parquet
 
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.data import TextClassification
+from kd_lightning.data import SequenceLabelling, TextClassification, build_tokenizer
 from kd_lightning.errors import DataError
 
 FOLDER = Path(os.environ.get("KD_DATA") or Path(__file__).parents[2] / "../shared/data")
@@ -84,3 +86,41 @@ def test_a_split_that_is_not_here_is_answered_with_what_to_type(name, words, rea
     data.tokenizer, data.cache_dir = tokenizer, tmp_path
     with pytest.raises(DataError, match=words):
         data.setup("fit")
+
+
+def read_tagged(folder: Path, name: str, tmp_path: Path, **settings: Any) -> SequenceLabelling:
+    """Read a data set of tagged words whole, with a tokenizer of its own characters."""
+    if not (folder / name).is_dir():
+        pytest.skip(f"no {name} in {folder}")
+    types = ["PER", "ORG", "LOC", "MISC"] if name == "conll2003" else ["PER", "ORG", "LOC"]
+    labels = ["O", *(f"{place}-{kind}" for kind in types for place in "BI")]
+    data = SequenceLabelling(name, labels, root=folder, cache_dir=tmp_path, **settings)
+    data.tokenizer = build_tokenizer(data.texts("validation"), vocab_size=6000, lowercase=False)
+    data.setup()
+    return data
+
+
+def entities(data: SequenceLabelling, split: str) -> Counter[str]:
+    """Count the beginnings of entities among the labels of all rows."""
+    labels = data.rows(split).fields["labels"]  # type: ignore[union-attr]
+    names = Counter(data.labels[label] for label in labels[labels != -100].tolist())
+    return Counter({name.removeprefix("B-"): count for name, count in names.items() if name.startswith("B-")})
+
+
+def test_conll2003_is_read_whole(real, tmp_path):
+    data = read_tagged(real, "conll2003", tmp_path, max_length=256)
+    assert data.sizes == {"train": 14041, "validation": 3250}
+    assert [len(data.rows(split).notes["tags"]) for split in data.sizes] == [203621, 51362]
+    # as in the shared task's own table (Tjong Kim Sang and De Meulder 2003, table 2)
+    assert entities(data, "train") == {"LOC": 7140, "MISC": 3438, "ORG": 6321, "PER": 6600}
+    assert entities(data, "validation") == {"LOC": 1837, "MISC": 922, "ORG": 1341, "PER": 1842}
+
+
+def test_no_character_of_msra_ner_is_lost_where_sentences_are_cut(real, tmp_path):
+    data = read_tagged(real, "msra_ner", tmp_path, splits={"train": "train", "validation": "test"}, max_length=128)
+    whole = {split: len(data.rows(split).notes["sentences"]) - 1 for split in data.sizes}
+    assert whole == {"train": 45000, "validation": 3442}
+    assert data.sizes["train"] > whole["train"] + 841  # 842 sentences have more than 126 characters
+    assert data.rows("train").lengths.max() <= 128
+    assert entities(data, "train") == {"LOC": 36517, "ORG": 20571, "PER": 17615}
+    assert entities(data, "validation") == {"LOC": 2877, "ORG": 1331, "PER": 1973}
