@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from kd_lightning.cli.build import plain
 from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
+from kd_lightning.cli.experiments import experiments, lines
 from kd_lightning.cli.targets import check_root_keys, check_targets
 from kd_lightning.cli.tasks import settle_tasks, task_configs
 from kd_lightning.data import Augmentation
@@ -27,6 +28,9 @@ def names(group: str) -> list[str]:
     folder = CONFIGS / group
     return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
 
+
+MADE = experiments(CONFIGS)
+"""Experiments without a file, by name."""
 
 CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
 
@@ -72,7 +76,7 @@ def test_augmentations_combine_in_the_order_they_are_typed() -> None:
 
 def test_groups_are_all_tried_here() -> None:
     untried = {"match", "augment", "task", "hydra", "hparams_search"}  # below, with data, in every run, with optuna
-    untried |= {"schedule", "sample_temperature"}  # each by itself, below
+    untried |= {"schedule", "sample_temperature", "recipe"}  # each by itself, below
     assert {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()} - {"local"} == {*GROUPS, *untried}
 
 
@@ -89,6 +93,42 @@ def test_every_experiment_says_its_command_and_builds_its_objective(name: str) -
     objective = instantiate(composed(f"experiment={name}").objective)
     assert isinstance(objective, Objective)
     assert {"hard", "logits"} <= set(objective.declared)
+
+
+def crossed() -> list[str]:
+    """Each task with one student, and each student with one task."""
+    pairs = [(task, line["students"][0]) for line in lines(CONFIGS) for task in line["tasks"]]
+    pairs += [(line["tasks"][0], student) for line in lines(CONFIGS) for student in line["students"]]
+    return sorted({f"{task}_{student}" for task, student in pairs})
+
+
+@pytest.mark.parametrize("name", crossed())
+def test_every_task_and_every_student_makes_experiments(name: str) -> None:
+    cfg = composed(f"experiment={name}")
+    assert name == f"{cfg.data.name}_{name.removeprefix(f'{cfg.data.name}_')}"
+    assert cfg.task.metric in cfg.task.metrics
+    assert cfg.temperature == 8.0
+    assert isinstance(instantiate(cfg.objective), Objective)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(MADE) - set(crossed())))
+def test_every_task_goes_with_every_student(name: str) -> None:
+    assert plain(composed(f"experiment={name}"))["task"]["metric"]
+
+
+def test_every_experiment_without_a_file_is_made_of_files() -> None:
+    for name, node in MADE.items():
+        recipe, *overrides = node["defaults"]
+        (data,), (teacher,) = (override.values() for override in overrides)
+        assert name == f"{data}_{recipe.removeprefix('/recipe/')}"
+        for file in (f"{recipe.removeprefix('/')}", f"data/{data}", f"teacher/{teacher}"):
+            assert (CONFIGS / f"{file}.yaml").is_file(), file
+
+
+def test_every_recipe_is_of_a_student_and_used() -> None:
+    assert set(names("recipe")) <= set(names("student"))
+    assert set(names("recipe")) == {student for line in lines(CONFIGS) for student in line["students"]}
 
 
 @pytest.mark.parametrize("name", names("schedule"))
@@ -230,7 +270,7 @@ def described(term: Term | MatchScheme) -> str:
 
 def test_experiments_are_what_they_were(update_golden: bool) -> None:
     """After a change on purpose: pytest tests/test_configs.py --update-golden, and review the difference."""
-    now = {name: recipe(name) for name in names("experiment")}
+    now = {name: recipe(name) for name in sorted({*names("experiment"), *(n for n in MADE if n.startswith("sst2_"))})}
     if update_golden:
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(OmegaConf.to_yaml(OmegaConf.create(now)))

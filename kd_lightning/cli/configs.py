@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from kd_lightning import schema
+from kd_lightning.cli import experiments
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -24,6 +25,7 @@ def compose_config(overrides: list[str] | None = None) -> Any:
 
     """
     schema.register()
+    experiments.register(CONFIGS)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides or [])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlparse
 
+from hydra.core.config_store import ConfigStore
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -63,16 +64,18 @@ def _group_choice(error: Exception, known: Known) -> str | None:
     if not isinstance(error, MissingConfigException) or error.missing_cfg_file is None:
         return None
     group, _, choice = error.missing_cfg_file.rpartition("/")
-    options = list(error.options or _options_on_disk(str(error), group))
+    options = list(error.options or _all_options(str(error), group))
     if not group:
         return f"There is no configuration '{choice}'."
     return f"There is no '{choice}' in config group '{group}'. {hint(choice, options)}"
 
 
-def _options_on_disk(message: str, group: str) -> list[str]:
+def _all_options(message: str, group: str) -> list[str]:
     """Return a group's choices from the folders the message names: for a list of choices Hydra does not give them."""
+    stored = [name.removesuffix(".yaml") for name in ConfigStore.instance().repo.get(group, {})]
     folders = [Path(unquote(urlparse(url).path)) / group for url in re.findall(r"path=(file://\S+)", message)]
-    return sorted(file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml"))
+    on_disk = [file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")]
+    return sorted({*on_disk, *stored})
 
 
 def _override(error: Exception, known: Known) -> str | None:

@@ -73,6 +73,11 @@ def check_teacher(cfg: DictConfig) -> None:
         raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
     if cfg.data.get("multilabel") and not cfg.task.get("multilabel"):
         raise ConfigError("Rows of this data have several labels. Type task=multilabel.")
+    if bool(cfg.data.get("regression")) != bool(cfg.task.get("regression")):
+        other = "regression" if cfg.data.get("regression") else "classification"
+        raise ConfigError(
+            f"This data has {'numbers to predict' if other == 'regression' else 'classes'}. Type task={other}."
+        )
 
 
 def has_teacher(cfg: DictConfig) -> bool:

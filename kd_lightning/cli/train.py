@@ -16,6 +16,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning import schema
+from kd_lightning.cli import experiments
 from kd_lightning.cli.configs import CONFIGS, known_keys
 from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.precision import fast_precision
@@ -32,6 +33,7 @@ def main() -> None:
     """Run the command; exits with 1 after any error, or after a sweep with a failed job."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, and leave as one sentence
     schema.register()
+    experiments.register(CONFIGS, experiments.typed_folder(sys.argv[1:]))
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
         _task()

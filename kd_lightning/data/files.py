@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from kd_lightning.data.multilabel import label_matrix
 from kd_lightning.errors import DataError, hint
+
+HUGGINGFACE = b"huggingface"
+"""Where the `datasets` library notes in a table what its columns are."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Source:
         root: folder of data sets, or None for the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name, such as `sst2` of `nyu-mll/glue`.
+        split: what the split is to us, for errors; None: the same.
+        rename: what columns are called here that have another name there, where they have it.
 
     """
 
@@ -32,6 +34,8 @@ class Source:
     root: str | Path | None = None
     hub: str | None = None
     subset: str | None = None
+    split: str | None = None
+    rename: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.hub}:{self.stem}" if self.root is None else str(self._file)
@@ -62,7 +66,10 @@ class Source:
             DataError: the folder, the file or the network is missing, or the file is damaged.
 
         """
-        return self._from_hub() if self.root is None else self._from_file()
+        table = self._from_hub() if self.root is None else self._from_file()
+        here = set(table.column_names)
+        names = {other: name for other, name in self.rename.items() if other in here and name not in here}
+        return _renamed(table, names) if names else table
 
     def _from_file(self) -> Any:
         import pyarrow
@@ -83,8 +90,21 @@ class Source:
             raise DataError(f"There is no data set '{self.name}' in {root}. {hint(self.name, names)}")
         if not file.is_file():
             names = sorted(path.stem for path in file.parent.glob("*.parquet"))
-            raise DataError(f"There is no {file.name} in {file.parent}. {hint(self.stem, names)}")
+            raise DataError(f"There is no {file.name} in {file.parent}. {self._instead(names)}")
         return file
+
+    def _instead(self, names: Sequence[str]) -> str:
+        """Say which of the files that are there could serve as this split."""
+        split = self.split or self.stem
+        longer = next((name for name in names if name.startswith(self.stem)), None)
+        held_out = {"validation", "test"} <= set(names)
+        if longer is not None:
+            return f"Type data.splits.{split}={longer} to take that file."
+        if split == "train" and held_out:
+            return "Type data.splits.train=validation data.splits.validation=test to make do with those."
+        if split == "validation" and "test" in names:
+            return "Type data.splits.validation=test to judge on that."
+        return hint(self.stem, names)
 
     def _from_hub(self) -> Any:
         if self.hub is None:
@@ -103,12 +123,25 @@ class Source:
             ) from error
 
 
+def _renamed(table: Any, names: Mapping[str, str]) -> Any:
+    """Return a table with other names for some columns, which keep what the `datasets` library knows of them."""
+    known = table.schema.metadata or {}
+    renamed = table.rename_columns([names.get(name, name) for name in table.column_names])
+    if HUGGINGFACE not in known:
+        return renamed.replace_schema_metadata(known)
+    from datasets import Features
+
+    features = Features.from_arrow_schema(table.schema)
+    own = Features({names.get(name, name): feature for name, feature in features.items()})
+    return renamed.replace_schema_metadata(known | own.arrow_schema.metadata)
+
+
 def class_names(table: Any, column: str) -> list[str] | None:
     """Return the names behind the numbers of a column (or of its lists), where a table knows them.
 
     Tables from the hub do, and files that the `datasets` library wrote.
     """
-    if b"huggingface" not in (table.schema.metadata or {}):
+    if HUGGINGFACE not in (table.schema.metadata or {}):
         return None
     from datasets import Features
 
@@ -130,22 +163,14 @@ def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
             raise DataError(f"{source} has no column '{column}'. {hint(column, table.column_names)}")
 
 
-def columns_of(
-    table: Any,
-    source: Source,
-    text: Sequence[str],
-    label: str | Sequence[str],
-    num_labels: int,
-    multilabel: bool = False,
-) -> Any:
-    """Return (one list of texts per column, labels), checked; `multilabel` as in `label_matrix`.
+def texts_of(table: Any, source: Source, columns: Sequence[str]) -> list[list[str]]:
+    """Return one list of texts per column.
 
     Raises:
-        DataError: a text that is none, or a label outside 0 … num_labels - 1.
+        DataError: a text that is none.
 
     """
-    labels = label_matrix if multilabel else _labels
-    return [_texts(table, source, column) for column in text], labels(table, source, label, num_labels)
+    return [_texts(table, source, column) for column in columns]
 
 
 def _texts(table: Any, source: Source, column: str) -> list[str]:
@@ -154,14 +179,3 @@ def _texts(table: Any, source: Source, column: str) -> list[str]:
         if not isinstance(text, str):
             raise DataError(f"{source}, column '{column}', row {row} holds {text!r} where a text should be.")
     return texts
-
-
-def _labels(table: Any, source: Source, column: Any, num_labels: int) -> np.ndarray:
-    values = table.column(column).to_pylist()
-    for row, value in enumerate(values):
-        if not isinstance(value, int) or not 0 <= value < num_labels:
-            raise DataError(
-                f"{source}, column '{column}', row {row} holds {value!r} where a label from 0 to {num_labels - 1}"
-                f" should be (num_labels={num_labels})."
-            )
-    return np.array(values, dtype=np.int64)

@@ -33,7 +33,8 @@ class SourcedDataModule(TokenDataModule):
         root: read `root/<name>/<split>.parquet`; None reads the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name.
-        splits: what `train`, `validation` and, if wanted, others of `SPLITS` are called there.
+        splits: what `train`, `validation` and, if wanted, `test` are called there.
+        rename: columns that have another name there: `{premise: sentence1}`; passed over where they have the one here.
         limit: use only the first rows of each split, for trying things.
         cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
         loading: further arguments of `TokenDataModule`.
@@ -51,6 +52,7 @@ class SourcedDataModule(TokenDataModule):
         hub: str | None = None,
         subset: str | None = None,
         splits: Mapping[str, str] | None = None,
+        rename: Mapping[str, str] | None = None,
         limit: int | None = None,
         cache_dir: str | Path | None = None,
         **loading: Any,
@@ -60,7 +62,7 @@ class SourcedDataModule(TokenDataModule):
         self.limit = limit
         self.cache_dir = cache_dir
         self.sources = {
-            split: Source(name, stem, root, hub, subset)
+            split: Source(name, stem, root, hub, subset, split, dict(rename or {}))
             for split, stem in (splits or {"train": "train", "validation": "validation"}).items()
         }
         if limit is not None and limit < 1:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import Rows
-from kd_lightning.data.files import columns_of
+from kd_lightning.data.files import texts_of
+from kd_lightning.data.labels import Labels
 from kd_lightning.data.sourced import SourcedDataModule
 from kd_lightning.errors import DataError
+from kd_lightning.metrics.labels import LabelRecorder
+
+log = logging.getLogger(__name__)
 
 
 class TextClassification(SourcedDataModule):
@@ -23,8 +28,8 @@ class TextClassification(SourcedDataModule):
         name: the data set's name; with `root`, its folder.
         text: the column with the text, or the two columns of a pair.
         label: the column with the label, an integer from 0. With `multilabel`: the column with a list of such integers,
-            or one column of 0 and 1 per label.
-        num_labels: number of classes.
+            or one column of 0 and 1 per label. With `regression`: a number to predict.
+        num_labels: number of classes; None: as many as `labels`, else 2; with `regression` 1.
         tokenizer: a transformers tokenizer; may also be set as attribute before `setup`.
         root: read `root/<name>/<split>.parquet`; None reads the hub.
         hub: the data set's name on the hub.
@@ -37,6 +42,10 @@ class TextClassification(SourcedDataModule):
             `pad_to_multiple_of`, as `TokenDataModule` describes them.
         multilabel: a row may have several labels, or none; `labels` of a batch is then float, 0 or 1: (batch, labels).
         augment: random changes of training rows, such as `[Mask(0.1), Delete(0.1)]`; not of what is kept on disk.
+        regression: labels are numbers to predict: `labels` of a batch is then float, (batch,).
+        labels: what the classes are called, in the order of their numbers; the column may then hold names.
+        drop_unlabelled: leave out rows without a label: null, -1 or `-`.
+        rename: columns that have another name in some source, as in `{premise: sentence1}`.
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file, column or label that
@@ -54,7 +63,7 @@ class TextClassification(SourcedDataModule):
         name: str,
         text: str | Sequence[str],
         label: str | Sequence[str] = "label",
-        num_labels: int = 2,
+        num_labels: int | None = None,
         tokenizer: Any = None,
         root: str | Path | None = None,
         hub: str | None = None,
@@ -72,6 +81,10 @@ class TextClassification(SourcedDataModule):
         pad_to_multiple_of: int | None = None,
         augment: Augmentations = None,
         multilabel: bool = False,
+        regression: bool = False,
+        labels: Sequence[str] | None = None,
+        drop_unlabelled: bool = False,
+        rename: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             name=name,
@@ -79,10 +92,11 @@ class TextClassification(SourcedDataModule):
             hub=hub,
             subset=subset,
             splits=splits,
+            rename=rename,
             limit=limit,
             cache_dir=cache_dir,
             tokenizer=tokenizer,
-            num_labels=num_labels,
+            num_labels=num_labels or (1 if regression else len(labels or (0, 1))),
             max_length=max_length,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
@@ -95,7 +109,11 @@ class TextClassification(SourcedDataModule):
         )
         self.text = [text] if isinstance(text, str) else list(text)
         self.label = label if isinstance(label, str) else list(label)
+        self.labels = list(labels) if labels is not None else None
         self.multilabel = multilabel
+        self.regression = regression
+        self.drop_unlabelled = drop_unlabelled
+        self.rename = dict(rename or {})
         self._check()
 
     def _check(self) -> None:
@@ -105,16 +123,38 @@ class TextClassification(SourcedDataModule):
             raise DataError(f"label names columns {self.label}: several labels per row need multilabel=True.")
         if not isinstance(self.label, str) and len(self.label) != self.num_labels:
             raise DataError(f"label names {len(self.label)} columns, one per label, but num_labels={self.num_labels}.")
+        if self.labels is not None and len(self.labels) != self.num_labels:
+            raise DataError(f"labels names {len(self.labels)} classes, but num_labels={self.num_labels}.")
+        if self.regression and (self.multilabel or self.num_labels != 1):
+            raise DataError("regression predicts one number per row: num_labels is 1 then, and multilabel=False.")
+
+    @property
+    def _labels(self) -> Labels:
+        names = tuple(self.labels) if self.labels is not None else None
+        return Labels(self.label, self.num_labels, names, self.multilabel, self.regression)
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read: texts first, then labels."""
-        return [*self.text, *([self.label] if isinstance(self.label, str) else self.label)]
+        return [*self.text, *self._labels.columns]
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the configuration of a model for this data says of its labels."""
+        problem = {"problem_type": "regression"} if self.regression else {}
+        names = {"id2label": dict(enumerate(self.labels))} if self.labels is not None else {}
+        numbers = {"label2id": {name: number for number, name in enumerate(self.labels or [])}} if names else {}
+        return super().head | problem | names | numbers
+
+    def recorder(self) -> LabelRecorder:
+        """Return what notes the label that is predicted for each row."""
+        return LabelRecorder(self)
 
     @property
     def shaped_by(self) -> tuple[Any, ...]:
         """The settings that shape rows, besides tokenizer, `max_length` and `limit`."""
-        return self.text, self.label, self.num_labels
+        reading = (self.regression, self.drop_unlabelled, sorted(self.rename.items()))
+        return self.text, self.label, self.num_labels, self.labels, reading
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""
@@ -127,4 +167,16 @@ class TextClassification(SourcedDataModule):
 
     def _read(self, split: str) -> Any:
         table, source = self.table(split), self.sources[split]
-        return columns_of(table, source, self.text, self.label, self.num_labels, self.multilabel)
+        return texts_of(table, source, self.text), self._labels.read(table, source)
+
+    def table(self, split: str) -> Any:
+        """Return a split as a `pyarrow.Table` of no more than `limit` rows, unlabelled ones left out if so wanted."""
+        table = super().table(split)
+        if not self.drop_unlabelled:
+            return table
+        kept = self._labels.there(table)
+        if not kept.any():
+            raise DataError(f"No row of {self.sources[split]} has a label (column '{self.label}').")
+        if not kept.all():
+            log.info("%s %s: %d rows without a label are left out.", self.name, split, int((~kept).sum()))
+        return table.filter(kept)

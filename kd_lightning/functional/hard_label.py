@@ -86,7 +86,7 @@ def hard_label_regression(values: Tensor, targets: Tensor, mask: Tensor | None =
             f"HardLabel(regression=True) takes one value per row, but got logits of shape {tuple(values.shape)}."
         )
     keep = counted_labels(values, targets, mask)
-    errors = blank(widen(values).squeeze(-1), keep) - blank(widen(targets), keep)
+    errors = blank(widen(values).squeeze(-1), keep) - blank(widen(targets.detach()), keep)
     return masked_mean(errors.square(), keep)
 
 

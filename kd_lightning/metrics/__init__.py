@@ -3,5 +3,6 @@
 from kd_lightning.metrics.base import BatchMetric, Shared
 from kd_lightning.metrics.collection import Scores
 from kd_lightning.metrics.entities import EntityScores
+from kd_lightning.metrics.labels import LabelRecorder
 
-__all__ = ["BatchMetric", "EntityScores", "Scores", "Shared"]
+__all__ = ["BatchMetric", "EntityScores", "LabelRecorder", "Scores", "Shared"]

@@ -8,6 +8,7 @@ from kd_lightning.students.bigru_model import (
     register,
 )
 from kd_lightning.students.copying import copy_layers
+from kd_lightning.students.electra import electra_small
 from kd_lightning.students.heads import share_body
 from kd_lightning.students.recurrent_student import bigru
 from kd_lightning.students.shrinking import shrink
@@ -22,6 +23,7 @@ __all__ = [
     "BiGRUModel",
     "bigru",
     "copy_layers",
+    "electra_small",
     "pretrained",
     "register",
     "share_body",

@@ -91,7 +91,7 @@ def said(*overrides: str) -> str | None:
         ("baseline=maybe", "'baseline' cannot be 'maybe': it must be true or false."),
         ("data=sst3", "There is no 'sst3' in config group 'data'. Closest: sst2."),
         ("match=[hidden_mse,nsst]", "There is no 'nsst' in config group 'match'. Closest: nst."),
-        ("experiment=mien", "There is no 'mien' in config group 'experiment'. Closest: mine."),
+        ("experiment=mien", "There is no 'mien' in config group 'experiment'. Closest: mine"),
         ("experiment=mine", "There is no key 'temprature', which experiment/mine.yaml sets. Closest: temperature"),
         ("experiment=group", "There is no key or config group 'dta', which experiment/group.yaml names. Closest: data"),
         ("dta=sst2", "There is no key 'dta'. Closest: data"),

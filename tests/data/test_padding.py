@@ -56,3 +56,30 @@ def test_senseless_settings_are_refused():
         Padding({"input_ids": 0}, side="top")
     with pytest.raises(DataError, match="pad_to_multiple_of"):
         Padding({"input_ids": 0}, multiple_of=0)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_labels_of_tokens_are_padded_and_positions_move_with_their_tokens(tokenizer, side):
+    tokenizer.padding_side = side
+    ids = [np.array([2, 7, 3]), np.array([2, 7, 8, 9, 3])]
+    rows = [
+        {"input_ids": ids[0], "labels": np.array([-100, 4, -100]), "logits_mask": np.array([0, 1, 0])},
+        {"input_ids": ids[1], "labels": np.array([-100, 4, 5, 6, -100]), "logits_mask": np.array([0, 1, 1, 1, 0])},
+    ]
+    for row, (start, end) in zip(rows, [(1, 2), (-100, -100)], strict=True):
+        row |= {"start_positions": np.int64(start), "end_positions": np.int64(end)}
+    batch = Padding.of(tokenizer, fields=("labels", "logits_mask"))(rows)
+    empty = [0, 0] if side == "left" else []
+    after = [] if side == "left" else [0, 0]
+    assert batch["logits_mask"][0].tolist() == [*empty, 0, 1, 0, *after]
+    assert batch["labels"][0][batch["logits_mask"][0] == 0].tolist() == [-100] * 4
+    start, end = int(batch["start_positions"][0]), int(batch["end_positions"][0])
+    assert batch["input_ids"][0, [start, end]].tolist() == ids[0][[1, 2]].tolist()
+    assert (batch["start_positions"][1], batch["end_positions"][1]) == (-100, -100)
+
+
+def test_a_vector_of_labels_stays_one_of_the_row_however_many_there_are(tokenizer):
+    rows = [{"input_ids": np.array([2, 3]), "labels": np.array([0.0, 1.0], np.float32)}] * 3
+    batch = Padding.of(tokenizer, multiple_of=8)(rows)
+    assert batch["labels"].shape == (3, 2)
+    assert batch["labels"].dtype == torch.float32

@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.utils import instantiate
+from pyarrow import parquet
 
+from kd_lightning.cli.configs import compose_config
 from kd_lightning.data import SequenceLabelling, TextClassification, build_tokenizer
+from kd_lightning.errors import DataError
 
 FOLDER = Path(os.environ.get("KD_DATA") or Path(__file__).parents[2] / "../shared/data")
 
@@ -38,6 +42,50 @@ def test_rte_is_read_as_pairs(real, tokenizer, tmp_path):
     batch = next(iter(data.train_dataloader()))
     assert set(batch["token_type_ids"].unique().tolist()) == {0, 1}
     assert batch["input_ids"].shape[1] <= 64
+
+
+SPLITS = {"mrpc": ("train", "test"), "ocnli": ("train_10k", "validation")}
+SPLITS |= dict.fromkeys(("snli", "lcqmc"), ("validation", "test"))  # their training rows are not here
+
+
+@pytest.mark.parametrize("name", ["cola", "rte", "mrpc", "sick", "snli", "ocnli", "lcqmc", "chnsenticorp"])
+def test_each_data_set_is_read_by_its_configuration(name, real, tokenizer, tmp_path):
+    train, validation = SPLITS.get(name, ("train", "validation"))
+    typed = [f"data.splits.train={train}", f"data.splits.validation={validation}"]
+    data = instantiate(compose_config([f"data={name}", f"data.root={real}", *typed]).data)
+    data.tokenizer, data.cache_dir = tokenizer, tmp_path
+    data.setup("fit")
+    train, validation = (parquet.read_table(real / name / f"{stem}.parquet") for stem in (train, validation))
+    assert data.sizes == {"train": train.num_rows, "validation": validation.num_rows}
+    found = {}
+    for batch in data.val_dataloader():
+        found |= dict(zip(batch["sample_id"].tolist(), batch["labels"].tolist(), strict=True))
+    assert [label for _, label in sorted(found.items())] == validation["label"].to_pylist()
+
+
+def test_similarities_are_numbers_from_0_to_5(real, tokenizer, tmp_path):
+    data = instantiate(compose_config(["data=stsb", f"data.root={real}"]).data)
+    data.tokenizer, data.cache_dir = tokenizer, tmp_path
+    data.setup("fit")
+    assert data.sizes == {"train": 5749, "validation": 1500}
+    labels = [label for batch in data.val_dataloader() for label in batch["labels"].tolist()]
+    assert (min(labels), max(labels)) == (0.0, 5.0)
+    assert 0 < sum(label != round(label) for label in labels) < len(labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lcqmc", "Type data.splits.train=validation data.splits.validation=test"),
+        ("ocnli", "Type data.splits.train=train_10k"),
+        ("mrpc", "Type data.splits.validation=test"),
+    ],
+)
+def test_a_split_that_is_not_here_is_answered_with_what_to_type(name, words, real, tokenizer, tmp_path):
+    data = instantiate(compose_config([f"data={name}", f"data.root={real}"]).data)
+    data.tokenizer, data.cache_dir = tokenizer, tmp_path
+    with pytest.raises(DataError, match=words):
+        data.setup("fit")
 
 
 def read_tagged(folder: Path, name: str, tmp_path: Path, **settings: Any) -> SequenceLabelling:

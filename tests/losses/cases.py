@@ -119,6 +119,15 @@ def labelled_spans(seed: int) -> Sample:
     return _sample("span", student, [torch.tensor([3, 0, LENGTH, 1])])
 
 
+def valued(seed: int) -> Sample:
+    student, _ = _float_sides(seed, [(BATCH, 1)], [])
+    return Sample(student, [torch.tensor([0.5, 5.0, -100.0, 2.25])])
+
+
+def values(seed: int) -> Sample:
+    return Sample(*_float_sides(seed, [(BATCH, 1)], [(BATCH, 1)]))
+
+
 def multilabelled(seed: int) -> Sample:
     student, _ = _float_sides(seed, [(BATCH, CLASSES)], [])
     return Sample(student, [torch.tensor([[0, 1, 1], [1, -100, 0], [0, 0, 0], [-100, -100, 1]])])
@@ -222,9 +231,20 @@ CASES = [
         multilabel=True,
         label_smoothing=0.1,
     ),
+    case("hard_label_values", losses.HardLabel, oracles.hard_label_regression(), valued, regression=True),
     case("identity", losses.Identity, oracles.identity, scalar),
     case("soft_target", losses.SoftTarget, oracles.soft_target(4.0), logits, temperature=4.0),
     case("soft_target_tokens", losses.SoftTarget, oracles.soft_target(0.5), token_logits, temperature=0.5),
+    case(
+        "soft_target_unscaled",
+        losses.SoftTarget,
+        oracles.soft_target(4.0, kind="ce", squared=False),
+        span_logits,
+        temperature=4.0,
+        kind="ce",
+        scaled=False,
+    ),
+    case("soft_target_values", losses.SoftTarget, oracles.logit_mse(), values, temperature=4.0, regression=True),
     case("soft_target_spans", losses.SoftTarget, oracles.soft_target(2.0), span_logits, temperature=2.0),
     case(
         "soft_target_two_temperatures",

@@ -138,6 +138,17 @@ def hard_label_multilabel(smoothing: float = 0.0) -> Oracle:
     return oracle
 
 
+def hard_label_regression() -> Oracle:
+    def oracle(student: Array, labels: Array, mask: Array | None) -> float:
+        losses = []
+        for row, _ in distributions(student, mask):
+            if labels[row] != -100:
+                losses.append((float(student[row][0]) - float(labels[row])) ** 2)
+        return average(losses)
+
+    return oracle
+
+
 def identity(student: Array, teacher: Array, mask: Array | None) -> float:
     return float(student)
 

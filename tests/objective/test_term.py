@@ -436,3 +436,75 @@ def test_a_built_projection_does_not_map_the_width_of_pictures():
 def test_a_field_that_only_the_output_may_have_asks_for_an_adapter():
     with pytest.raises(AddressError, match=r"no 'scores'.*such a field, give an Adapter\(outputs=…\)"):
         bound(kd.Term(kd.Match("scores", "scores"), nn.MSELoss()), mlp(5), mlp(5))
+
+
+# -- several pairs, compared one by one
+
+
+SPANS = ("start_logits", "end_logits")
+
+
+def spans(rows: int = 3, length: int = 4) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    torch.manual_seed(0)
+    student, teacher = ({name: torch.randn(rows, length) for name in SPANS} for _ in range(2))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]])
+    places = {"start_positions": torch.tensor([0, 2, -100]), "end_positions": torch.tensor([3, -100, -100])}
+    return student, teacher, {"attention_mask": mask, **places}
+
+
+def test_start_and_end_are_compared_each_under_the_mask_and_averaged_over_all_labels():
+    student, _, batch = spans()
+    term = kd.Term(kd.Match(SPANS, ("start_positions", "end_positions")), kd.losses.HardLabel())
+    found, count = term(student, {}, batch)
+    masked = {name: x.masked_fill(batch["attention_mask"] == 0, float("-inf")) for name, x in student.items()}
+    three = [("start_logits", 0, 0), ("start_logits", 1, 2), ("end_logits", 0, 3)]  # the labels that are none of -100
+    expected = -sum(masked[name][row].log_softmax(-1)[place] for name, row, place in three) / 3
+    torch.testing.assert_close(found, expected)
+    assert count == 3
+
+
+def test_only_positions_of_a_logits_mask_are_learnt_from_and_get_gradient():
+    student, teacher, batch = spans()
+    batch["logits_mask"] = torch.tensor([[0, 1, 1, 0], [1, 0, 1, 1], [0, 1, 1, 1]])
+    term = kd.Term(kd.Match(SPANS, SPANS), kd.losses.SoftTarget(temperature=2.0))
+    for x in student.values():
+        x.requires_grad_()
+    term(student, teacher, batch)[0].backward()
+    counted = (batch["logits_mask"] & batch["attention_mask"]).bool()
+    for x in student.values():
+        assert (x.grad[~counted] == 0).all()
+        assert (x.grad[:2][counted[:2]] != 0).all()
+
+
+def test_logits_of_tokens_without_labels_still_teach_where_a_mask_says_so():
+    logits = torch.zeros(1, 3, 2, requires_grad=True)
+    batch = {"attention_mask": torch.ones(1, 3), "labels": torch.full((1, 3), -100)}
+    term = kd.Term(kd.Match("logits", "logits"), kd.losses.LogitMSE())
+    assert value(term, {"logits": logits}, {"logits": torch.ones(1, 3, 2)}, batch) == 0
+    batch["logits_mask"] = torch.tensor([[0, 1, 0]])
+    value(term, {"logits": logits}, {"logits": torch.ones(1, 3, 2)}, batch).backward()
+    assert logits.grad[0].abs().sum(-1).tolist() == [0, 2, 0]
+
+
+def test_two_halves_of_a_batch_weighed_by_their_counts_are_the_whole():
+    student, _, batch = spans()
+    term = kd.Term(kd.Match(SPANS, ("start_positions", "end_positions")), kd.losses.HardLabel())
+    whole, _ = term(student, {}, batch)
+    halves = [
+        term({k: v[part] for k, v in student.items()}, {}, {k: v[part] for k, v in batch.items()})
+        for part in (slice(0, 1), slice(1, 3))
+    ]
+    total = sum(count for _, count in halves)
+    torch.testing.assert_close(sum(loss * count for loss, count in halves) / total, whole)
+
+
+def test_a_loss_over_pairs_of_layers_still_gets_them_together():
+    loss = Keeps()
+    value(kd.Term(kd.Match(("0", "1"), ("0", "1")), loss), {"0": torch.ones(1), "1": torch.zeros(1)}, {"0": 1, "1": 2})
+    assert isinstance(loss.student, tuple)
+
+
+def test_sides_of_different_length_are_refused():
+    term = kd.Term(kd.Match(("0", "2"), "labels"), kd.losses.HardLabel())
+    with pytest.raises(MatchError, match="student's 2 features needs one of the teacher's, but there are 1"):
+        bound(term)

@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, CLIPConfig, PreTrainedModel, T5Config
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    CLIPConfig,
+    ElectraConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    T5Config,
+)
 
 from kd_lightning import students
 from kd_lightning.errors import ConfigError
@@ -35,6 +43,52 @@ def test_the_bigru_has_the_published_size() -> None:
     with torch.device("meta"):
         student = students.bigru(BERT_BASE_CASED, task="feature-extraction")
     assert round(student.num_parameters() / 1e6) == 31
+
+
+@pytest.mark.parametrize(("pieces", "millions"), [(30522, 14), (21128, 12)])  # google/…, hfl/chinese-…-180g-small
+@pytest.mark.parametrize("family", [BertConfig, ElectraConfig])
+def test_electra_small_has_the_published_size_whatever_its_teacher(
+    family: type[PreTrainedConfig], pieces: int, millions: int
+) -> None:
+    with torch.device("meta"):
+        student = students.electra_small(family(vocab_size=pieces), task="feature-extraction")
+    config = student.config
+    assert type(student).__name__ == "ElectraModel"
+    assert (config.num_hidden_layers, config.hidden_size, config.embedding_size) == (12, 256, 128)
+    assert (config.num_attention_heads, config.intermediate_size, config.vocab_size) == (4, 1024, pieces)
+    assert student.num_parameters() / 1e6 == pytest.approx(millions, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("task", "shape"),
+    [("sequence-classification", (1, 3)), ("token-classification", (1, 4, 3)), ("masked-lm", (1, 4, 40))],
+)
+def test_electra_small_has_every_head(make_teacher: Make, task: str, shape: tuple[int, ...]) -> None:
+    student = students.electra_small(make_teacher(), task=task, num_labels=3, num_hidden_layers=2)
+    assert student(torch.ones(1, 4, dtype=torch.long)).logits.shape == shape
+
+
+def test_electra_small_answers_questions(make_teacher: Make) -> None:
+    student = students.electra_small(make_teacher("roberta"), task="question-answering", num_hidden_layers=1)
+    assert student(torch.full((2, 4), 3)).end_logits.shape == (2, 4)
+
+
+def test_electra_small_has_its_teachers_labels_and_padding(make_teacher: Make) -> None:
+    teacher = make_teacher(pad_token_id=7, num_labels=3, problem_type="multi_label_classification")
+    student = students.electra_small(teacher, num_hidden_layers=1)
+    assert (student.config.pad_token_id, student.config.num_labels) == (7, 3)
+    assert student.config.problem_type == "multi_label_classification"
+
+
+def test_electra_small_starts_from_an_electra_teacher_only(make_teacher: Make) -> None:
+    teacher = make_teacher("electra", embedding_size=128, hidden_size=256)
+    sizes = {"num_hidden_layers": 2, "intermediate_size": 36}
+    student = students.electra_small(teacher, layers="uniform", **sizes)
+    name = "attention.self.query.weight"
+    theirs = teacher.electra.encoder.layer[2].get_parameter(name)
+    assert torch.equal(student.electra.encoder.layer[0].get_parameter(name), theirs)
+    with pytest.raises(ConfigError, match="cannot start from the layers of a bert teacher: leave `layers` out"):
+        students.electra_small(make_teacher(), layers="uniform")
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "modernbert", "deberta"])

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.metrics import BatchMetric, Scores
+
+
+class Rows(BatchMetric):
+    """Counts rows, and what the split is called."""
+
+    addresses = ("pooled",)
+    gives = ("rows", "width")
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("rows", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("width", torch.tensor(0), dist_reduce_fx="max")
+
+    def update(self, features, batch):
+        self.rows += len(batch["labels"])
+        self.width = torch.tensor(features["pooled"].shape[1])
+
+    def compute(self):
+        return {"width": self.width, "rows": self.rows}
+
+
+def scores():
+    return Scores({"f1": MulticlassF1Score(2), "rows": Rows(), "accuracy": MulticlassAccuracy(2, average="micro")})
+
+
+def test_metrics_of_both_kinds_are_updated_with_what_they_read():
+    found = scores()
+    assert found.addresses == ["logits", "pooled"]
+    for labels in ([0, 1], [1]):
+        logits = torch.tensor([[1.0, 0.0]] * len(labels))
+        features = {"logits": logits.bfloat16(), "pooled": torch.zeros(len(labels), 5)}
+        found.update(features, {"labels": torch.tensor(labels)})
+    assert {name: float(value) for name, value in found.compute().items()} == {
+        "f1": pytest.approx(0.25),  # of class 0: 2·1/(2·1 + 2) = ½, of class 1: 0
+        "rows": 3,
+        "width": 5,
+        "accuracy": pytest.approx(1 / 3),
+    }
+    assert list(found.compute()) == found.names == ["f1", "rows", "width", "accuracy"]
+
+
+def test_a_reset_forgets_all():
+    found = scores()
+    found.update({"logits": torch.eye(2), "pooled": torch.zeros(2, 5)}, {"labels": torch.tensor([0, 1])})
+    found.reset()
+    found.update({"logits": torch.eye(2)[:1], "pooled": torch.zeros(1, 5)}, {"labels": torch.tensor([0])})
+    assert (found.compute()["rows"], found.compute()["accuracy"]) == (1, 1)
+
+
+def test_the_owner_keeps_its_metrics_to_itself():
+    mine = Rows()
+    Scores({"rows": mine}).update({"pooled": torch.zeros(1, 5)}, {"labels": torch.zeros(1)})
+    assert mine.rows == 0
+
+
+def test_a_collection_of_torchmetrics_will_do():
+    assert Scores(MetricCollection({"b": MulticlassAccuracy(2), "a": MulticlassAccuracy(2)})).names
+
+
+def test_two_scores_of_one_name_are_refused():
+    with pytest.raises(ConfigError, match="Two metrics give a score called 'rows'"):
+        Scores({"rows": MulticlassAccuracy(2), "others": Rows()})
