@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from kd_lightning.cli.build import build_data, head_of, named_tokenizer, plain
+from kd_lightning.cli.build import build_data, head_of, labels_of, named_tokenizer, plain
 from kd_lightning.cli.tasks import task_configs
-from kd_lightning.cli.teacher import check_label_names, check_labels, load_teacher
+from kd_lightning.cli.teacher import check_labels, load_teacher
 from kd_lightning.errors import ConfigError
 from kd_lightning.teachers import EnsembleTeacher, LiveTeacher, TeacherSource, as_teacher
 
@@ -85,8 +85,7 @@ def _load(cfg: DictConfig, folders: Mapping[str, str], tokenizer: Any = None) ->
     if data.tokenizer is None:  # no teacher, and none given
         data.tokenizer = named_tokenizer("train", data)
     for name, (model, _) in loaded.items():
-        check_labels(model, data.num_labels, Path(folders[name]))
-        check_label_names(model, data, Path(folders[name]))
+        check_labels(model, data.num_labels, Path(folders[name]), labels_of(data).get("id2label"))
     return Lesson(cfg, {name: model for name, (model, _) in loaded.items()}, data)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,14 @@ from kd_lightning.cli.build import (
     build_trainer,
     fresh_teacher,
     hard_only,
-    labels_of,
     on_one_device,
     plain,
     teacher_data,
 )
 from kd_lightning.cli.fitting import build_module, fit, rehearse
-from kd_lightning.errors import ConfigError, closest
+from kd_lightning.errors import ConfigError
 from kd_lightning.export import export
-from kd_lightning.hub import locate
+from kd_lightning.hub import locate, model_folder
 from kd_lightning.storage.digest import digest
 from kd_lightning.storage.once import build_once, cache_root
 from kd_lightning.students.tasks import auto_class
@@ -114,11 +114,17 @@ def load_teacher(folder: Path, head: str) -> tuple[nn.Module, Any]:
     return auto_class(head).from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
-def check_labels(model: Any, num_labels: int, folder: Path) -> None:
+def check_labels(model: Any, num_labels: int, folder: Path, names: Mapping[int, str] | None = None) -> None:
     """Refuse a teacher for other labels.
 
+    Args:
+        model: the teacher.
+        num_labels: how many labels the data has.
+        folder: where the teacher is from.
+        names: what the data's labels are called, by number; None: whatever.
+
     Raises:
-        ConfigError: if its head has another number of labels than the data.
+        ConfigError: if its head has another number of labels than the data, or the same ones in another order.
 
     """
     if model.config.num_labels != num_labels:
@@ -126,34 +132,18 @@ def check_labels(model: Any, num_labels: int, folder: Path) -> None:
             f"The teacher in {folder} tells {model.config.num_labels} labels apart, but the data has {num_labels} "
             "(data.num_labels). Choose a teacher that was fine-tuned for this data."
         )
-
-
-def check_label_names(model: Any, data: Any, folder: Path) -> None:
-    """Refuse a teacher that has other names for the data's labels, or the same in another order.
-
-    Models whose labels have no names, and data whose labels have none, are taken as they are.
-
-    Raises:
-        ConfigError: with the order to type, where the names are the same.
-
-    """
-    ours = list(labels_of(data).get("id2label", {}).values())
-    theirs = [str(name) for _, name in sorted(model.config.id2label.items())]
-    if not ours or theirs == ours or theirs == [f"LABEL_{number}" for number in range(len(theirs))]:
-        return
-    same = set(theirs) == set(ours)
-    advice = f"Type 'data.labels=[{','.join(theirs)}]'." if same else "Choose a teacher that was fine-tuned for them."
-    raise ConfigError(
-        f"The labels of the teacher in {folder} are {', '.join(theirs)}; the data's {', '.join(ours)}. {advice}"
-    )
+    own = {int(number): str(name).lower() for number, name in model.config.id2label.items()}
+    wanted = {number: name.lower() for number, name in (names or {}).items()}
+    if own != wanted and sorted(own.values()) == sorted(wanted.values()):
+        said = [", ".join(name for _, name in sorted(told.items())) for told in (own, wanted)]
+        raise ConfigError(
+            f"The teacher in {folder} numbers its labels {said[0]}, but the data {said[1]} "
+            "(data.labels). Choose a teacher that was fine-tuned for this data."
+        )
 
 
 def _given(folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        near = closest(str(folder), (str(path.parent) for path in folder.parent.glob("*/config.json")))
-        advice = f" Closest: {', '.join(near)}." if near else ""
-        raise ConfigError(f"teacher.path={folder} holds no fine-tuned model (no config.json).{advice}")
-    return folder
+    return model_folder(folder, "teacher.path", "fine-tuned model")
 
 
 def _own_recipe(cfg: DictConfig) -> DictConfig:

@@ -19,7 +19,7 @@ from kd_lightning.cli.build import (
     teacher_data,
 )
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.cli.teacher import check_labels
+from kd_lightning.cli.teacher import check_labels, check_teacher
 from kd_lightning.cli.train import settle
 from kd_lightning.data.synthetic import word_tokenizer
 from kd_lightning.errors import ConfigError
@@ -79,6 +79,28 @@ def test_a_teacher_for_other_labels_is_refused(cfg: Any, data: Any) -> None:
     check_labels(fresh_teacher(cfg, data), 2, Path("here"))
     with pytest.raises(ConfigError, match="tells 2 labels apart, but the data has 5"):
         check_labels(fresh_teacher(cfg, data), 5, Path("here"))
+
+
+def test_a_teacher_with_the_labels_in_another_order_is_refused(cfg: Any, data: Any) -> None:
+    teacher = fresh_teacher(cfg, data)
+    check_labels(teacher, 2, Path("here"), {0: "no", 1: "yes"})  # it does not say what its labels are
+    teacher.config.id2label = {0: "yes", 1: "no"}
+    check_labels(teacher, 2, Path("here"), {0: "yes", 1: "no"})
+    check_labels(teacher, 2, Path("here"))
+    with pytest.raises(ConfigError, match="here numbers its labels yes, no, but the data no, yes"):
+        check_labels(teacher, 2, Path("here"), {0: "no", 1: "yes"})
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["data=stsb", "task=classification"], "This data has numbers to predict. Type task=regression."),
+        (["data=rte", "task=regression"], "This data has classes. Type task=classification."),
+    ],
+)
+def test_a_task_that_is_not_the_datas_is_refused(typed: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_teacher(compose_config(typed))
 
 
 def test_a_random_teacher_gets_a_vocabulary_of_the_training_text(cfg: Any, data: Any) -> None:

@@ -3,14 +3,10 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from seqeval.metrics import f1_score
-
-from kd_lightning.cli.teacher import check_label_names
-from kd_lightning.errors import ConfigError
 
 FIRST, LAST, TOWNS = ["Ada", "Alan", "Grace"], ["May", "Hill", "Field"], ["Oslo", "Rome", "May"]
 OTHERS = ["the", "in", "saw", "may", "hill", "was", "field", "."]
@@ -94,20 +90,3 @@ def test_what_tags_cannot_have_is_refused_in_a_sentence(on_people: list[str], ma
     for name, (_, sentence) in wrong.items():
         assert sentence in found[name]["error"]
         assert not list(found[name]["folder"].rglob("*.ckpt"))
-
-
-def test_a_teacher_with_its_labels_in_another_order_is_refused() -> None:
-    def teacher(*names: str) -> Any:
-        return SimpleNamespace(config=SimpleNamespace(id2label=dict(enumerate(names))))
-
-    def data(*names: str) -> Any:
-        return SimpleNamespace(head={"num_labels": len(names), "id2label": dict(enumerate(names))})
-
-    here = Path("here")
-    check_label_names(teacher("O", "B-PER"), data("O", "B-PER"), here)
-    check_label_names(teacher("LABEL_0", "LABEL_1"), data("O", "B-PER"), here)
-    check_label_names(teacher("O", "B-PER"), SimpleNamespace(num_labels=2), here)
-    with pytest.raises(ConfigError, match=r"teacher in here are B-PER, O; the data's O, B-PER\. Type 'data\.labels="):
-        check_label_names(teacher("B-PER", "O"), data("O", "B-PER"), here)
-    with pytest.raises(ConfigError, match=r"are O, B-ORG; the data's O, B-PER\. Choose a teacher"):
-        check_label_names(teacher("O", "B-ORG"), data("O", "B-PER"), here)
