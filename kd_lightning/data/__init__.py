@@ -18,6 +18,7 @@ from kd_lightning.data.loader import Loader
 from kd_lightning.data.multi_task import MultiTask
 from kd_lightning.data.padding import Padding, PairedPadding
 from kd_lightning.data.paired import PairedRows
+from kd_lightning.data.question_answering import QuestionAnswering
 from kd_lightning.data.sampler import EvalBatches, TrainBatches
 from kd_lightning.data.sequence_labelling import SequenceLabelling
 from kd_lightning.data.synthetic import SyntheticSentiment
@@ -39,6 +40,7 @@ __all__ = [
     "Padding",
     "PairedPadding",
     "PairedRows",
+    "QuestionAnswering",
     "SequenceLabelling",
     "ShortReorder",
     "SyntheticSentiment",

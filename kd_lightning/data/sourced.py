@@ -10,6 +10,7 @@ from typing import Any
 
 from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
 from kd_lightning.data.encode import batched, check_tokenizer
+from kd_lightning.data.extra import extra_source, one_table
 from kd_lightning.data.files import Source, check_columns
 from kd_lightning.data.mixed import stacked
 from kd_lightning.data.paired import PairedRows
@@ -37,10 +38,13 @@ class SourcedDataModule(TokenDataModule):
         root: read `root/<name>/<split>.parquet`; None reads the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name.
-        splits: what `train`, `validation` and, if wanted, `test` are called there.
+        splits: what `train`, `validation` and, if wanted, others of `SPLITS` are called there.
         rename: columns that have another name there: `{premise: sentence1}`; passed over where they have the one here.
-        limit: use only the first rows of each split, for trying things.
+        limit: use only the first rows of each split, and of each extra data set, for trying things.
         cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
+        extra: further data sets of the same columns to train on, as `extra_source` finds them; rows without labels
+            are for the teacher to label.
+        extra_hubs: where those are on the hub, by name.
         unlabelled: text to train on beside the labelled rows, for a teacher to label: a file, a folder, or the name of
             a data set below `root`; see `Texts`. Its labels are −100, which no hard-label loss counts.
         unlabelled_ratio: rows of it for each labelled one, in every epoch, all once before any comes again; None: all
@@ -64,6 +68,8 @@ class SourcedDataModule(TokenDataModule):
         rename: Mapping[str, str] | None = None,
         limit: int | None = None,
         cache_dir: str | Path | None = None,
+        extra: str | Sequence[str] | None = None,
+        extra_hubs: Mapping[str, Any] | None = None,
         unlabelled: str | Path | None = None,
         unlabelled_ratio: float | None = None,
         unlabelled_text: str = "text",
@@ -81,6 +87,8 @@ class SourcedDataModule(TokenDataModule):
             split: Source(name, stem, root, hub, subset, split, dict(rename or {}))
             for split, stem in (splits or {"train": "train", "validation": "validation"}).items()
         }
+        named = [extra] if isinstance(extra, str) else list(extra or ())
+        self.extra = [extra_source(one, root, extra_hubs) for one in named]
         if limit is not None and limit < 1:
             raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
         if unlabelled_ratio is not None and not 0 < unlabelled_ratio < float("inf"):
@@ -95,6 +103,16 @@ class SourcedDataModule(TokenDataModule):
     def columns(self) -> Sequence[str]:
         """The columns that are read."""
         raise NotImplementedError
+
+    @property
+    def optional(self) -> Sequence[str]:
+        """The columns that are read where they are there."""
+        return ()
+
+    @property
+    def label_columns(self) -> Sequence[str]:
+        """Those of `columns` that extra data may lack: the labels."""
+        return ()
 
     @property
     def shaped_by(self) -> tuple[Any, ...]:
@@ -163,19 +181,30 @@ class SourcedDataModule(TokenDataModule):
         return self.columns[:1]
 
     def table(self, split: str) -> Any:
-        """Return a split as a `pyarrow.Table` of no more than `limit` rows.
+        """Return a split as a `pyarrow.Table` of no more than `limit` rows; behind those to train on, the extra ones.
 
         Raises:
             DataError: it is missing, empty, or lacks one of `columns`.
 
         """
-        source = self.sources[split]
-        table = source.table()
-        check_columns(table, source, self.columns)
-        return table if self.limit is None else table.slice(0, self.limit)
+        sources = self._sources(split)
+        tables = [source.table() for source in sources]
+        for i, (table, source) in enumerate(zip(tables, sources, strict=True)):
+            check_columns(table, source, [name for name in self.columns if i == 0 or name not in self.label_columns])
+        tables[0] = self.share(tables[0], split)
+        tables = [table if self.limit is None else table.slice(0, self.limit) for table in tables]
+        return tables[0] if len(tables) == 1 else one_table(tables, sources, [*self.columns, *self.optional])
+
+    def share(self, table: Any, split: str) -> Any:
+        """Return a split's rows of its table; all, where a subclass does not say otherwise."""
+        return table
+
+    def _sources(self, split: str) -> list[Source]:
+        return [self.sources[split], *(self.extra if split == "train" else [])]
 
     def _key(self, split: str) -> str:
         """Hash of everything that shapes a split's rows."""
         check_tokenizer(self.tokenizer, self.max_length)
         made_with = (self.tokenizer_fingerprints, self.max_length, self.limit)
-        return digest(FORMAT, self.sources[split].identity(self.columns), *self.shaped_by, made_with)
+        first, *more = (source.identity([*self.columns, *self.optional]) for source in self._sources(split))
+        return digest(FORMAT, first, *self.shaped_by, made_with, *more)

@@ -43,7 +43,8 @@ def check_word_tokenizer(tokenizer: Any) -> None:
 def words_of(text: str) -> list[str]:
     """Cut a text that comes without word boundaries, much as tagged sentences are cut.
 
-    Chinese characters are words of their own; others are what is between blanks. Signs around a word are words too.
+    Chinese characters are words of their own, other words are what is between blanks, without the signs around it,
+    which are words too.
 
     Example:
         >>> words_of("U.S. shares fell 1.5%, he didn't say.")

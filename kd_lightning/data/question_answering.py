@@ -1,0 +1,180 @@
+"""Questions whose answers are stretches of a text, from Parquet files or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.data.base import Rows
+from kd_lightning.data.questions import COLUMNS, OPTIONAL, Questions
+from kd_lightning.data.sourced import SourcedDataModule
+from kd_lightning.data.windows import Cut, windows
+from kd_lightning.errors import DataError
+from kd_lightning.metrics.answers import Answers
+
+
+class QuestionAnswering(SourcedDataModule):
+    """Extractive question answering in the columns of SQuAD 1.1: `id`, `context`, `question` and `answers`.
+
+    A question with a long context becomes several rows that overlap, see `windows`; batches have `start_positions` and
+    `end_positions` (batch,), and a `logits_mask` (batch, length) of the places where an answer may begin or end.
+    Answers whose place in the context is not known are evaluated and not trained on; their rows still distil.
+
+    Args:
+        name: the data set's name; with `root`, its folder.
+        tokenizer: a fast transformers tokenizer; may also be set as attribute before `setup`.
+        root: read `root/<name>/<split>.parquet`; None reads the hub.
+        hub: the data set's name on the hub.
+        subset: the hub's configuration name.
+        splits: what `train`, `validation` and, if wanted, `test` are called there.
+        max_length: tokens per row at most.
+        stride: tokens of the context that a row shares with the next.
+        max_question_length: tokens of a question; longer ones are cut.
+        n_best: answers kept per question.
+        max_answer_length: tokens of an answer at most, when one is predicted.
+        holdout: share of the training split's titles that are kept from it and are the validation split.
+        extra: further data sets of the same columns to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`; without
+            `answers` they are for the teacher to answer. See `extra_source`.
+        extra_hubs: where those are on the hub: by name, `hub` and `subset`.
+        limit: use only the first questions of each split, and of each extra data set, for trying things.
+        cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
+        loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
+            `pad_to_multiple_of`, as `TokenDataModule` describes them.
+
+    Raises:
+        DataError: at construction for settings that make no sense; in `setup` for a folder, file or column that is
+            missing or does not fit, or a tokenizer for the teacher alone.
+
+    Example:
+        >>> data = QuestionAnswering("squad", root="/nowhere", limit=100)
+        >>> data.head, data.sizes
+        ({}, {})
+
+    """
+
+    token_fields = ("logits_mask",)
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Any = None,
+        root: str | Path | None = None,
+        hub: str | None = None,
+        subset: str | None = None,
+        splits: Mapping[str, str] | None = None,
+        max_length: int = 384,
+        stride: int = 128,
+        max_question_length: int = 64,
+        n_best: int = 20,
+        max_answer_length: int = 30,
+        holdout: float | None = None,
+        extra: str | Sequence[str] | None = None,
+        extra_hubs: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        cache_dir: str | Path | None = None,
+        batch_size: int = 32,
+        **loading: Any,
+    ) -> None:
+        if loading.pop("augment", None):
+            raise DataError("Augmentations move words, and answers are places of words: leave out `augment`.")
+        super().__init__(
+            name=name,
+            root=root,
+            hub=hub,
+            subset=subset,
+            splits=splits,
+            limit=limit,
+            cache_dir=cache_dir,
+            extra=extra,
+            extra_hubs=extra_hubs,
+            tokenizer=tokenizer,
+            num_labels=2,  # what the heads of Transformers call start and end
+            max_length=max_length,
+            batch_size=batch_size,
+            **loading,
+        )
+        self.cut = Cut(max_length, stride, max_question_length)
+        self.n_best = n_best
+        self.max_answer_length = max_answer_length
+        self.holdout = holdout
+        self._questions: dict[str, Questions] = {}
+        self._check()
+
+    def _check(self) -> None:
+        for key, value in (("n_best", self.n_best), ("max_answer_length", self.max_answer_length)):
+            if value < 1:
+                raise DataError(f"{key} must be at least 1; got {value}.")
+        if self.holdout is None:
+            return
+        if not 0 < self.holdout < 1:
+            raise DataError(f"holdout is a share of the titles, between 0 and 1; got {self.holdout}.")
+        self.sources = {**self.sources, "validation": self.sources["train"]}
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns that are read."""
+        return COLUMNS if self.holdout is None else (*COLUMNS, "title")
+
+    @property
+    def optional(self) -> Sequence[str]:
+        """The columns that are read where they are there."""
+        return OPTIONAL
+
+    @property
+    def label_columns(self) -> Sequence[str]:
+        """What extra data may lack."""
+        return "answers", "title"
+
+    @property
+    def shaped_by(self) -> tuple[Any, ...]:
+        """The settings that shape rows, besides tokenizer, `max_length` and `limit`."""
+        return self.cut.stride, self.cut.max_question_length, self.holdout
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """A model that finds answers has no labels to be told of."""
+        return {}
+
+    def recorder(self) -> Answers:
+        """Return what notes a model's answers, and writes them as official scorers read them."""
+        return Answers(self)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Tokenise all splits, or find them tokenised.
+
+        Raises:
+            DataError: no tokenizer, two of them, or data that is missing or does not fit.
+
+        """
+        if self.teacher_tokenizer is not None:
+            raise DataError(
+                "An answer is a place among tokens, and two tokenizers have different ones: give student and teacher "
+                "one tokenizer (leave out data.tokenizer)."
+            )
+        super().setup(stage)
+
+    def questions(self, split: str) -> Questions:
+        """Return a split's questions, contexts and answers as they were read, once."""
+        if split not in self._questions:
+            self._questions[split] = Questions.of(self.table(split), self.sources[split])
+        return self._questions[split]
+
+    def texts(self, split: str = "train") -> list[str]:
+        """Return all texts of a split, such as a tokenizer is trained on; a context of several questions once."""
+        asked = self.questions(split)
+        return [*dict.fromkeys(asked.contexts), *asked.questions]
+
+    def tokenise(self, split: str) -> Rows:
+        """Return a split's rows, made anew from its files."""
+        return windows(self.tokenizer, self.questions(split), self.cut)
+
+    def share(self, table: Any, split: str) -> Any:
+        """Return the rows whose titles are the split's."""
+        if self.holdout is None or split not in ("train", "validation"):
+            return table
+        titles = sorted(set(table["title"].to_pylist()), key=lambda title: hashlib.sha256(title.encode()).hexdigest())
+        held = set(titles[: math.ceil(self.holdout * len(titles))])
+        return table.filter([(title in held) == (split == "validation") for title in table["title"].to_pylist()])

@@ -1,0 +1,176 @@
+"""Questions and contexts longer than a model takes, cut into rows that overlap."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kd_lightning.data.encode import FIELDS
+from kd_lightning.data.questions import Questions
+from kd_lightning.data.tokens import TokenRows
+from kd_lightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256  # questions per call of the tokenizer
+IGNORED = -100  # in place of a position that nobody knows
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How questions and contexts become rows.
+
+    Args:
+        max_length: tokens of a row, special ones included.
+        stride: tokens of the context that a row shares with the next.
+        max_question_length: tokens of the question at most; longer ones are cut.
+
+    """
+
+    max_length: int = 384
+    stride: int = 128
+    max_question_length: int = 64
+
+    def check(self, tokenizer: Any) -> None:
+        """Refuse what leaves no room for the context, and a tokenizer that does not say where its tokens are.
+
+        Raises:
+            DataError: as said.
+
+        """
+        if not getattr(tokenizer, "is_fast", False):
+            raise DataError(
+                f"{type(tokenizer).__name__} does not say where in the text its tokens are, as answers need it; load "
+                "the fast one, AutoTokenizer.from_pretrained(…, use_fast=True)."
+            )
+        room = self.max_length - self.max_question_length - tokenizer.num_special_tokens_to_add(pair=True)
+        if self.max_question_length < 1 or not 0 <= self.stride < room:
+            raise DataError(
+                f"Rows of max_length={self.max_length} tokens with questions of up to {self.max_question_length} "
+                f"(max_question_length) leave {max(room, 0)} for the context, of which stride={self.stride} overlap: "
+                "give a longer row, a shorter question or a stride below what is left."
+            )
+
+
+def windows(tokenizer: Any, asked: Questions, cut: Cut) -> TokenRows:
+    """Tokenise questions with their contexts; a context that is too long becomes several rows.
+
+    Args:
+        tokenizer: a fast transformers tokenizer; on which side it cuts and pads does not matter.
+        asked: the questions.
+        cut: how long rows are.
+
+    Returns:
+        Rows with a `logits_mask`, 1 where an answer may begin or end and at the first special token ([CLS]), which
+        means "not here". `start_positions` and `end_positions` are of the answer's tokens where the row has them all,
+        of [CLS] where it has not, and -100 where the place of the answer is unknown. Notes: `example`, the question's
+        number, per row; `char_start` and `char_end`, where each token lies in the context, -1 for all that is not
+        context.
+
+    Raises:
+        DataError: as `Cut.check`.
+
+    """
+    cut.check(tokenizer)
+    chunks = list(_chunks(tokenizer, asked, cut))
+    joined = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    fields = {name: joined[name] for name in (*FIELDS, "logits_mask") if name in joined}
+    offsets = np.concatenate([[0], np.cumsum(joined["lengths"])])
+    values = {name: joined[name] for name in ("start_positions", "end_positions")}
+    return TokenRows(fields, offsets, values, {name: joined[name] for name in ("example", "char_start", "char_end")})
+
+
+def _chunks(tokenizer: Any, asked: Questions, cut: Cut) -> Iterator[dict[str, np.ndarray]]:
+    questions = _shortened(tokenizer, asked.questions, cut.max_question_length)
+    special = tokenizer.cls_token_id
+    for start in range(0, len(asked), CHUNK):
+        some = slice(start, start + CHUNK)
+        encoded = tokenizer(
+            questions[some],
+            asked.contexts[some],
+            truncation="only_second",
+            max_length=cut.max_length,
+            stride=cut.stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        chunk = _flat(encoded, special)
+        yield chunk | _positions(chunk, asked.spans[some]) | {"example": chunk["example"] + np.int32(start)}
+
+
+def _shortened(tokenizer: Any, questions: Sequence[str], limit: int) -> list[str]:
+    """Cut questions to so many tokens, and say how many that were."""
+    short, cut = list(questions), set[int]()
+    while longer := _ends(tokenizer, short, limit):  # again, as a cut word may fall into more pieces
+        cut |= set(longer)
+        for row, end in longer.items():
+            short[row] = short[row][:end]
+    if cut:
+        log.info("%d of %d questions are longer than %d tokens and are cut.", len(cut), len(short), limit)
+    return short
+
+
+def _ends(tokenizer: Any, questions: list[str], limit: int) -> dict[int, int]:
+    """Return where the last token ends that is kept, of each question with more."""
+    encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
+    return {row: found[limit - 1][1] for row, found in enumerate(encoded["offset_mapping"]) if len(found) > limit}
+
+
+def _flat(encoded: Any, special: int | None) -> dict[str, np.ndarray]:
+    """Return the token fields of rows end to end, where each token lies, and where an answer may be."""
+    rows = encoded.encodings
+    flat: dict[str, Any] = {"example": np.array(encoded["overflow_to_sample_mapping"], dtype=np.int32)}
+    flat["lengths"] = np.array([len(row) for row in rows])
+    flat["input_ids"] = np.fromiter((i for row in rows for i in row.ids), dtype=FIELDS["input_ids"])
+    if "token_type_ids" in encoded:
+        flat["token_type_ids"] = np.fromiter((i for row in rows for i in row.type_ids), FIELDS["token_type_ids"])
+    context = np.fromiter((i == 1 for row in rows for i in row.sequence_ids), dtype=bool)
+    places = np.array([place for row in rows for place in row.offsets], dtype=np.int32)
+    context &= places[:, 0] < places[:, 1]  # a tokenizer may add a token that stands for nothing
+    flat["char_start"], flat["char_end"] = np.where(context, places.T, np.int32(-1))
+    flat["nowhere"] = _nowhere(flat["input_ids"], flat["lengths"], special)
+    flat["logits_mask"] = context.astype(np.int8)
+    flat["logits_mask"][flat["nowhere"] + _begins(flat["lengths"])] = 1
+    return flat
+
+
+def _begins(lengths: np.ndarray) -> np.ndarray:
+    return np.cumsum(lengths) - lengths
+
+
+def _nowhere(ids: np.ndarray, lengths: np.ndarray, special: int | None) -> np.ndarray:
+    """Return each row's place for "not here": its first [CLS], or its first token where the tokenizer has none."""
+    begins, places = _begins(lengths), np.flatnonzero(ids == special)
+    first = np.searchsorted(places, begins)
+    there = np.append(places, len(ids))[first]
+    return np.where(there < begins + lengths, there - begins, 0)
+
+
+def _positions(flat: dict[str, np.ndarray], spans: np.ndarray) -> dict[str, np.ndarray]:
+    """Find the answers' first and last tokens.
+
+    These are looked for in all rows of a question, so an answer may begin or end with characters that are in no token.
+    """
+    row = np.repeat(np.arange(len(flat["lengths"])), flat["lengths"])
+    place = np.arange(len(row)) - _begins(flat["lengths"])[row]
+    begin, end = spans[flat["example"]][row].T
+    of_answer = (flat["char_end"] > begin) & (flat["char_start"] < end) & (flat["char_start"] >= 0) & (begin >= 0)
+    asked = flat["example"][row]
+    first, last = np.full(len(spans), np.iinfo(np.int32).max), np.full(len(spans), -1)
+    np.minimum.at(first, asked[of_answer], flat["char_start"][of_answer])
+    np.maximum.at(last, asked[of_answer], flat["char_end"][of_answer])
+    rows = len(flat["lengths"])
+    starts, ends = np.full(rows, np.iinfo(np.int64).max), np.full(rows, -1)
+    opens, closes = (of_answer & (flat[n] == edge[asked]) for n, edge in (("char_start", first), ("char_end", last)))
+    np.minimum.at(starts, row[opens], place[opens])
+    np.maximum.at(ends, row[closes], place[closes])
+    whole = (ends >= 0) & (starts <= ends)
+    known = last[flat["example"]] >= 0
+    return {
+        name: np.where(known, np.where(whole, found, flat["nowhere"]), IGNORED).astype(np.int64)
+        for name, found in (("start_positions", starts), ("end_positions", ends))
+    }
