@@ -80,6 +80,11 @@ class QuestionAnswering(SourcedDataModule):
     ) -> None:
         if loading.pop("augment", None):
             raise DataError("Augmentations move words, and answers are places of words: leave out `augment`.")
+        if loading.get("unlabelled") is not None:
+            raise DataError(
+                "A plain text has no questions to answer: leave out `unlabelled`, and give data sets that have some, "
+                "with or without answers, as data.extra=[NAME]."
+            )
         super().__init__(
             name=name,
             root=root,
