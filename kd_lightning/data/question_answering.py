@@ -124,7 +124,7 @@ class QuestionAnswering(SourcedDataModule):
         return OPTIONAL
 
     @property
-    def taught(self) -> Sequence[str]:
+    def label_columns(self) -> Sequence[str]:
         """What extra data may lack."""
         return "answers", "title"
 

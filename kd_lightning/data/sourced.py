@@ -9,7 +9,7 @@ from typing import Any
 
 from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
 from kd_lightning.data.encode import check_tokenizer
-from kd_lightning.data.extra import extra_source, stacked
+from kd_lightning.data.extra import extra_source, put_together
 from kd_lightning.data.files import Source, check_columns
 from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.tokens import TokenRows
@@ -90,7 +90,7 @@ class SourcedDataModule(TokenDataModule):
         return ()
 
     @property
-    def taught(self) -> Sequence[str]:
+    def label_columns(self) -> Sequence[str]:
         """Those of `columns` that extra data may lack: the labels."""
         return ()
 
@@ -131,10 +131,10 @@ class SourcedDataModule(TokenDataModule):
         sources = self._sources(split)
         tables = [source.table() for source in sources]
         for i, (table, source) in enumerate(zip(tables, sources, strict=True)):
-            check_columns(table, source, [name for name in self.columns if i == 0 or name not in self.taught])
+            check_columns(table, source, [name for name in self.columns if i == 0 or name not in self.label_columns])
         tables[0] = self.share(tables[0], split)
         tables = [table if self.limit is None else table.slice(0, self.limit) for table in tables]
-        return tables[0] if len(tables) == 1 else stacked(tables, sources, [*self.columns, *self.optional])
+        return tables[0] if len(tables) == 1 else put_together(tables, sources, [*self.columns, *self.optional])
 
     def share(self, table: Any, split: str) -> Any:
         """Return a split's rows of its table; all, where a subclass does not say otherwise."""
