@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, closest
 
 
 def locate(name: str) -> str:
@@ -51,3 +51,27 @@ def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
             f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
             "Give a folder that is here, as teacher.path=DIR is one, or use teacher=minilm_l6, which needs no hub."
         ) from error
+
+
+def model_folder(folder: Path, key: str, what: str) -> Path:
+    """Return a model's folder, or say what is near.
+
+    Args:
+        folder: where it should be.
+        key: what the user typed it for.
+        what: should be in it.
+
+    Raises:
+        ConfigError: there is no `config.json` in it.
+
+    """
+    if not (folder / "config.json").is_file():
+        near = closest(str(folder), (str(path.parent) for path in _models_near(folder)))
+        advice = f" Closest: {', '.join(near)}." if near else ""
+        raise ConfigError(f"{key}={folder} holds no {what} (no config.json).{advice}")
+    return folder
+
+
+def _models_near(folder: Path) -> list[Path]:
+    """Return the models beside a folder, and those in it: a run's folder has its student in `student`."""
+    return [*folder.parent.glob("*/config.json"), *folder.glob("*/config.json")]

@@ -15,11 +15,11 @@ from torch import nn
 
 from kd_lightning.data.vocabulary import build_tokenizer
 from kd_lightning.errors import ConfigError
-from kd_lightning.hub import from_hub
+from kd_lightning.hub import from_hub, model_folder
 from kd_lightning.losses import HardLabel
 from kd_lightning.matching import Match
 from kd_lightning.objective import Objective, Term
-from kd_lightning.students import transfer_vocabulary
+from kd_lightning.students import saved, transfer_vocabulary
 from kd_lightning.students.tasks import auto_class
 from kd_lightning.students.tasks import build as build_model
 
@@ -45,7 +45,7 @@ def build_data(cfg: DictConfig, teacher_tokenizer: Any = None, tokenizer: Any = 
     for key in WHOLE:
         check_whole(f"data.{key}", cfg.data.get(key))
     data = instantiate(cfg.data)
-    data.tokenizer = tokenizer or getattr(data, "tokenizer", None) or cfg.student.get("name")
+    data.tokenizer = tokenizer or getattr(data, "tokenizer", None) or _brings_tokenizer(cfg)
     if isinstance(data.tokenizer, str):
         data.tokenizer = named_tokenizer(data.tokenizer, data)
     return give_tokenizer(data, teacher_tokenizer)
@@ -136,7 +136,10 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: n
     """
     from transformers import BertConfig
 
-    made = instantiate(cfg.student)
+    if cfg.student.get("path") is not None:
+        _check_own_tokenizer(cfg, data.tokenizer)
+        return saved(cfg.student.path, task=head_of(cfg), **labels_of(data))
+    made = instantiate(OmegaConf.masked_copy(cfg.student, [key for key in cfg.student if key != "path"]))
     if not isinstance(made, partial):
         return made
     tokenizer = data.tokenizer
@@ -150,9 +153,15 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: n
     return student
 
 
+def _brings_tokenizer(cfg: DictConfig) -> str | None:
+    """Return where a student's own tokenizer is: that of a saved one, or of a pretrained one."""
+    path = cfg.student.get("path")
+    return str(model_folder(Path(path), "student.path", "saved model")) if path else cfg.student.get("name")
+
+
 def _check_own_tokenizer(cfg: DictConfig, tokenizer: Any) -> None:
     """Refuse to feed a pretrained student with pieces it does not know."""
-    name = cfg.student.get("name")
+    name = _brings_tokenizer(cfg)
     if name is not None and named_tokenizer(name, None).get_vocab() != tokenizer.get_vocab():
         raise ConfigError(
             f"The student '{name}' has a tokenizer of its own, and the data another. Type data.tokenizer={name}, or "

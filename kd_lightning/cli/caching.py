@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from kd_lightning.callbacks import Progress
-from kd_lightning.cli.build import on_one_device
+from kd_lightning.cli.build import head_of, on_one_device
 from kd_lightning.cli.lessons import Lesson
 from kd_lightning.cli.teacher import has_teacher
 from kd_lightning.data.base import TokenDataModule
@@ -42,7 +42,7 @@ def check_cache(cfg: DictConfig) -> None:
     """Refuse a cache where it could not be right, before anything is trained.
 
     Raises:
-        ConfigError: without a teacher, or where rows change at random.
+        ConfigError: without a teacher, or where rows change from epoch to epoch.
 
     """
     if not cfg.cache:
@@ -53,6 +53,11 @@ def check_cache(cfg: DictConfig) -> None:
         raise ConfigError(
             "cache=true keeps what the teacher says of each row once, and 'augment' changes rows in every epoch: leave "
             "one of them out."
+        )
+    if head_of(cfg) == "masked-lm":
+        raise ConfigError(
+            "cache=true keeps what the teacher says of each row once, and a masked language model sees other tokens "
+            "hidden in every epoch: leave cache out."
         )
     Codec(**_format(cfg))  # refuses what cannot be
 
@@ -148,7 +153,7 @@ def _missing(lesson: Lesson, path: Path, several: bool) -> Any:
     if not isinstance(data, TokenDataModule):  # its rows are known only by going through them
         return None if len(there) else data.train_dataloader()
     cut = None if several else _rows_of_cut_run(lesson.cfg, data)
-    wanted = np.arange(len(data.rows("train"))) if cut is None else cut
+    wanted = np.arange(len(data.taught)) if cut is None else cut
     return data.rows_once(wanted) if len(np.setdiff1d(wanted, there)) else None  # what is there is passed over
 
 

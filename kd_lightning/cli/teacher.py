@@ -25,9 +25,9 @@ from kd_lightning.cli.build import (
     teacher_data,
 )
 from kd_lightning.cli.fitting import build_module, fit, rehearse
-from kd_lightning.errors import ConfigError, closest
+from kd_lightning.errors import ConfigError
 from kd_lightning.export import export
-from kd_lightning.hub import locate
+from kd_lightning.hub import locate, model_folder
 from kd_lightning.storage.digest import digest
 from kd_lightning.storage.once import build_once, cache_root
 from kd_lightning.students.tasks import auto_class
@@ -143,11 +143,7 @@ def check_labels(model: Any, num_labels: int, folder: Path, names: Mapping[int, 
 
 
 def _given(folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        near = closest(str(folder), (str(path.parent) for path in folder.parent.glob("*/config.json")))
-        advice = f" Closest: {', '.join(near)}." if near else ""
-        raise ConfigError(f"teacher.path={folder} holds no fine-tuned model (no config.json).{advice}")
-    return folder
+    return model_folder(folder, "teacher.path", "fine-tuned model")
 
 
 def _own_recipe(cfg: DictConfig) -> DictConfig:

@@ -13,6 +13,7 @@ from kd_lightning.data.augment import (
     ShortReorder,
 )
 from kd_lightning.data.base import TokenDataModule
+from kd_lightning.data.language_modelling import LanguageModelling
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.multi_task import MultiTask
 from kd_lightning.data.padding import Padding, PairedPadding
@@ -30,6 +31,7 @@ __all__ = [
     "AugmentedRows",
     "Delete",
     "EvalBatches",
+    "LanguageModelling",
     "Loader",
     "LongReorder",
     "Mask",

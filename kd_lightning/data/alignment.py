@@ -18,8 +18,8 @@ Piece: TypeAlias = tuple[int, int, int] | None
 NOTHING, FIRST = -1, 0
 FAR = 1 << 32  # between the numbers of a pair's two texts
 
-_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CHINESE}]|[^\W{_CHINESE}]+|[^\w\s]")
+CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
 
 
 def paired_rows(

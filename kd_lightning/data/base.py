@@ -14,6 +14,7 @@ from kd_lightning.data.alignment import paired_rows
 from kd_lightning.data.augment.rows import Augmentations, AugmentedRows, as_list, bound, describe
 from kd_lightning.data.encode import check_tokenizer, encode, tokenizer_fingerprint
 from kd_lightning.data.loader import Loader
+from kd_lightning.data.mixed import MixedBatches, MixedRows
 from kd_lightning.data.padding import Padding, PairedPadding
 from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches
@@ -59,6 +60,9 @@ class TokenDataModule(LightningDataModule):
     multilabel = False
     """Whether a row may have several labels, or none, instead of one."""
 
+    unlabelled_ratio: float | None = None
+    """Rows without labels for each labelled one, in every epoch; None: all of them once."""
+
     token_fields: tuple[str, ...] = ()
     """What rows have one of for every token beside the tokenizer's own: of `padding.LIKE_TOKENS`."""
 
@@ -91,6 +95,7 @@ class TokenDataModule(LightningDataModule):
         self.pad_to_multiple_of = pad_to_multiple_of
         self.augment = as_list(augment)
         self._rows: dict[str, Rows] = {}
+        self._taught: Rows | MixedRows | None = None
         self._made_with: Any = None
 
     @property
@@ -117,6 +122,10 @@ class TokenDataModule(LightningDataModule):
         """Return the tokenised rows of a split, for one tokenizer or two."""
         raise NotImplementedError
 
+    def make_unlabelled(self) -> Rows | None:
+        """Return rows without labels, for the teacher to label, if there are to be any."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits, or find them tokenised; again only after the tokenizer was replaced.
 
@@ -136,6 +145,8 @@ class TokenDataModule(LightningDataModule):
                 )
         if self._made_with != tokenizers:
             self._rows = {split: self.make_rows(split) for split in self.splits_here}
+            others = self.make_unlabelled()
+            self._taught = MixedRows(self._rows["train"], others) if others is not None else None
             self._made_with = tokenizers
 
     def encode(self, texts: Sequence[Sequence[str]], labels: np.ndarray) -> Rows:
@@ -152,8 +163,9 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Rows per split; empty before `setup`."""
-        return {split: len(rows) for split, rows in self._rows.items()}
+        """Rows per split, and how many there are without labels; empty before `setup`."""
+        sizes = {split: len(rows) for split, rows in self._rows.items()}
+        return sizes if self._taught is None else sizes | {"unlabelled": len(self._taught) - sizes["train"]}
 
     def train_dataloader(self) -> Loader:
         """Return shuffled batches, resumable in mid-epoch."""
@@ -166,23 +178,33 @@ class TokenDataModule(LightningDataModule):
             rows: their numbers; None: all.
 
         """
-        train = self.rows("train")
+        train = self.taught
         kept = np.arange(len(train)) if rows is None else np.asarray(rows)
         batches = EvalBatches(train.lengths[kept], self.eval_batch_size, self.group_by_length)
         return self.loader(Subset(train, kept.tolist()), batches)
 
+    @property
+    def taught(self) -> Rows | MixedRows:
+        """All rows a student may be trained on: the training split, and after it those without labels."""
+        rows = self.rows("train")
+        return rows if self._taught is None else self._taught
+
     def train_batches(self) -> TrainBatches:
         """Return which training rows make which batch."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        lengths, order = self.rows("train").lengths, {"shuffle": not overfit, "with_epoch": bool(self.augment)}
-        return TrainBatches(lengths, self.batch_size, self.seed, self.group_by_length, **order)
+        rows, order = self.taught, {"shuffle": not overfit, "with_epoch": bool(self.augment)}
+        settings: dict[str, Any] = {"seed": self.seed, "group_by_length": self.group_by_length, **order}
+        if isinstance(rows, MixedRows):
+            mixture: dict[str, Any] = {"labelled": len(rows.labelled), "ratio": self.unlabelled_ratio}
+            return MixedBatches(rows.lengths, self.batch_size, **mixture, **settings)
+        return TrainBatches(rows.lengths, self.batch_size, **settings)
 
     def train_rows(self) -> Any:
         """Return the training rows, augmented if that is wanted."""
-        rows = self.rows("train")
+        rows = self.taught
         if not self.augment:
             return rows
-        assert isinstance(rows, TokenRows), "setup refuses two tokenizers"
+        assert not isinstance(rows, PairedRows), "setup refuses two tokenizers"
         return AugmentedRows(rows, self.augment, self.tokenizer, self.seed)
 
     def val_dataloader(self) -> Loader | list[Any]:
@@ -197,7 +219,11 @@ class TokenDataModule(LightningDataModule):
         """Return each row of a split once, in batches that say which split they are of; nothing where there is none."""
         if split not in self.splits_here:
             return []
-        return self.loader(self.rows(split), self.eval_batches(split), OfSplit(self.collate, split))
+        return self.loader(self.eval_rows(split), self.eval_batches(split), OfSplit(self.collate, split))
+
+    def eval_rows(self, split: str) -> Any:
+        """Return the rows of a split as they are evaluated."""
+        return self.rows(split)
 
     def eval_batches(self, split: str) -> EvalBatches:
         """Return which rows of a split make which batch."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from kd_lightning.errors import DataError
 from kd_lightning.storage.digest import digest
 
 CHUNK = 4096  # texts per call of the tokenizer
+T = TypeVar("T")
 FIELDS = {"input_ids": np.int32, "token_type_ids": np.int8}
 
 
@@ -73,6 +75,19 @@ def encode(tokenizer: Any, texts: Sequence[Sequence[str]], labels: np.ndarray, m
     """
     chunks = [flat(tokenize(tokenizer, columns, max_length)) for columns in in_chunks(texts)]
     return joined(chunks, labels)
+
+
+def batched(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yield some items at a time, of any number of them.
+
+    Example:
+        >>> list(batched("abcde", 2))
+        [['a', 'b'], ['c', 'd'], ['e']]
+
+    """
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def in_chunks(texts: Sequence[Sequence[str]]) -> Iterator[list[list[str]]]:

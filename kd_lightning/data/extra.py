@@ -52,7 +52,7 @@ def _standing_in(folder: Path) -> str:
     return "validation"
 
 
-def put_together(tables: Sequence[Any], sources: Sequence[Source], columns: Sequence[str]) -> Any:
+def one_table(tables: Sequence[Any], sources: Sequence[Source], columns: Sequence[str]) -> Any:
     """Put tables on top of each other; a column that one lacks is null there.
 
     Args:

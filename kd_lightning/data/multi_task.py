@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from kd_lightning.data.augment.rows import AugmentedRows
 from kd_lightning.data.base import Collate, OfSplit, TokenDataModule
 from kd_lightning.data.loader import Loader
+from kd_lightning.data.masking import MaskedRows
 from kd_lightning.data.sampler import Batches
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 from kd_lightning.errors import DataError
@@ -95,7 +96,7 @@ class MultiTask(LightningDataModule):
         """Return each row of a split of each task once, of the tasks that have it."""
         having = {name: data for name, data in self.tasks.items() if split in data.splits_here}
         batches = [data.eval_batches(split) for data in having.values()]
-        rows = {name: data.rows(split) for name, data in having.items()}
+        rows = {name: data.eval_rows(split) for name, data in having.items()}
         collates = {name: OfSplit(data.collate, split) for name, data in having.items()}
         return self._loader(rows, EachTask(batches), collates) if having else []
 
@@ -124,7 +125,7 @@ class TaskRows(Dataset[tuple[str, Any]]):
         number = int(np.searchsorted(self.first, row, side="right")) - 1
         name = list(self.rows)[number]
         own, inner = self.rows[name], row - int(self.first[number])
-        return name, own[inner, epoch] if isinstance(own, AugmentedRows) else own[inner]
+        return name, own[inner, epoch] if isinstance(own, AugmentedRows | MaskedRows) else own[inner]
 
 
 class _CollateByTask:

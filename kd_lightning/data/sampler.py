@@ -125,7 +125,16 @@ class TrainBatches(Batches):
         return self.epoch if self.shuffle else 0
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // (self.batch_size * place()[1]))
+        return -(-self.per_epoch // (self.batch_size * place()[1]))
+
+    @property
+    def per_epoch(self) -> int:
+        """Rows of an epoch."""
+        return len(self.lengths)
+
+    def present(self, epoch: int) -> np.ndarray:
+        """Return the rows of an epoch, `per_epoch` of them, in any order."""
+        return np.arange(len(self.lengths))
 
     def plan(self) -> list[np.ndarray]:
         """Return this process's batches of row numbers for the present epoch."""
@@ -146,7 +155,7 @@ class TrainBatches(Batches):
     def _steps(self, world: int) -> list[np.ndarray]:
         """Return each step's rows, on all processes together, in the order of the present epoch."""
         random = np.random.default_rng([self.seed, self._drawn_epoch])
-        order = random.permutation(len(self.lengths))
+        order = random.permutation(self.present(self._drawn_epoch))
         order = np.resize(order, len(order) + -len(order) % world)  # repeats the first rows
         step = self.batch_size * world
         if self.group_by_length:

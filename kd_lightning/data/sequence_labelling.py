@@ -13,8 +13,9 @@ from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.rebuilt import Rebuilt, rebuild, sentence_of_row
 from kd_lightning.data.sourced import SourcedDataModule
 from kd_lightning.data.tags import OUTSIDE, Sentences, check_labels, read_sentences
+from kd_lightning.data.text_formats import Row
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.data.words import tagged_rows
+from kd_lightning.data.words import IGNORED, tagged_rows, words_of
 from kd_lightning.errors import DataError
 from kd_lightning.metrics import EntityScores
 
@@ -46,6 +47,10 @@ class SequenceLabelling(SourcedDataModule):
         loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
             `pad_to_multiple_of`, as `TokenDataModule` describes them.
         augment: nothing; changed tokens have no tags.
+        unlabelled: text to train on beside the tagged sentences, for a teacher to tag: a file, a folder, or the name of
+            a data set below `root`. Its lines are cut into words, and Chinese into characters (see `words_of`).
+        unlabelled_ratio: lines of it for each tagged sentence in every epoch; None for all of them.
+        unlabelled_text: the column of tables that has its text.
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file, column or tag that
@@ -85,6 +90,9 @@ class SequenceLabelling(SourcedDataModule):
         group_by_length: bool = True,
         pad_to_multiple_of: int | None = None,
         augment: Augmentations = None,
+        unlabelled: str | Path | None = None,
+        unlabelled_ratio: float | None = None,
+        unlabelled_text: str = "text",
     ) -> None:
         super().__init__(
             name=name,
@@ -94,6 +102,9 @@ class SequenceLabelling(SourcedDataModule):
             splits=splits,
             limit=limit,
             cache_dir=cache_dir,
+            unlabelled=unlabelled,
+            unlabelled_ratio=unlabelled_ratio,
+            unlabelled_text=unlabelled_text,
             tokenizer=tokenizer,
             num_labels=len(labels),
             max_length=max_length,
@@ -153,6 +164,17 @@ class SequenceLabelling(SourcedDataModule):
     def tokenise(self, split: str) -> TokenRows:
         """Return a split's rows, made anew from its sentences."""
         return tagged_rows(self.tokenizer, self.sentences(split), self.max_length)
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The column with text, in tables without tags."""
+        return [self.unlabelled_text]
+
+    def without_labels(self, texts: list[Row]) -> TokenRows:
+        """Return rows of texts that nobody has tagged."""
+        words = [words_of(text) for (text,) in texts]
+        tags = [[IGNORED] * len(sentence) for sentence in words]
+        return tagged_rows(self.tokenizer, Sentences(words, tags), self.max_length)
 
     def sentences(self, split: str) -> Sentences:
         """Return the words of a split's sentences, and the numbers of their tags."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
-from kd_lightning.data.encode import check_tokenizer
-from kd_lightning.data.extra import extra_source, put_together
+from kd_lightning.data.encode import batched, check_tokenizer
+from kd_lightning.data.extra import extra_source, one_table
 from kd_lightning.data.files import Source, check_columns
+from kd_lightning.data.mixed import stacked
 from kd_lightning.data.paired import PairedRows
+from kd_lightning.data.text_formats import Row
+from kd_lightning.data.texts import Texts
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError, hint
 from kd_lightning.storage.digest import digest
@@ -41,6 +45,11 @@ class SourcedDataModule(TokenDataModule):
         extra: further data sets of the same columns to train on, as `extra_source` finds them; rows without labels
             are for the teacher to label.
         extra_hubs: where those are on the hub, by name.
+        unlabelled: text to train on beside the labelled rows, for a teacher to label: a file, a folder, or the name of
+            a data set below `root`; see `Texts`. Its labels are −100, which no hard-label loss counts.
+        unlabelled_ratio: rows of it for each labelled one, in every epoch, all once before any comes again; None: all
+            of them in every epoch.
+        unlabelled_text: the column that has its text, in tables without the columns of this data set.
         loading: further arguments of `TokenDataModule`.
 
     Raises:
@@ -61,9 +70,16 @@ class SourcedDataModule(TokenDataModule):
         cache_dir: str | Path | None = None,
         extra: str | Sequence[str] | None = None,
         extra_hubs: Mapping[str, Any] | None = None,
+        unlabelled: str | Path | None = None,
+        unlabelled_ratio: float | None = None,
+        unlabelled_text: str = "text",
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
+        self.root = root
+        self.unlabelled = unlabelled
+        self.unlabelled_ratio = unlabelled_ratio
+        self.unlabelled_text = unlabelled_text
         self.name = name
         self.limit = limit
         self.cache_dir = cache_dir
@@ -75,6 +91,10 @@ class SourcedDataModule(TokenDataModule):
         self.extra = [extra_source(one, root, extra_hubs) for one in named]
         if limit is not None and limit < 1:
             raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
+        if unlabelled_ratio is not None and not 0 < unlabelled_ratio < float("inf"):
+            raise DataError(
+                f"unlabelled_ratio is rows for each labelled one, a number above 0; got {unlabelled_ratio}."
+            )
         for split in self.sources:
             if split not in SPLITS:
                 raise DataError(f"There is no use for a split called '{split}'. {hint(split, SPLITS)}")
@@ -111,15 +131,54 @@ class SourcedDataModule(TokenDataModule):
     @property
     def fingerprint(self) -> str:
         """Hash of the data and of all that was done to it; batch size and order do not count. Needs the tokenizer."""
-        return self._augmented(digest([self._key(split) for split in sorted(self.sources)]))
+        keys = [self._key(split) for split in sorted(self.sources)]
+        keys += [self._unlabelled_key(self._others())] if self.unlabelled is not None else []
+        return self._augmented(digest(keys))
 
     def make_rows(self, split: str) -> Rows:
         """Return a split's tokenised rows from the cache, after putting them there if need be."""
         folder = cache_root(self.cache_dir) / "data" / f"{self.name}-{split}-{self._key(split)}"
-        built = build_once(folder, lambda scratch: self.tokenise(split).save(scratch))
+        return self._kept(folder, split, lambda: self.tokenise(split))
+
+    def _kept(self, folder: Path, what: str, make: Callable[[], Rows]) -> Rows:
+        built = build_once(folder, lambda scratch: make().save(scratch))
         rows: Rows = TokenRows.open(folder) if self.teacher_tokenizer is None else PairedRows.open(folder)
-        log.info("%s %s: %d rows, %s %s.", self.name, split, len(rows), "tokenised into" if built else "reused", folder)
+        log.info("%s %s: %d rows, %s %s.", self.name, what, len(rows), "tokenised into" if built else "reused", folder)
         return rows
+
+    def without_labels(self, texts: list[Row]) -> Rows:
+        """Return rows of texts that nobody has labelled, tuples of one text per column.
+
+        Raises:
+            DataError: there can be none for such a task.
+
+        """
+        raise DataError(f"{type(self).__name__} has no use for text without labels: leave out `unlabelled`.")
+
+    def make_unlabelled(self) -> Rows | None:
+        """Return the rows without labels from the cache, after putting them there if need be."""
+        if self.unlabelled is None:
+            return None
+        texts = self._others()
+        folder = cache_root(self.cache_dir) / "data" / f"{self.name}-unlabelled-{self._unlabelled_key(texts)}"
+        return self._kept(folder, "unlabelled", lambda: self._tokenise_others(texts))
+
+    def _others(self) -> Texts:
+        assert self.unlabelled is not None
+        return Texts.find(self.unlabelled, self.root, "train", self.unlabelled_text)
+
+    def _tokenise_others(self, texts: Texts) -> Rows:
+        rows = islice(texts.rows(self.text_columns), self.limit)
+        return stacked([self.without_labels(some) for some in batched(rows)])
+
+    def _unlabelled_key(self, texts: Texts) -> str:
+        made_with = (self.tokenizer_fingerprints, self.max_length, self.limit)
+        return digest(FORMAT, texts.identity(), self.text_columns, *self.shaped_by, made_with)
+
+    @property
+    def text_columns(self) -> Sequence[str]:
+        """Those of the columns that have texts."""
+        return self.columns[:1]
 
     def table(self, split: str) -> Any:
         """Return a split as a `pyarrow.Table` of no more than `limit` rows; behind those to train on, the extra ones.
@@ -134,7 +193,7 @@ class SourcedDataModule(TokenDataModule):
             check_columns(table, source, [name for name in self.columns if i == 0 or name not in self.label_columns])
         tables[0] = self.share(tables[0], split)
         tables = [table if self.limit is None else table.slice(0, self.limit) for table in tables]
-        return tables[0] if len(tables) == 1 else put_together(tables, sources, [*self.columns, *self.optional])
+        return tables[0] if len(tables) == 1 else one_table(tables, sources, [*self.columns, *self.optional])
 
     def share(self, table: Any, split: str) -> Any:
         """Return a split's rows of its table; all, where a subclass does not say otherwise."""

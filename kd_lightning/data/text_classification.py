@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import Rows
 from kd_lightning.data.files import texts_of
 from kd_lightning.data.labels import Labels
 from kd_lightning.data.sourced import SourcedDataModule
+from kd_lightning.data.text_formats import Row
 from kd_lightning.errors import DataError
+from kd_lightning.functional.hard_label import IGNORED
 from kd_lightning.metrics.labels import LabelRecorder
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,10 @@ class TextClassification(SourcedDataModule):
         labels: what the classes are called, in the order of their numbers; the column may then hold names.
         drop_unlabelled: leave out rows without a label: null, -1 or `-`.
         rename: columns that have another name in some source, as in `{premise: sentence1}`.
+        unlabelled: text to train on beside the labelled rows, for a teacher to label: a file, a folder, or the name of
+            a data set below `root`. Of pairs, texts that follow each other make one. See `SourcedDataModule`.
+        unlabelled_ratio: rows of it for each labelled one in every epoch; None for all of them.
+        unlabelled_text: the column that has its text, in tables without the columns of this data set.
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file, column or label that
@@ -85,6 +93,9 @@ class TextClassification(SourcedDataModule):
         labels: Sequence[str] | None = None,
         drop_unlabelled: bool = False,
         rename: Mapping[str, str] | None = None,
+        unlabelled: str | Path | None = None,
+        unlabelled_ratio: float | None = None,
+        unlabelled_text: str = "text",
     ) -> None:
         super().__init__(
             name=name,
@@ -95,6 +106,9 @@ class TextClassification(SourcedDataModule):
             rename=rename,
             limit=limit,
             cache_dir=cache_dir,
+            unlabelled=unlabelled,
+            unlabelled_ratio=unlabelled_ratio,
+            unlabelled_text=unlabelled_text,
             tokenizer=tokenizer,
             num_labels=num_labels or (1 if regression else len(labels or (0, 1))),
             max_length=max_length,
@@ -155,6 +169,17 @@ class TextClassification(SourcedDataModule):
         """The settings that shape rows, besides tokenizer, `max_length` and `limit`."""
         reading = (self.regression, self.drop_unlabelled, sorted(self.rename.items()))
         return self.text, self.label, self.num_labels, self.labels, reading
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Those of the columns that have texts."""
+        return self.text
+
+    def without_labels(self, texts: list[Row]) -> Rows:
+        """Return rows of texts, or pairs, that nobody has labelled."""
+        floats = self.multilabel or self.regression
+        shape = (len(texts), self.num_labels) if self.multilabel else (len(texts),)
+        return self.encode(list(zip(*texts, strict=True)), np.full(shape, IGNORED, np.float32 if floats else np.int64))
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from kd_lightning.data.alignment import CHINESE
 from kd_lightning.data.encode import CHUNK, FIELDS
 from kd_lightning.data.spans import owners, spans
 from kd_lightning.data.tags import Sentences
@@ -15,6 +17,8 @@ from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 
 IGNORED = -100
+_LETTER = rf"[^\W{CHINESE}]"
+_WORD = re.compile(rf"[{CHINESE}]|{_LETTER}(?:[^\s{CHINESE}]*{_LETTER})?|[^\w\s]")
 KINDS = FIELDS | {"labels": np.int16, "logits_mask": np.int8}
 
 
@@ -34,6 +38,22 @@ def check_word_tokenizer(tokenizer: Any) -> None:
             "This tokenizer takes words for parts of one word; load it with"
             " AutoTokenizer.from_pretrained(…, add_prefix_space=True)."
         )
+
+
+def words_of(text: str) -> list[str]:
+    """Cut a text that comes without word boundaries, much as tagged sentences are cut.
+
+    Chinese characters are words of their own, other words are what is between blanks, without the signs around it,
+    which are words too.
+
+    Example:
+        >>> words_of("U.S. shares fell 1.5%, he didn't say.")
+        ['U.S', '.', 'shares', 'fell', '1.5', '%', ',', 'he', "didn't", 'say', '.']
+        >>> words_of("他在IBM工作。")
+        ['他', '在', 'IBM', '工', '作', '。']
+
+    """
+    return _WORD.findall(text)
 
 
 def tagged_rows(tokenizer: Any, sentences: Sentences, max_length: int) -> TokenRows:

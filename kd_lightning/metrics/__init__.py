@@ -6,6 +6,7 @@ from kd_lightning.metrics.cmrc import cmrc_scores
 from kd_lightning.metrics.collection import Scores
 from kd_lightning.metrics.entities import EntityScores
 from kd_lightning.metrics.labels import LabelRecorder
+from kd_lightning.metrics.masked_tokens import MaskedTokens
 from kd_lightning.metrics.squad import squad_scores
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "BatchMetric",
     "EntityScores",
     "LabelRecorder",
+    "MaskedTokens",
     "Scores",
     "Shared",
     "cmrc_scores",

@@ -11,6 +11,7 @@ from kd_lightning.students.copying import copy_layers
 from kd_lightning.students.electra import electra_small
 from kd_lightning.students.heads import share_body
 from kd_lightning.students.recurrent_student import bigru
+from kd_lightning.students.saved import saved
 from kd_lightning.students.shrinking import shrink
 from kd_lightning.students.sizes import t3, t3_small, t4_tiny, t6, t12_nano
 from kd_lightning.students.vocabulary import transfer_vocabulary
@@ -26,6 +27,7 @@ __all__ = [
     "electra_small",
     "pretrained",
     "register",
+    "saved",
     "share_body",
     "shrink",
     "t3",

@@ -5,7 +5,7 @@ import logging
 import pyarrow as pa
 import pytest
 
-from kd_lightning.data.extra import extra_source, put_together
+from kd_lightning.data.extra import extra_source, one_table
 from kd_lightning.data.files import Source
 from kd_lightning.errors import DataError
 
@@ -75,7 +75,7 @@ def test_tables_go_on_top_of_each_other_and_what_one_lacks_is_null():
         pa.table({"context": ["y"]}),
         pa.table({"answers": narrow, "context": ["z"]}),
     ]
-    whole = put_together(tables, [Source(name, "train") for name in "abc"], ["context", "answers"])
+    whole = one_table(tables, [Source(name, "train") for name in "abc"], ["context", "answers"])
     assert whole.column_names == ["context", "answers"]
     assert whole["context"].to_pylist() == ["x", "y", "z"]
     assert whole["answers"].to_pylist() == [
@@ -88,4 +88,4 @@ def test_tables_go_on_top_of_each_other_and_what_one_lacks_is_null():
 def test_a_column_of_another_kind_is_refused():
     tables = [pa.table({"answers": pa.array([{"text": ["a"]}])}), pa.table({"answers": ["a"]})]
     with pytest.raises(DataError, match=r"root/b/train.parquet does not go together with root/a/train.parquet: "):
-        put_together(tables, [Source(name, "train", "root") for name in "ab"], ["answers"])
+        one_table(tables, [Source(name, "train", "root") for name in "ab"], ["answers"])

@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from kd_lightning.data.augment.base import Augmentation
+from kd_lightning.data.mixed import MixedRows
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 
@@ -45,7 +46,9 @@ class AugmentedRows(Dataset[dict[str, Any]]):
 
     """
 
-    def __init__(self, rows: TokenRows, augment: Sequence[Augmentation], tokenizer: Any, seed: int = 0) -> None:
+    def __init__(
+        self, rows: TokenRows | MixedRows, augment: Sequence[Augmentation], tokenizer: Any, seed: int = 0
+    ) -> None:
         if others := set(rows.fields) - FIELDS:
             raise DataError(f"Augmentations do not know what becomes of a row's {', '.join(sorted(others))}.")
         self.rows = rows

@@ -1,0 +1,186 @@
+"""Masked language modelling on any text: what students learn before they learn a task."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_lightning.data.augment.rows import Augmentations, as_list
+from kd_lightning.data.base import TokenDataModule
+from kd_lightning.data.encode import check_tokenizer
+from kd_lightning.data.masking import MaskedRows, Masking
+from kd_lightning.data.origin import Origin
+from kd_lightning.data.packing import packed
+from kd_lightning.data.sampler import TrainBatches
+from kd_lightning.data.tokens import TokenRows
+from kd_lightning.errors import DataError
+from kd_lightning.storage.digest import digest
+from kd_lightning.storage.once import build_once, cache_root
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of the files in the cache; in every fingerprint
+
+
+class LanguageModelling(TokenDataModule):
+    """Text as rows full of tokens, some of them hidden for a model to guess.
+
+    Documents are packed end to end into rows of `max_length` tokens, once, and kept on disk. Which tokens are hidden
+    changes from epoch to epoch and is a function of (seed, epoch, row); in validation it is always the same, whatever
+    the seed.
+
+    Batches have `input_ids` with tokens hidden, `labels` (what they were, −100 elsewhere) and `logits_mask` (1 where a
+    token is to be guessed): (batch, length). Logits are distilled at those places, hidden states at all.
+
+    Args:
+        path: a text file, a folder of them, or with `root` the name of a data set; see `Texts.find`. None: the hub.
+        name: the text's name, for messages and the cache.
+        text: the column of tables that has the text.
+        root: a folder of data sets.
+        hub: a data set's name on the Hugging Face hub, such as `Salesforce/wikitext`.
+        subset: the hub's configuration name, such as `wikitext-103-raw-v1`.
+        validation: text to validate on, as `path`. None: the file `validation.*` beside `train.*`, or on the hub the
+            split of this name; where there is none, `holdout`.
+        holdout: share of the documents to validate on; they are chosen by what is in them and never trained on.
+        tokenizer: a transformers tokenizer with a mask token; may also be set as attribute before `setup`.
+        share: of the tokens that are hidden.
+        whole_word: hide words with all their pieces.
+        max_length: tokens per row, special ones included.
+        limit: use only the first rows of each split, for trying things.
+        cache_dir: where packed rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
+        augment: must stay empty: hiding tokens is what changes rows.
+        loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
+            `pad_to_multiple_of`, as `TokenDataModule` describes them.
+
+    Raises:
+        DataError: for settings that make no sense; in `setup` for text that is missing, damaged or too little.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from kd_lightning.data import build_tokenizer
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "train.txt").write_text("a good film\\n\\na bad plot\\n" * 50)
+        ...     _ = (Path(folder) / "validation.txt").write_text("a good plot")
+        ...     data = LanguageModelling(folder, max_length=16, cache_dir=folder)
+        ...     data.tokenizer = build_tokenizer(data.texts())
+        ...     batch = next(iter(data.val_dataloader()))
+        >>> data.sizes, batch["labels"].tolist()
+        ({'train': 25, 'validation': 1}, [[-100, 12, -100, -100, -100]])
+
+    """
+
+    token_fields = ("labels", "logits_mask")
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        name: str = "text",
+        text: str = "text",
+        root: str | Path | None = None,
+        hub: str | None = None,
+        subset: str | None = None,
+        validation: str | Path | None = None,
+        holdout: float = 0.05,
+        tokenizer: Any = None,
+        share: float = 0.15,
+        whole_word: bool = False,
+        max_length: int = 128,
+        batch_size: int = 32,
+        limit: int | None = None,
+        cache_dir: str | Path | None = None,
+        augment: Augmentations = None,
+        **loading: Any,
+    ) -> None:
+        super().__init__(tokenizer=tokenizer, num_labels=2, max_length=max_length, batch_size=batch_size, **loading)
+        self.origin = Origin(path, text, root, hub, subset, validation, holdout)
+        self.name = name
+        self.share = share
+        self.whole_word = whole_word
+        self.limit = limit
+        self.cache_dir = cache_dir
+        if as_list(augment):
+            raise DataError("Hidden tokens are what changes rows of a masked language model: leave `augment` out.")
+        if limit is not None and limit < 1:
+            raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the configuration of a model for this data says of its labels: nothing."""
+        return {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the text and of all that was done to it; batch size and order do not count. Needs the tokenizer."""
+        return digest([self._key(split) for split in self.splits_here], self.share, self.whole_word)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Pack all splits, or find them packed.
+
+        Raises:
+            DataError: no tokenizer or one that cannot hide tokens, two tokenizers, or text that cannot be read.
+
+        """
+        if self.teacher_tokenizer is not None:
+            raise DataError(
+                "Teacher and student guess the same hidden tokens, so they need one vocabulary: leave data.tokenizer "
+                "null, and choose a student with the teacher's tokenizer."
+            )
+        check_tokenizer(self.tokenizer, self.max_length)
+        self.masking()  # what the tokenizer lacks is said before its texts are packed
+        super().setup(stage)
+
+    def masking(self) -> Masking:
+        """Return what hides tokens."""
+        return Masking(self.tokenizer, self.share, whole_word=self.whole_word)
+
+    def make_rows(self, split: str) -> TokenRows:
+        """Return a split's packed rows from the cache, after putting them there if need be."""
+        folder = cache_root(self.cache_dir) / "data" / f"{self.name}-{split}-{self._key(split)}"
+        built = build_once(folder, lambda scratch: self._packed(split).save(scratch))
+        rows = TokenRows.open(folder)
+        log.info("%s %s: %d rows, %s %s.", self.name, split, len(rows), "packed into" if built else "reused", folder)
+        return rows
+
+    def texts(self, split: str = "train") -> list[str]:
+        """Return all lines of a split, such as a tokenizer is trained on."""
+        return [line for document in self.origin.documents(split) for line in document]
+
+    def train_batches(self) -> TrainBatches:
+        """Return which training rows make which batch."""
+        batches = super().train_batches()
+        batches.with_epoch = True
+        return batches
+
+    def train_rows(self) -> MaskedRows:
+        """Return the training rows with tokens hidden anew in every epoch."""
+        return MaskedRows(self._token_rows("train"), self.masking(), self.seed)
+
+    def eval_rows(self, split: str) -> MaskedRows:
+        """Return the rows of a split, the same tokens hidden every time."""
+        return MaskedRows(self._token_rows(split), self.masking())
+
+    def _token_rows(self, split: str) -> TokenRows:
+        rows = self.rows(split)
+        assert isinstance(rows, TokenRows), "setup refuses two tokenizers"
+        return rows
+
+    def _packed(self, split: str) -> TokenRows:
+        chunks, lengths, number = [], [], 0
+        for rows in packed(self.tokenizer, self.origin.documents(split), self.max_length):
+            rows = rows[: None if self.limit is None else self.limit - number]
+            chunks.append(rows.ravel())
+            lengths += [rows.shape[1]] * len(rows)
+            number += len(rows)
+            if number == self.limit:
+                break
+        if not number:
+            raise DataError(self.origin.nothing_in(split))
+        return TokenRows({"input_ids": np.concatenate(chunks)}, np.cumsum([0, *lengths]), {})
+
+    def _key(self, split: str) -> str:
+        """Hash of everything that shapes a split's rows."""
+        check_tokenizer(self.tokenizer, self.max_length)
+        return digest(FORMAT, self.origin.identity(split), self.tokenizer_fingerprints, self.max_length, self.limit)

@@ -1,0 +1,42 @@
+"""A student that starts from one that was saved: distilled on plain text first, then on a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kd_lightning.hub import from_hub, model_folder
+from kd_lightning.students.bigru_model import register
+from kd_lightning.students.tasks import auto_class
+
+
+def saved(folder: str | Path, *, task: str = "sequence-classification", **head: Any) -> nn.Module:
+    """Load a student with the head of a task; a head that was saved for the same task and labels is kept.
+
+    Task-agnostic distillation comes first and a task second in DistilBERT (Sanh et al. 2019) and TinyBERT (Jiao et al.
+    2020).
+
+    Args:
+        folder: what `kd.export` or `save_pretrained` wrote.
+        task: the head, see `tasks.AUTO_CLASSES`.
+        head: fields of the configuration that say of the labels, such as `num_labels`.
+
+    Raises:
+        ConfigError: for a folder that holds no model.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> tiny = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+        >>> with TemporaryDirectory() as folder:
+        ...     BertForMaskedLM(tiny).save_pretrained(folder)
+        ...     type(saved(folder, task="token-classification", num_labels=5)).__name__
+        'BertForTokenClassification'
+
+    """
+    register()
+    name = str(model_folder(Path(folder).expanduser(), "student.path", "saved model"))
+    options = {"ignore_mismatched_sizes": True, "dtype": "float32"}  # other labels: a new head
+    return from_hub(auto_class(task).from_pretrained, name, **head, **options)
