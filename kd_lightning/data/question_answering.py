@@ -80,6 +80,11 @@ class QuestionAnswering(SourcedDataModule):
     ) -> None:
         if loading.pop("augment", None):
             raise DataError("Augmentations move words, and answers are places of words: leave out `augment`.")
+        if loading.pop("unlabelled", None) is not None:
+            raise DataError(
+                "A text without questions cannot be answered: leave out `unlabelled`. Give extra=[FILE.parquet], with "
+                "columns id, context and question, which need no answers."
+            )
         super().__init__(
             name=name,
             root=root,
