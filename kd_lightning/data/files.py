@@ -24,7 +24,7 @@ class Source:
         root: folder of data sets, or None for the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name, such as `sst2` of `nyu-mll/glue`.
-        split: what the split is to us, for errors; None: the same.
+        split: what the split is to us, for errors; `extra` for what is trained on beside it; None: the same.
         rename: what columns are called here that have another name there, where they have it.
 
     """
@@ -96,6 +96,8 @@ class Source:
     def _instead(self, names: Sequence[str]) -> str:
         """Say which of the files that are there could serve as this split."""
         split = self.split or self.stem
+        if split == "extra":
+            return f"{hint(self.stem, names)} Type data.extra=[{self.name}/SPLIT] to take another."
         longer = next((name for name in names if name.startswith(self.stem)), None)
         held_out = {"validation", "test"} <= set(names)
         if longer is not None:
