@@ -10,6 +10,9 @@ from typing import Any
 
 from kd_lightning.errors import DataError, hint
 
+HUGGINGFACE = b"huggingface"
+"""Where the `datasets` library notes in a table what its columns are."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -65,11 +68,8 @@ class Source:
         """
         table = self._from_hub() if self.root is None else self._from_file()
         here = set(table.column_names)
-        return table.rename_columns([self._renamed(name, here) for name in table.column_names])
-
-    def _renamed(self, name: str, here: set[str]) -> str:
-        other = self.rename.get(name, name)
-        return name if other in here else other
+        names = {other: name for other, name in self.rename.items() if other in here and name not in here}
+        return _renamed(table, names) if names else table
 
     def _from_file(self) -> Any:
         import pyarrow
@@ -123,12 +123,25 @@ class Source:
             ) from error
 
 
+def _renamed(table: Any, names: Mapping[str, str]) -> Any:
+    """Return a table with other names for some columns, which keep what the `datasets` library knows of them."""
+    known = table.schema.metadata or {}
+    renamed = table.rename_columns([names.get(name, name) for name in table.column_names])
+    if HUGGINGFACE not in known:
+        return renamed.replace_schema_metadata(known)
+    from datasets import Features
+
+    features = Features.from_arrow_schema(table.schema)
+    own = Features({names.get(name, name): feature for name, feature in features.items()})
+    return renamed.replace_schema_metadata(known | own.arrow_schema.metadata)
+
+
 def class_names(table: Any, column: str) -> list[str] | None:
     """Return the names behind the numbers of a column (or of its lists), where a table knows them.
 
     Tables from the hub do, and files that the `datasets` library wrote.
     """
-    if b"huggingface" not in (table.schema.metadata or {}):
+    if HUGGINGFACE not in (table.schema.metadata or {}):
         return None
     from datasets import Features
 
