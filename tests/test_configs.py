@@ -77,7 +77,7 @@ def test_augmentations_combine_in_the_order_they_are_typed() -> None:
 
 def test_groups_are_all_tried_here() -> None:
     untried = {"match", "augment", "task", "hydra", "hparams_search"}  # below, with data, in every run, with optuna
-    untried |= {"schedule", "sample_temperature", "recipe"}  # each by itself, below
+    untried |= {"schedule", "sample_temperature", "recipe", "stage"}  # each by itself, below
     assert {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()} - {"local"} == {*GROUPS, *untried}
 
 
@@ -108,7 +108,7 @@ def test_every_task_and_every_student_makes_experiments(name: str) -> None:
     cfg = composed(f"experiment={name}")
     assert name == f"{cfg.data.name}_{name.removeprefix(f'{cfg.data.name}_')}"
     check_metric(cfg)
-    assert cfg.temperature == 8.0
+    assert cfg.temperature == (2.0 if cfg.data.name == "mlm" else 8.0)
     assert isinstance(instantiate(cfg.objective), Objective)
 
 
@@ -120,10 +120,11 @@ def test_every_task_goes_with_every_student(name: str) -> None:
 
 def test_every_experiment_without_a_file_is_made_of_files() -> None:
     for name, node in MADE.items():
-        recipe, *overrides = node["defaults"]
+        recipe, *stages = (file for file in node["defaults"] if isinstance(file, str))
+        overrides = node["defaults"][1 + len(stages) :]
         (data,), (teacher,) = (override.values() for override in overrides)
         assert name == f"{data}_{recipe.removeprefix('/recipe/')}"
-        for file in (f"{recipe.removeprefix('/')}", f"data/{data}", f"teacher/{teacher}"):
+        for file in (*(part.removeprefix("/") for part in (recipe, *stages)), f"data/{data}", f"teacher/{teacher}"):
             assert (CONFIGS / f"{file}.yaml").is_file(), file
 
 
@@ -136,6 +137,17 @@ def test_no_experiment_is_made_twice() -> None:
 def test_every_recipe_is_of_a_student_and_used() -> None:
     assert set(names("recipe")) <= set(names("student"))
     assert set(names("recipe")) == {student for line in lines(CONFIGS) for student in line["students"]}
+
+
+def test_before_a_task_true_tokens_count_and_a_teacher_that_knows_the_language_is_not_trained() -> None:
+    cfg = composed("experiment=mlm_t6")
+    assert (cfg.objective.terms.hard.weight, cfg.objective.terms.logits.weight) == (1.0, 1.0)
+    logits = instantiate(cfg.objective).declared["logits"].loss
+    assert (logits.temperature, logits.scaled, logits.kind) == (2.0, True, "kl")
+    assert (cfg.task.head, cfg.student.layers, cfg.teacher.trainer.max_epochs) == ("masked-lm", "uniform", 0)
+    for teacher in ("tiny_random", "minilm_l6", "electra_base_zh"):
+        assert composed("experiment=mlm_t6", f"teacher={teacher}").teacher.trainer.max_epochs == 1
+    assert composed("experiment=sst2_t6").teacher.trainer.max_epochs == 3
 
 
 @pytest.mark.parametrize("name", names("schedule"))

@@ -114,14 +114,30 @@ def labels_of(data: Any) -> dict[str, Any]:
 
 
 def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
-    """Return the teacher before fine-tuning: pretrained weights with a new head, or random ones of an architecture."""
+    """Return the teacher before fine-tuning: pretrained weights with a new head, or random ones of an architecture.
+
+    Raises:
+        ConfigError: for a model that cannot be found, or one with a new head that is never to be trained.
+
+    """
     from transformers import AutoConfig
 
     if cfg.teacher.pretrained is not None:
-        return from_hub(auto_class(head_of(cfg)).from_pretrained, cfg.teacher.pretrained, **labels_of(data))
+        return _pretrained_teacher(cfg, labels_of(data))
     architecture: dict[str, Any] = plain(cfg.teacher.architecture)
     vocabulary = {"vocab_size": len(data.tokenizer), "pad_token_id": data.tokenizer.pad_token_id}
     return build_model(head_of(cfg), AutoConfig.for_model(**(vocabulary | architecture), **labels_of(data)))
+
+
+def _pretrained_teacher(cfg: DictConfig, labels: dict[str, Any]) -> nn.Module:
+    load = auto_class(head_of(cfg)).from_pretrained
+    model, info = from_hub(load, cfg.teacher.pretrained, output_loading_info=True, **labels)
+    if info["missing_keys"] and OmegaConf.select(cfg, "teacher.trainer.max_epochs") == 0:
+        raise ConfigError(
+            f"The teacher '{cfg.teacher.pretrained}' has no head for {head_of(cfg)}, and a new one that is never "
+            "trained teaches nothing: type teacher.trainer.max_epochs=1, or choose a teacher that has one."
+        )
+    return model
 
 
 def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: nn.Module | None = None) -> nn.Module:

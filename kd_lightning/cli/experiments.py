@@ -41,7 +41,7 @@ def experiments(configs: Path, own: Path | None = None) -> dict[str, dict[str, A
 
     """
     made = {
-        f"{task}_{student}": _experiment(task, student, line["teacher"])
+        f"{task}_{student}": _experiment(task, student, line)
         for line in lines(configs, own)
         for task in line["tasks"]
         for student in line["students"]
@@ -50,8 +50,9 @@ def experiments(configs: Path, own: Path | None = None) -> dict[str, dict[str, A
     return {name: node for name, node in made.items() if name not in written}  # Hydra would take it for a schema
 
 
-def _experiment(task: str, student: str, teacher: str) -> dict[str, Any]:
-    return {"defaults": [f"/recipe/{student}", {"override /data": task}, {"override /teacher": teacher}]}
+def _experiment(task: str, student: str, line: dict[str, Any]) -> dict[str, Any]:
+    made = [f"/recipe/{student}", *([f"/stage/{line['stage']}"] if "stage" in line else [])]
+    return {"defaults": [*made, {"override /data": task}, {"override /teacher": line["teacher"]}]}
 
 
 def lines(configs: Path, own: Path | None = None) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from kd_lightning.cli.reports.summary import final_table
 from kd_lightning.cli.stages import Stage, result_of, stage_folder
 from kd_lightning.cli.tasks import task_configs
 from kd_lightning.cli.teacher import has_teacher, prepare_teachers
+from kd_lightning.cli.unlabelled import check_unlabelled
 from kd_lightning.errors import ConfigError
 from kd_lightning.storage.files import write_json, write_text
 
@@ -83,6 +84,7 @@ def find_teacher(cfg: DictConfig, run_dir: Path) -> None:
     tasks = task_configs(cfg)
     for own in tasks.values():
         check_cache(own)
+        check_unlabelled(own)
     for own in tasks.values() if len(tasks) > 1 else ():
         if own.teacher.path is None and has_teacher(own):
             teacher_data(own).setup("fit")  # what is wrong with a later task's data is known before anything is trained

@@ -23,6 +23,7 @@ from kd_lightning.cli.lessons import Lesson, load_lessons
 from kd_lightning.cli.reports.latency import latency_ms
 from kd_lightning.cli.reports.summary import startup
 from kd_lightning.cli.tasks import ALL
+from kd_lightning.cli.unlabelled import labels_only
 from kd_lightning.data import MultiTask
 from kd_lightning.export import export
 from kd_lightning.module import DistillationModule, MultiTaskModule
@@ -49,6 +50,7 @@ def run_stage(cfg: DictConfig, run_dir: Path, stage: Stage) -> None:
     start = time.perf_counter()
     folder = stage_folder(run_dir, stage)
     seed_everything(cfg.seed, verbose=False)
+    cfg = labels_only(cfg) if stage == "alone" else cfg
     lessons = load_lessons(cfg, run_dir)
     if stage == "teacher":
         result = _judge_teachers(cfg, lessons, folder)

@@ -149,8 +149,9 @@ def _given(folder: Path) -> Path:
 def _own_recipe(cfg: DictConfig) -> DictConfig:
     """Return the configuration of the teacher's own training: its trainer settings, optimizer and scheduler."""
     own = {key: cfg.teacher[key] for key in ("trainer", "optimizer", "scheduler")}
-    if "augment" in cfg.data:  # changed rows are for it to label, not to learn from
-        own["data"] = {"augment": None}
+    for_it_to_label = [key for key in ("augment", "unlabelled") if key in cfg.data]  # and not to learn from
+    if for_it_to_label:
+        own["data"] = dict.fromkeys(for_it_to_label)
     return on_one_device(OmegaConf.merge(cfg, own))  # type: ignore[arg-type]
 
 

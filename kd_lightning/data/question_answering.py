@@ -80,10 +80,10 @@ class QuestionAnswering(SourcedDataModule):
     ) -> None:
         if loading.pop("augment", None):
             raise DataError("Augmentations move words, and answers are places of words: leave out `augment`.")
-        if loading.pop("unlabelled", None) is not None:
+        if loading.get("unlabelled") is not None:
             raise DataError(
-                "A text without questions cannot be answered: leave out `unlabelled`. Give extra=[FILE.parquet], with "
-                "columns id, context and question, which need no answers."
+                "A plain text has no questions to answer: leave out `unlabelled`, and give data sets that have some, "
+                "with or without answers, as data.extra=[NAME]."
             )
         super().__init__(
             name=name,
