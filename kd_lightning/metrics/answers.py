@@ -77,7 +77,8 @@ class Answers(BatchMetric):
     def compute(self) -> dict[str, Tensor]:
         """Note the answers, and return nothing."""
         asked = self.data.it.questions(self.split)
-        self.predicted = {asked.ids[example]: best for example, best in self._answers(asked.contexts)}
+        seen = self._answers(asked.contexts) if len(self.rows) else ()
+        self.predicted = {asked.ids[example]: best for example, best in seen}
         return {}
 
     def _answers(self, contexts: Sequence[str]) -> Iterator[tuple[int, list[tuple[str, float]]]]:
