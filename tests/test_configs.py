@@ -13,6 +13,7 @@ from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.experiments import experiments, lines
 from kd_lightning.cli.targets import check_root_keys, check_targets
 from kd_lightning.cli.tasks import settle_tasks, task_configs
+from kd_lightning.cli.train import check_metric
 from kd_lightning.data import Augmentation
 from kd_lightning.errors import ConfigError
 from kd_lightning.matching import Match
@@ -106,7 +107,7 @@ def crossed() -> list[str]:
 def test_every_task_and_every_student_makes_experiments(name: str) -> None:
     cfg = composed(f"experiment={name}")
     assert name == f"{cfg.data.name}_{name.removeprefix(f'{cfg.data.name}_')}"
-    assert cfg.task.metric in cfg.task.metrics
+    check_metric(cfg)
     assert cfg.temperature == (2.0 if cfg.data.name == "mlm" else 8.0)
     assert isinstance(instantiate(cfg.objective), Objective)
 
@@ -125,6 +126,12 @@ def test_every_experiment_without_a_file_is_made_of_files() -> None:
         assert name == f"{data}_{recipe.removeprefix('/recipe/')}"
         for file in (*(part.removeprefix("/") for part in (recipe, *stages)), f"data/{data}", f"teacher/{teacher}"):
             assert (CONFIGS / f"{file}.yaml").is_file(), file
+
+
+def test_no_experiment_is_made_twice() -> None:
+    made = [f"{task}_{student}" for line in lines(CONFIGS) for task in line["tasks"] for student in line["students"]]
+    assert len(made) == len(set(made))
+    assert not set(made) & set(names("experiment"))
 
 
 def test_every_recipe_is_of_a_student_and_used() -> None:

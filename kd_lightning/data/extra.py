@@ -32,16 +32,16 @@ def extra_source(name: str, root: str | Path | None = None, hubs: Mapping[str, A
     """
     if name.endswith(".parquet"):
         file = Path(name).expanduser().absolute()
-        return Source(file.parent.name, file.stem, file.parent.parent)
+        return Source(file.parent.name, file.stem, file.parent.parent, split="extra")
     folder, _, stem = name.partition("/")
     if root is not None:
-        return Source(folder, stem or _standing_in(Path(root).expanduser() / folder), root)
+        return Source(folder, stem or _standing_in(Path(root).expanduser() / folder), root, split="extra")
     if folder not in (hubs or {}):
         raise DataError(
             f"It is not known where on the hub the extra data set '{folder}' is: give data.root=DIR, with DIR/{folder} "
             f"in it, the path of a Parquet file, or data.extra_hubs. {hint(folder, hubs or {})}"
         )
-    return Source(folder, stem or "train", None, **hubs[folder])  # type: ignore[index]
+    return Source(folder, stem or "train", None, split="extra", **hubs[folder])  # type: ignore[index]
 
 
 def _standing_in(folder: Path) -> str:

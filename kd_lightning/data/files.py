@@ -10,6 +10,9 @@ from typing import Any
 
 from kd_lightning.errors import DataError, hint
 
+HUGGINGFACE = b"huggingface"
+"""Where the `datasets` library notes in a table what its columns are."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -21,7 +24,7 @@ class Source:
         root: folder of data sets, or None for the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name, such as `sst2` of `nyu-mll/glue`.
-        split: what the split is to us, for errors; None: the same.
+        split: what the split is to us, for errors; `extra` for what is trained on beside it; None: the same.
         rename: what columns are called here that have another name there, where they have it.
 
     """
@@ -65,11 +68,8 @@ class Source:
         """
         table = self._from_hub() if self.root is None else self._from_file()
         here = set(table.column_names)
-        return table.rename_columns([self._renamed(name, here) for name in table.column_names])
-
-    def _renamed(self, name: str, here: set[str]) -> str:
-        other = self.rename.get(name, name)
-        return name if other in here else other
+        names = {other: name for other, name in self.rename.items() if other in here and name not in here}
+        return _renamed(table, names) if names else table
 
     def _from_file(self) -> Any:
         import pyarrow
@@ -96,6 +96,8 @@ class Source:
     def _instead(self, names: Sequence[str]) -> str:
         """Say which of the files that are there could serve as this split."""
         split = self.split or self.stem
+        if split == "extra":
+            return f"{hint(self.stem, names)} Type data.extra=[{self.name}/SPLIT] to take another."
         longer = next((name for name in names if name.startswith(self.stem)), None)
         held_out = {"validation", "test"} <= set(names)
         if longer is not None:
@@ -123,12 +125,25 @@ class Source:
             ) from error
 
 
+def _renamed(table: Any, names: Mapping[str, str]) -> Any:
+    """Return a table with other names for some columns, which keep what the `datasets` library knows of them."""
+    known = table.schema.metadata or {}
+    renamed = table.rename_columns([names.get(name, name) for name in table.column_names])
+    if HUGGINGFACE not in known:
+        return renamed.replace_schema_metadata(known)
+    from datasets import Features
+
+    features = Features.from_arrow_schema(table.schema)
+    own = Features({names.get(name, name): feature for name, feature in features.items()})
+    return renamed.replace_schema_metadata(known | own.arrow_schema.metadata)
+
+
 def class_names(table: Any, column: str) -> list[str] | None:
     """Return the names behind the numbers of a column (or of its lists), where a table knows them.
 
     Tables from the hub do, and files that the `datasets` library wrote.
     """
-    if b"huggingface" not in (table.schema.metadata or {}):
+    if HUGGINGFACE not in (table.schema.metadata or {}):
         return None
     from datasets import Features
 

@@ -47,6 +47,9 @@ class SequenceLabelling(SourcedDataModule):
         loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
             `pad_to_multiple_of`, as `TokenDataModule` describes them.
         augment: nothing; changed tokens have no tags.
+        extra: further data sets of the same columns and tags to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`; see
+            `extra_source`.
+        extra_hubs: where those are on the hub: by name, `hub` and `subset`.
         unlabelled: text to train on beside the tagged sentences, for a teacher to tag: a file, a folder, or the name of
             a data set below `root`. Its lines are cut into words, and Chinese into characters (see `words_of`).
         unlabelled_ratio: lines of it for each tagged sentence in every epoch; None for all of them.
@@ -90,6 +93,8 @@ class SequenceLabelling(SourcedDataModule):
         group_by_length: bool = True,
         pad_to_multiple_of: int | None = None,
         augment: Augmentations = None,
+        extra: str | Sequence[str] | None = None,
+        extra_hubs: Mapping[str, Any] | None = None,
         unlabelled: str | Path | None = None,
         unlabelled_ratio: float | None = None,
         unlabelled_text: str = "text",
@@ -102,6 +107,8 @@ class SequenceLabelling(SourcedDataModule):
             splits=splits,
             limit=limit,
             cache_dir=cache_dir,
+            extra=extra,
+            extra_hubs=extra_hubs,
             unlabelled=unlabelled,
             unlabelled_ratio=unlabelled_ratio,
             unlabelled_text=unlabelled_text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class SourcedDataModule(TokenDataModule):
             for split, stem in (splits or {"train": "train", "validation": "validation"}).items()
         }
         named = [extra] if isinstance(extra, str) else list(extra or ())
-        self.extra = [extra_source(one, root, extra_hubs) for one in named]
+        self.extra = [replace(extra_source(one, root, extra_hubs), rename=dict(rename or {})) for one in named]
         if limit is not None and limit < 1:
             raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
         if unlabelled_ratio is not None and not 0 < unlabelled_ratio < float("inf"):

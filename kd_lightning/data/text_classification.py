@@ -50,6 +50,9 @@ class TextClassification(SourcedDataModule):
         labels: what the classes are called, in the order of their numbers; the column may then hold names.
         drop_unlabelled: leave out rows without a label: null, -1 or `-`.
         rename: columns that have another name in some source, as in `{premise: sentence1}`.
+        extra: further data sets of the same columns and labels to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`; see
+            `extra_source`.
+        extra_hubs: where those are on the hub: by name, `hub` and `subset`.
         unlabelled: text to train on beside the labelled rows, for a teacher to label: a file, a folder, or the name of
             a data set below `root`. Of pairs, texts that follow each other make one. See `SourcedDataModule`.
         unlabelled_ratio: rows of it for each labelled one in every epoch; None for all of them.
@@ -93,6 +96,8 @@ class TextClassification(SourcedDataModule):
         labels: Sequence[str] | None = None,
         drop_unlabelled: bool = False,
         rename: Mapping[str, str] | None = None,
+        extra: str | Sequence[str] | None = None,
+        extra_hubs: Mapping[str, Any] | None = None,
         unlabelled: str | Path | None = None,
         unlabelled_ratio: float | None = None,
         unlabelled_text: str = "text",
@@ -106,6 +111,8 @@ class TextClassification(SourcedDataModule):
             rename=rename,
             limit=limit,
             cache_dir=cache_dir,
+            extra=extra,
+            extra_hubs=extra_hubs,
             unlabelled=unlabelled,
             unlabelled_ratio=unlabelled_ratio,
             unlabelled_text=unlabelled_text,

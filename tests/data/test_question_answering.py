@@ -180,6 +180,7 @@ def test_a_data_set_without_a_training_split_says_what_to_type(tmp_path):
         ({"n_best": 0}, "n_best must be at least 1"),
         ({"max_answer_length": 0}, "max_answer_length must be at least 1"),
         ({"augment": ["mask"]}, "leave out `augment`"),
+        ({"unlabelled": "texts"}, r"no questions to answer: leave out `unlabelled`.*data.extra="),
     ],
 )
 def test_settings_without_sense_are_refused(root, settings, said):

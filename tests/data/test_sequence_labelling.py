@@ -12,6 +12,7 @@ from pyarrow import parquet
 from transformers import PreTrainedTokenizerFast
 
 from kd_lightning.data import Mask, SequenceLabelling, build_tokenizer
+from kd_lightning.data.files import Source, class_names
 from kd_lightning.data.words import check_word_tokenizer
 from kd_lightning.errors import DataError
 
@@ -147,6 +148,19 @@ def test_tags_may_be_numbers_of_the_names_the_table_has_or_of_the_labels(tmp_pat
     assert data(tmp_path, tokenizer).sentences("train").tags == [numbers["labels"]]
 
 
+def test_columns_with_other_names_keep_what_their_numbers_stand_for(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    features = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=LABELS))})
+    (tmp_path / "names").mkdir()
+    table = Dataset.from_dict({"tokens": [["Ada"]], "tags": [[1]]}, features=features)
+    table.to_parquet(tmp_path / "names" / "train.parquet")
+    source = Source("names", "train", tmp_path, rename={"tags": "ner_tags", "tokens": "words", "more": "other"})
+    assert source.table().column_names == ["words", "ner_tags"]
+    assert class_names(source.table(), "ner_tags") == LABELS
+    assert class_names(source.table(), "words") is None
+
+
 def test_the_names_the_hub_has_for_numbers_count_in_the_fingerprint(tmp_path, tokenizer, monkeypatch):
     from datasets import ClassLabel, Dataset, Features, List, Value
 
@@ -239,3 +253,29 @@ def test_a_tokenizer_made_from_the_text_can_tell_capital_letters():
 
 def test_texts_are_words_with_blanks_between_them(tmp_path, tokenizer):
     assert data(write(tmp_path, SENTENCES[:2]), tokenizer).texts() == ["Ada Lovelace saw London", ""]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_losses_run_over_the_first_pieces_of_words_and_nothing_else(tmp_path, tokenizer, side):
+    import kd_lightning as kd
+
+    tokenizer.padding_side = side
+    made = data(write(tmp_path, longer()), tokenizer, max_length=16)
+    batch = next(iter(made.train_dataloader()))
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(*batch["input_ids"].shape, len(LABELS), generator=draw) for _ in range(2))
+    terms = {
+        "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel()),
+        "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget()),
+    }
+    parts = kd.Objective(terms)({"logits": student}, {"logits": teacher}, batch).parts
+    places = [
+        (row, place)
+        for row, labels in enumerate(batch["labels"].tolist())
+        for place, tag in enumerate(labels)
+        if tag >= 0
+    ]
+    p, q = (torch.stack([logits[place] for place in places]).log_softmax(-1) for logits in (teacher, student))
+    torch.testing.assert_close(parts["logits"], (p.exp() * (p - q)).sum(-1).mean())
+    tags = [int(batch["labels"][place]) for place in places]
+    torch.testing.assert_close(parts["hard"], -torch.stack([q[i, tag] for i, tag in enumerate(tags)]).mean())
