@@ -142,6 +142,10 @@ def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
     return saved  # type: ignore[return-value]
 
 
+NAMES_OR_FOLDERS = ("path", "validation", "unlabelled")
+"""Arguments of data modules that are a place, or else the name of a data set below `data.root`."""
+
+
 def settle(cfg: DictConfig) -> DictConfig:
     """Make folders absolute and `auto` definite, so that the configuration means the same wherever it is read."""
     missing = sorted(OmegaConf.missing_keys(cfg))
@@ -152,6 +156,10 @@ def settle(cfg: DictConfig) -> DictConfig:
         for own in (cfg, *cfg.tasks.values()):
             _settle_teacher(own.get("teacher", {}))
             _absolute(own.data, "root")
+            for key in NAMES_OR_FOLDERS:
+                if own.data.get(key) is not None and Path(str(own.data[key])).expanduser().exists():
+                    _absolute(own.data, key)
+        _absolute(cfg.student, "path")
     return cfg
 
 

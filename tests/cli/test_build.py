@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -118,6 +119,41 @@ def test_students_take_vocabulary_and_labels_from_the_data(cfg: Any, data: Any) 
     assert (student.config.vocab_size, student.config.num_labels) == (len(data.tokenizer), 2)
 
 
+def test_a_student_may_start_from_a_saved_one_and_brings_its_tokenizer(cfg: Any, data: Any, tmp_path: Path) -> None:
+    general = build_student(compose_config(["data=mlm", "student.hidden_size=24"]), None, data)
+    general.save_pretrained(tmp_path / "student")
+    data.tokenizer.save_pretrained(tmp_path / "student")
+    cfg.student.path = str(tmp_path / "student")
+    own = build_data(cfg)
+    assert own.tokenizer.get_vocab() == data.tokenizer.get_vocab()
+    student = build_student(cfg, fresh_teacher(cfg, data), own)
+    before, after = general.base_model.state_dict(), student.base_model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert (student.config.num_labels, student.config.hidden_size) == (2, 24)
+    other = build_data(cfg, word_tokenizer(["good", "film"]))
+    assert len(other.teacher_tokenizer) == 6  # a teacher with another vocabulary: two tokenizers
+    own.tokenizer = word_tokenizer(["good", "film"])
+    with pytest.raises(ConfigError, match=r"has a tokenizer of its own, and the data another"):
+        build_student(cfg, None, own)
+    cfg.student.path = str(tmp_path / "studnet")
+    with pytest.raises(ConfigError, match=r"student\.path=.*holds no saved model.*Closest: .*student"):
+        build_data(cfg)
+
+
+def test_a_teacher_with_a_new_head_that_is_never_trained_is_refused(data: Any, tmp_path: Path) -> None:
+    cfg = compose_config(["data=mlm", "student.hidden_size=24", "teacher=bert_base", f"teacher.pretrained={tmp_path}"])
+    cfg.teacher.trainer.max_epochs = 0
+    model = build_student(cfg, None, data)
+    model.save_pretrained(tmp_path)
+    again = fresh_teacher(cfg, data)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    model.base_model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"no head for masked-lm.*type teacher\.trainer\.max_epochs=1"):
+        fresh_teacher(cfg, data)
+    cfg.teacher.trainer.max_epochs = 1
+    fresh_teacher(cfg, data)
+
+
 def test_a_student_may_be_a_whole_model_of_ones_own(cfg: Any, data: Any) -> None:
     cfg.student = OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3})
     assert isinstance(build_student(cfg, nn.Identity(), data), nn.Linear)
@@ -127,6 +163,10 @@ def test_relative_folders_become_absolute(on_films: list[str], tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     cfg = settle(compose_config([*on_films, "data.root=some/data", "teacher.path=a/teacher"]))
     assert (cfg.data.root, cfg.teacher.path) == (str(tmp_path / "some/data"), str(tmp_path / "a/teacher"))
+    (tmp_path / "more.txt").touch()
+    more = settle(compose_config(["data=sst2", "data.unlabelled=more.txt", "student.path=run/student"]))
+    assert (more.data.unlabelled, more.student.path) == (str(tmp_path / "more.txt"), str(tmp_path / "run/student"))
+    assert settle(compose_config(["data=sst2", "data.unlabelled=cola"])).data.unlabelled == "cola"  # below data.root
     assert settle(compose_config([*on_films, "data.root='~/data'"])).data.root == str(Path("~/data").expanduser())
     assert settle(compose_config(["data=synthetic"])).teacher.path is None
 
