@@ -137,11 +137,11 @@ class AnswerScores(Answers):
         >>> start, end = torch.tensor([[8.0, 0.0, 2.0, 1.0]]), torch.tensor([[8.0, 0.0, 1.0, 3.0]])
         >>> scores.update({"start_logits": start, "end_logits": end}, batch)
         >>> scores.compute(), scores.predicted
-        ({'exact_match': tensor(100.), 'f1': tensor(100.)}, {'1': [('old Rome', 5.0), ('Rome', 4.0)]})
+        ({'f1': tensor(100.), 'exact_match': tensor(100.)}, {'1': [('old Rome', 5.0), ('Rome', 4.0)]})
 
     """
 
-    gives = ("exact_match", "f1")
+    gives = ("f1", "exact_match")
 
     def __init__(self, data: Any, language: Literal["english", "chinese"] | Scorer = "english") -> None:
         super().__init__(data)
