@@ -162,9 +162,17 @@ class QuestionAnswering(SourcedDataModule):
         super().setup(stage)
 
     def questions(self, split: str) -> Questions:
-        """Return a split's questions, contexts and answers as they were read, once."""
+        """Return a split's questions, contexts and answers; those to train on are read anew each time, others kept.
+
+        Raises:
+            DataError: the split is missing or does not fit, or two questions to evaluate have the same id.
+
+        """
+        if split == "train":
+            return Questions.of(self.table(split), self.sources[split])
         if split not in self._questions:
             self._questions[split] = Questions.of(self.table(split), self.sources[split])
+            self._questions[split].check_ids(self.sources[split])
         return self._questions[split]
 
     def texts(self, split: str = "train") -> list[str]:
@@ -180,6 +188,7 @@ class QuestionAnswering(SourcedDataModule):
         """Return the rows whose titles are the split's."""
         if self.holdout is None or split not in ("train", "validation"):
             return table
-        titles = sorted(set(table["title"].to_pylist()), key=lambda title: hashlib.sha256(title.encode()).hexdigest())
+        title = [str(title) for title in table["title"].to_pylist()]
+        titles = sorted(set(title), key=lambda one: hashlib.sha256(one.encode()).hexdigest())
         held = set(titles[: math.ceil(self.holdout * len(titles))])
-        return table.filter([(title in held) == (split == "validation") for title in table["title"].to_pylist()])
+        return table.filter([(one in held) == (split == "validation") for one in title])

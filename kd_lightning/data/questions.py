@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,17 @@ class Questions:
         texts = [list(answer["text"]) for answer in answers]
         ids = [str(name) for name in columns["id"]]
         return cls(ids, questions, contexts, texts, np.array(spans, dtype=np.int32).reshape(-1, 2))
+
+    def check_ids(self, place: object) -> None:
+        """Refuse ids that are not of one question each.
+
+        Raises:
+            DataError: naming one.
+
+        """
+        twice = next((name for name, count in Counter(self.ids).items() if count > 1), None)
+        if twice is not None:
+            raise DataError(f"{place}, column 'id' holds {twice!r} more than once, and answers are written by id.")
 
 
 def _texts(values: list[Any], column: str, place: object) -> list[str]:

@@ -74,6 +74,16 @@ def windows(tokenizer: Any, asked: Questions, cut: Cut) -> TokenRows:
     Raises:
         DataError: as `Cut.check`.
 
+    Example:
+        >>> from kd_lightning.data.vocabulary import build_tokenizer
+        >>> tokenizer = build_tokenizer(["what ? a b c d e f"])
+        >>> asked = Questions(["1"], ["what ?"], ["a b c d e f"], [["c d"]], np.array([[4, 7]]))
+        >>> rows = windows(tokenizer, asked, Cut(max_length=9, stride=1, max_question_length=4))
+        >>> [tokenizer.decode(rows[i]["input_ids"]) for i in range(len(rows))]
+        ['[CLS] what? [SEP] a b c d [SEP]', '[CLS] what? [SEP] d e f [SEP]']
+        >>> rows.values["start_positions"].tolist(), rows.values["end_positions"].tolist()
+        ([6, 0], [7, 0])
+
     """
     cut.check(tokenizer)
     chunks = list(_chunks(tokenizer, asked, cut))
@@ -155,22 +165,27 @@ def _positions(flat: dict[str, np.ndarray], spans: np.ndarray) -> dict[str, np.n
 
     These are looked for in all rows of a question, so an answer may begin or end with characters that are in no token.
     """
-    row = np.repeat(np.arange(len(flat["lengths"])), flat["lengths"])
-    place = np.arange(len(row)) - _begins(flat["lengths"])[row]
-    begin, end = spans[flat["example"]][row].T
-    of_answer = (flat["char_end"] > begin) & (flat["char_start"] < end) & (flat["char_start"] >= 0) & (begin >= 0)
-    asked = flat["example"][row]
-    first, last = np.full(len(spans), np.iinfo(np.int32).max), np.full(len(spans), -1)
-    np.minimum.at(first, asked[of_answer], flat["char_start"][of_answer])
-    np.maximum.at(last, asked[of_answer], flat["char_end"][of_answer])
-    rows = len(flat["lengths"])
-    starts, ends = np.full(rows, np.iinfo(np.int64).max), np.full(rows, -1)
-    opens, closes = (of_answer & (flat[n] == edge[asked]) for n, edge in (("char_start", first), ("char_end", last)))
-    np.minimum.at(starts, row[opens], place[opens])
-    np.maximum.at(ends, row[closes], place[closes])
-    whole = (ends >= 0) & (starts <= ends)
-    known = last[flat["example"]] >= 0
+    rows, lengths = len(flat["lengths"]), flat["lengths"]
+    row = np.repeat(np.arange(rows), lengths)
+    place = np.arange(len(row)) - _begins(lengths)[row]
+    question = flat["example"][row]
+    begin, end = spans[question].T
+    inside = (flat["char_end"] > begin) & (flat["char_start"] < end) & (flat["char_start"] >= 0) & (begin >= 0)
+    first, last = _edges(flat["char_start"], flat["char_end"], inside, inside, question, len(spans))
+    opens, closes = inside & (flat["char_start"] == first[question]), inside & (flat["char_end"] == last[question])
+    starts, ends = _edges(place, place, opens, closes, row, rows)
+    known, whole = last[flat["example"]] >= 0, (ends >= 0) & (starts <= ends)
     return {
         name: np.where(known, np.where(whole, found, flat["nowhere"]), IGNORED).astype(np.int64)
         for name, found in (("start_positions", starts), ("end_positions", ends))
     }
+
+
+def _edges(
+    lows: np.ndarray, highs: np.ndarray, opens: np.ndarray, closes: np.ndarray, group: np.ndarray, groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return each group's least of `lows` where `opens`, and largest of `highs` where `closes`; −1 for no largest."""
+    first, last = np.full(groups, np.iinfo(np.int64).max), np.full(groups, -1)
+    np.minimum.at(first, group[opens], lows[opens])
+    np.maximum.at(last, group[closes], highs[closes])
+    return first, last

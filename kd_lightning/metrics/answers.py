@@ -77,7 +77,8 @@ class Answers(BatchMetric):
     def compute(self) -> dict[str, Tensor]:
         """Note the answers, and return nothing."""
         asked = self.data.it.questions(self.split)
-        self.predicted = {asked.ids[example]: best for example, best in self._answers(asked.contexts)}
+        seen = self._answers(asked.contexts) if len(self.rows) else ()
+        self.predicted = {asked.ids[example]: best for example, best in seen}
         return {}
 
     def _answers(self, contexts: Sequence[str]) -> Iterator[tuple[int, list[tuple[str, float]]]]:
@@ -123,9 +124,24 @@ class AnswerScores(Answers):
     Raises:
         ConfigError: for a language without a scorer.
 
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> asked = Some(ids=["1"], contexts=["in old Rome"], answers=[["Rome", "old Rome"]])
+        >>> notes = {"example": [0], "char_start": [-1, 0, 3, 7], "char_end": [-1, 2, 6, 11]}  # [CLS] in old Rome
+        >>> rows = Some(offsets=np.array([0, 4]), notes={name: np.array(note) for name, note in notes.items()})
+        >>> data = Some(n_best=2, max_answer_length=3, tokenizer=Some(cls_token_id=9))
+        >>> data.questions, data.rows = (lambda split: asked), (lambda split: rows)
+        >>> scores = AnswerScores(data)
+        >>> ids, ones = torch.tensor([[9, 5, 6, 7]]), torch.ones(1, 4)
+        >>> batch = {"input_ids": ids, "attention_mask": ones, "logits_mask": ones, "sample_id": torch.tensor([0])}
+        >>> start, end = torch.tensor([[8.0, 0.0, 2.0, 1.0]]), torch.tensor([[8.0, 0.0, 1.0, 3.0]])
+        >>> scores.update({"start_logits": start, "end_logits": end}, batch)
+        >>> scores.compute(), scores.predicted
+        ({'f1': tensor(100.), 'exact_match': tensor(100.)}, {'1': [('old Rome', 5.0), ('Rome', 4.0)]})
+
     """
 
-    gives = ("exact_match", "f1")
+    gives = ("f1", "exact_match")
 
     def __init__(self, data: Any, language: Literal["english", "chinese"] | Scorer = "english") -> None:
         super().__init__(data)

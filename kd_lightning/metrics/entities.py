@@ -37,7 +37,7 @@ class EntityScores(BatchMetric):
 
     """
 
-    gives: ClassVar[tuple[str, ...]] = ("precision", "recall", "f1", "accuracy")
+    gives: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     rows: list[Tensor]
     tags: list[Tensor]
 

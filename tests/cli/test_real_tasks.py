@@ -18,14 +18,23 @@ TASKS: dict[str, set[str]] = {  # experiment → the metrics it must end with
     "stsb_t3": {"pearson", "spearman"},
     "chnsenticorp_t3": {"accuracy"},
     "cola_t3": {"accuracy", "matthews"},
+    "conll2003_t3": {"f1", "precision", "recall", "accuracy"},
+    "msra_ner_electra_small": {"f1", "precision", "recall", "accuracy"},
+    "cmrc2018_t3": {"f1", "exact_match"},
+    "mlm_t3": {"perplexity", "accuracy"},
 }
+
+MORE = {"mlm_t3": ["data.path=cola", "data.text=sentence", "data.tokenizer=train"]}
+"""What else is typed."""
 
 
 @pytest.fixture(scope="module")
 def ran(many: Any, data_root: Path) -> dict[str, Any]:
-    """Every experiment, carried out in one process."""
+    """Every experiment, carried out in two processes, one after the other."""
     fast = ["teacher=tiny_random", "debug=fast", "baseline=true", f"data.root={data_root}"]
-    return many({name: [f"experiment={name}", *fast] for name in TASKS})
+    typed = {name: [f"experiment={name}", *fast, *MORE.get(name, [])] for name in TASKS}
+    halves = (dict(list(typed.items())[start::2]) for start in (0, 1))
+    return {name: result for half in halves for name, result in many(half).items()}
 
 
 @pytest.mark.parametrize("name", TASKS)

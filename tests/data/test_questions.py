@@ -63,3 +63,10 @@ def test_a_question_without_answers_is_unlabelled():
 def test_what_is_no_question_is_refused(changes, said):
     with pytest.raises(DataError, match=said):
         read(**changes)
+
+
+def test_ids_that_are_not_of_one_question_each_are_refused():
+    found = read()
+    found.check_ids("here")
+    with pytest.raises(DataError, match="here, column 'id' holds '1' more than once"):
+        Questions(*([*value, *value] for value in list(vars(found).values())[:4]), found.spans).check_ids("here")

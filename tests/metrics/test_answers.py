@@ -160,6 +160,14 @@ def test_questions_that_were_not_seen_do_not_count(tmp_path):
     assert scores["f1"] == pytest.approx(theirs["f1"].item())
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+@pytest.mark.parametrize("language", ["english", "chinese"])
+def test_nothing_seen_is_nothing_predicted(tmp_path, language):
+    metric = AnswerScores(reads(library(tmp_path / "data")), language)
+    assert {name: value.item() for name, value in metric.compute().items()} == {"exact_match": 0, "f1": 0}
+    assert json.loads(metric.write(tmp_path).read_text()) == {}
+
+
 def test_chinese_answers_are_scored_by_characters(tmp_path):
     data = reads(library(tmp_path / "data"))
     metric = fed(AnswerScores(data, "chinese"), data)
