@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 
@@ -189,6 +190,24 @@ def test_real_text_is_packed_without_loss(data_root, tmp_path):
     assert set(data.rows("train").lengths.tolist()) == {64}
     unknown = (data.rows("train").fields["input_ids"] == data.tokenizer.unk_token_id).mean()
     assert unknown < 0.05
+
+
+def test_a_data_set_of_the_hub_has_its_splits_there(monkeypatch, tmp_path, pieces):
+    def load_dataset(name: str, subset: str | None, split: str) -> datasets.Dataset:
+        assert (name, subset) == ("someone/wiki", "raw")
+        texts = [" = Title = ", "", f"the film of {split}", None, "good"]
+        return datasets.Dataset.from_dict({"text": texts, "body": ["bad"] * 5})
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    hub: Any = {"hub": "someone/wiki", "subset": "raw", "tokenizer": pieces, "cache_dir": tmp_path}
+    data = LanguageModelling(**hub)
+    data.setup("fit")
+    assert data.texts("validation") == ["= Title =", "the film of validation", "good"]
+    assert data.texts("train") == ["= Title =", "the film of train", "good"]
+    assert data.sizes == {"train": 1, "validation": 1}
+    assert LanguageModelling(text="body", **hub).texts() == ["bad"] * 5
+    with pytest.raises(DataError, match=r"someone/wiki:train has no column 'txt'\. Closest: text\."):
+        LanguageModelling(text="txt", **hub).texts()
 
 
 @pytest.mark.parametrize(
