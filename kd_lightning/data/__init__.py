@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kd_lightning.data.alignment import paired_rows
+from kd_lightning.data.answering.question_answering import QuestionAnswering
 from kd_lightning.data.augment import (
     Augmentation,
     AugmentedRows,
@@ -13,16 +14,15 @@ from kd_lightning.data.augment import (
     ShortReorder,
 )
 from kd_lightning.data.base import TokenDataModule
-from kd_lightning.data.language_modelling import LanguageModelling
+from kd_lightning.data.classification.text_classification import TextClassification
+from kd_lightning.data.labelling.sequence_labelling import SequenceLabelling
+from kd_lightning.data.language.language_modelling import LanguageModelling
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.multi_task import MultiTask
 from kd_lightning.data.padding import Padding, PairedPadding
 from kd_lightning.data.paired import PairedRows
-from kd_lightning.data.question_answering import QuestionAnswering
 from kd_lightning.data.sampler import EvalBatches, TrainBatches
-from kd_lightning.data.sequence_labelling import SequenceLabelling
 from kd_lightning.data.synthetic import SyntheticSentiment
-from kd_lightning.data.text_classification import TextClassification
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.data.vocabulary import build_tokenizer
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from kd_lightning.data.augment.rows import AugmentedRows
 from kd_lightning.data.base import Collate, OfSplit, TokenDataModule
+from kd_lightning.data.language.masking import MaskedRows
 from kd_lightning.data.loader import Loader
-from kd_lightning.data.masking import MaskedRows
 from kd_lightning.data.sampler import Batches
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 from kd_lightning.errors import DataError

@@ -24,7 +24,7 @@ class EntityScores(BatchMetric):
         data: the data module; its `rebuild` makes sentences of rows, and its `sentences` has their words.
 
     Example:
-        >>> from kd_lightning.data.rebuilt import Rebuilt
+        >>> from kd_lightning.data.labelling.rebuilt import Rebuilt
         >>> class Data:
         ...     def rebuild(self, split, rows, tags):
         ...         return Rebuilt([0], [["B-PER", "I-PER", "O"]], [[["O", "B-PER", "I-PER"][i] for i in tags]])
@@ -33,7 +33,7 @@ class EntityScores(BatchMetric):
         >>> batch = {"sample_id": torch.tensor([0]), "logits_mask": torch.tensor([[0, 1, 1, 1, 0]])}
         >>> scores.update({"logits": logits}, batch)
         >>> {name: round(score.item(), 2) for name, score in scores.compute().items()}
-        {'precision': 1.0, 'recall': 1.0, 'f1': 1.0, 'accuracy': 1.0}
+        {'f1': 1.0, 'precision': 1.0, 'recall': 1.0, 'accuracy': 1.0}
 
     """
 
@@ -71,7 +71,8 @@ class EntityScores(BatchMetric):
         seen = self._data.it.rebuild(self._split, _whole(self.rows), _whole(self.tags))
         self._last = (self._split, seen)
         found = precision_recall_fscore_support(seen.gold, seen.predicted, average="micro", zero_division=0)
-        return self._named([*found[:3], _accuracy(seen.gold, seen.predicted)])
+        precision, recall, f1 = found[:3]
+        return self._named([f1, precision, recall, _accuracy(seen.gold, seen.predicted)])
 
     def _named(self, scores: list[float]) -> dict[str, Tensor]:
         named = zip(self.gives, scores, strict=True)

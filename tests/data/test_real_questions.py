@@ -11,8 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from kd_lightning.data import QuestionAnswering, build_tokenizer
-from kd_lightning.data.questions import Questions
-from kd_lightning.data.windows import Cut, windows
+from kd_lightning.data.answering.questions import Questions
+from kd_lightning.data.answering.windows import Cut, windows
 from kd_lightning.metrics import AnswerScores
 
 FOLDER = Path(os.environ.get("KD_DATA") or Path(__file__).parents[2] / "../shared/data")

@@ -10,7 +10,7 @@ import torch
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torch import Tensor
 
-from kd_lightning.data.rebuilt import Rebuilt
+from kd_lightning.data.labelling.rebuilt import Rebuilt
 from kd_lightning.metrics import EntityScores, Scores
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]

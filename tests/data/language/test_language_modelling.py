@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kd_lightning.data import Delete, LanguageModelling, MultiTask, build_tokenizer
-from kd_lightning.data.masking import MaskedRows
+from kd_lightning.data.language.masking import MaskedRows
 from kd_lightning.errors import DataError
 
 WORDS = [

@@ -11,9 +11,9 @@ import numpy as np
 from kd_lightning.data.augment.rows import Augmentations, as_list
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.encode import check_tokenizer
-from kd_lightning.data.masking import MaskedRows, Masking
-from kd_lightning.data.origin import Origin
-from kd_lightning.data.packing import packed
+from kd_lightning.data.language.masking import MaskedRows, Masking
+from kd_lightning.data.language.packing import packed
+from kd_lightning.data.reading.origin import Origin
 from kd_lightning.data.sampler import TrainBatches
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError

@@ -10,7 +10,7 @@ from pyarrow import parquet
 from kd_lightning.data import QuestionAnswering
 from kd_lightning.errors import DataError
 
-from ..reading import asked, library, reader, write
+from ...reading import asked, library, reader, write
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from kd_lightning.data import SequenceLabelling, TextClassification
-from kd_lightning.data.extra import extra_source, one_table
-from kd_lightning.data.files import Source
+from kd_lightning.data.reading.extra import extra_source, one_table
+from kd_lightning.data.reading.files import Source
 from kd_lightning.errors import DataError
 
 

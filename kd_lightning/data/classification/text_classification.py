@@ -11,10 +11,10 @@ import numpy as np
 
 from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import Rows
-from kd_lightning.data.files import texts_of
-from kd_lightning.data.labels import Labels
+from kd_lightning.data.classification.labels import Labels
+from kd_lightning.data.reading.files import texts_of
+from kd_lightning.data.reading.text_formats import Row
 from kd_lightning.data.sourced import SourcedDataModule
-from kd_lightning.data.text_formats import Row
 from kd_lightning.errors import DataError
 from kd_lightning.functional.hard_label import IGNORED
 from kd_lightning.metrics.labels import LabelRecorder

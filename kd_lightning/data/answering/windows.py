@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.data.answering.questions import Questions
 from kd_lightning.data.encode import FIELDS
-from kd_lightning.data.questions import Questions
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 

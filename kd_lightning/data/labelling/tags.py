@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_lightning.data.files import Source, class_names
+from kd_lightning.data.reading.files import Source, class_names
 from kd_lightning.errors import DataError, hint
 
 OUTSIDE = "O"

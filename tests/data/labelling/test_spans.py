@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_lightning.data.spans import OVERLAP, owners, spans
+from kd_lightning.data.labelling.spans import OVERLAP, owners, spans
 
 
 @st.composite

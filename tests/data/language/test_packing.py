@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_lightning.data import build_tokenizer
-from kd_lightning.data.packing import packed
+from kd_lightning.data.language.packing import packed
 from kd_lightning.errors import DataError
 
 TOKENIZER = build_tokenizer(["a b c d e f g"], vocab_size=30)

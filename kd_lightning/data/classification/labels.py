@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_lightning.data.multilabel import label_matrix
+from kd_lightning.data.classification.multilabel import label_matrix
 from kd_lightning.errors import DataError, hint
 
 NONE = (None, -1, "-")

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from kd_lightning.data.questions import Questions
-from kd_lightning.data.windows import Cut, windows
+from kd_lightning.data.answering.questions import Questions
+from kd_lightning.data.answering.windows import Cut, windows
 from kd_lightning.errors import DataError
 
-from ..reading import PAIRS, asked, reader
+from ...reading import PAIRS, asked, reader
 
 CUT = Cut(max_length=24, stride=5, max_question_length=8)
 

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from kd_lightning.data import TextClassification
-from kd_lightning.data.labels import Labels
+from kd_lightning.data.classification.labels import Labels
 from kd_lightning.errors import DataError
 
 NLI = ("entailment", "neutral", "contradiction")

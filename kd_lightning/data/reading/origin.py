@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_lightning.data.files import Source
-from kd_lightning.data.texts import Document, Texts, lines_in
+from kd_lightning.data.reading.files import Source
+from kd_lightning.data.reading.texts import Document, Texts, lines_in
 from kd_lightning.errors import DataError, hint
 from kd_lightning.storage.digest import digest
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
-from kd_lightning.data.text_formats import PLAIN, SUFFIXES, Row, column_names, lines_of, rows_of
+from kd_lightning.data.reading.text_formats import PLAIN, SUFFIXES, Row, column_names, lines_of, rows_of
 from kd_lightning.errors import DataError, closest, hint
 from kd_lightning.storage.digest import digest
 

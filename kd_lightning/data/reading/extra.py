@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.data.files import Source
+from kd_lightning.data.reading.files import Source
 from kd_lightning.errors import DataError, hint
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import numpy as np
 
 from kd_lightning.data.alignment import CHINESE
 from kd_lightning.data.encode import CHUNK, FIELDS
-from kd_lightning.data.spans import owners, spans
-from kd_lightning.data.tags import Sentences
+from kd_lightning.data.labelling.spans import owners, spans
+from kd_lightning.data.labelling.tags import Sentences
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.data.answering.questions import COLUMNS, OPTIONAL, Questions
+from kd_lightning.data.answering.windows import Cut, windows
 from kd_lightning.data.base import Rows
-from kd_lightning.data.questions import COLUMNS, OPTIONAL, Questions
 from kd_lightning.data.sourced import SourcedDataModule
-from kd_lightning.data.windows import Cut, windows
 from kd_lightning.errors import DataError
 from kd_lightning.metrics.answers import Answers
 

@@ -1,0 +1,1 @@
+"""Plain text, whose hidden words are to be guessed."""

@@ -1,0 +1,1 @@
+"""Where rows and texts come from: files, folders, the Hugging Face hub."""
