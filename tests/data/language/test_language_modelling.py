@@ -7,10 +7,14 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 
 from kd_lightning.data import Delete, LanguageModelling, MultiTask, build_tokenizer
 from kd_lightning.data.language.masking import MaskedRows
 from kd_lightning.errors import DataError
+from kd_lightning.losses import HardLabel, SoftTarget
+from kd_lightning.matching import Match
+from kd_lightning.objective import Objective, Term
 
 WORDS = [
     "the",
@@ -78,6 +82,24 @@ def test_batches_hold_all_the_text_with_some_of_it_hidden(folder, pieces):
     assert sorted(shown) == sorted(rows)
     words = sum(len(line.split()) for line in data.texts("train"))
     assert words <= sum(map(len, rows))
+
+
+def test_the_objective_is_the_models_own_loss_at_the_hidden_places(folder, pieces):
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = BertForMaskedLM(BertConfig(vocab_size=len(pieces), intermediate_size=16, **sizes)).eval()
+    objective = Objective({"hard": Term(Match("logits", "labels"), HardLabel())})
+    for batch in of(folder, pieces).val_dataloader():
+        own = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")})
+        torch.testing.assert_close(objective({"logits": own.logits}, {}, batch).total, own.loss)
+
+
+def test_soft_targets_count_at_the_hidden_places_only(folder, pieces):
+    batch = next(iter(of(folder, pieces).val_dataloader()))
+    objective = Objective({"logits": Term(Match("logits", "logits"), SoftTarget(temperature=2.0))})
+    logits = torch.randn(*batch["labels"].shape, len(pieces), requires_grad=True)
+    objective({"logits": logits}, {"logits": torch.randn_like(logits)}, batch).total.backward()
+    assert ((logits.grad.abs().sum(-1) > 0) == (batch["labels"] != -100)).all()
 
 
 def test_each_epoch_hides_others_and_validation_always_the_same(folder, pieces):
