@@ -108,10 +108,21 @@ def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
 
 
 def load_teacher(folder: Path, head: str) -> tuple[nn.Module, Any]:
-    """Load a fine-tuned teacher with its head, and its tokenizer."""
+    """Load a fine-tuned teacher with its head, and its tokenizer.
+
+    Raises:
+        ConfigError: for a model without that head, or of parts that were not saved: what is missing would be random.
+
+    """
     from transformers import AutoTokenizer
 
-    return auto_class(head).from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model, info = auto_class(head).from_pretrained(folder, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ConfigError(
+            f"The teacher in {folder} was not fine-tuned for {head}: it has no {min(info['missing_keys'])}. Choose one "
+            "that was, or give its folder as teacher.pretrained, from which a teacher is fine-tuned first."
+        )
+    return model, AutoTokenizer.from_pretrained(folder)
 
 
 def check_labels(model: Any, num_labels: int, folder: Path, names: Mapping[int, str] | None = None) -> None:

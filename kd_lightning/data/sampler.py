@@ -59,6 +59,11 @@ class Batches:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
 
+    @property
+    def per_epoch(self) -> int:
+        """Rows of an epoch."""
+        return len(self.lengths)
+
     def __len__(self) -> int:
         raise NotImplementedError
 
@@ -126,11 +131,6 @@ class TrainBatches(Batches):
 
     def __len__(self) -> int:
         return -(-self.per_epoch // (self.batch_size * place()[1]))
-
-    @property
-    def per_epoch(self) -> int:
-        """Rows of an epoch."""
-        return len(self.lengths)
 
     def present(self, epoch: int) -> np.ndarray:
         """Return the rows of an epoch, `per_epoch` of them, in any order."""

@@ -16,7 +16,7 @@ class TaskBatches(Batches):
 
     Args:
         tasks: each task's own batches.
-        tau: exponent of the sizes.
+        tau: exponent of the sizes, in rows per epoch.
         seed: with the epoch, decides the order of the tasks.
         steps: batches per epoch; None for the sum over the tasks.
         shuffle: False repeats the first epoch's batches, as overfitting a few needs.
@@ -43,10 +43,10 @@ class TaskBatches(Batches):
         self.steps = steps
         self.shuffle = shuffle
         self.with_epoch = any(getattr(task, "with_epoch", False) for task in tasks)
-        sizes = np.array([len(task.lengths) for task in tasks], dtype=np.float64)
+        sizes = np.array([task.per_epoch for task in tasks], dtype=np.float64)
         self.shares = (sizes / sizes.max()) ** tau
         self.shares /= self.shares.sum()
-        self.first = np.cumsum([0, *sizes[:-1]]).astype(np.int64)
+        self.first = np.cumsum([0, *(len(task.lengths) for task in tasks[:-1])])
 
     def __iter__(self) -> Iterator[list[Any]]:
         start, self.start = self.start, 0

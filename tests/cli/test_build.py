@@ -20,7 +20,7 @@ from kd_lightning.cli.build import (
     teacher_data,
 )
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.cli.teacher import check_labels, check_teacher
+from kd_lightning.cli.teacher import check_labels, check_teacher, load_teacher
 from kd_lightning.cli.train import settle
 from kd_lightning.data.synthetic import word_tokenizer
 from kd_lightning.errors import ConfigError
@@ -152,6 +152,15 @@ def test_a_teacher_with_a_new_head_that_is_never_trained_is_refused(data: Any, t
         fresh_teacher(cfg, data)
     cfg.teacher.trainer.max_epochs = 1
     fresh_teacher(cfg, data)
+
+
+def test_a_given_teacher_without_the_tasks_head_is_refused(cfg: Any, data: Any, tmp_path: Path) -> None:
+    teacher: Any = fresh_teacher(cfg, data)
+    teacher.save_pretrained(tmp_path)
+    data.tokenizer.save_pretrained(tmp_path)
+    assert load_teacher(tmp_path, "sequence-classification")[0].config.num_labels == 2
+    with pytest.raises(ConfigError, match=r"not fine-tuned for masked-lm: it has no cls.*teacher\.pretrained"):
+        load_teacher(tmp_path, "masked-lm")
 
 
 def test_a_student_may_be_a_whole_model_of_ones_own(cfg: Any, data: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ TEACHER = ["teacher=tiny_random", "teacher.architecture.hidden_size=32", "teache
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two files of the words that the data set `films` is made of."""
+    """Two files of the words that the data set `films` is made of, in orders that can be guessed."""
     folder = tmp_path_factory.mktemp("text")
-    lines = [" ".join(WORDS[(i * j) % len(WORDS)] for j in range(3, 11)) for i in range(600)]
-    (folder / "one.txt").write_text("\n\n".join([*lines[:300], "good bad"]))
+    draw, size = random.Random(0), len(WORDS)
+    orders = [(draw.randrange(size), draw.randrange(1, 4), draw.randint(4, 12)) for _ in range(600)]
+    lines = [
+        " ".join(WORDS[(start + step * place) % size] for place in range(length)) for start, step, length in orders
+    ]
+    (folder / "one.txt").write_text("\n\n".join([*lines[:300], "good", "bad"]))
     (folder / "two.jsonl").write_text("\n".join(json.dumps({"text": line}) for line in lines[300:]))
     return folder
 
@@ -40,7 +45,7 @@ def chain(many: Any, text: Path, films_root: Path, tmp_path_factory: pytest.Temp
     general = tmp_path_factory.mktemp("general") / "run"
     task = ["experiment=sst2_t4tiny", "data.name=films", f"data.root={films_root}", *TEACHER, "debug=fast"]
     run = ["experiment=mlm_t4tiny", f"data.path={text}", *TEACHER, *SMALL]
-    short = ["trainer.max_epochs=2", "trainer.log_every_n_steps=1"]
+    short = ["trainer.max_epochs=4", "data.batch_size=8", "optimizer.lr=3e-3", "teacher.optimizer.lr=3e-3"]
     commands = {
         "general": [*run, *short, "match=[hidden_cosine,hidden_mse]", f"hydra.run.dir={general}"],
         "fast": [*run, "debug=fast", "data.whole_word=true"],
@@ -62,7 +67,7 @@ def test_a_student_of_the_language_learns_and_is_left_with_its_head(chain: dict[
     found = json.loads((folder / "metrics.json").read_text())
     assert set(found["student"]["metrics"]) == {"perplexity", "accuracy"}
     pieces = json.loads((folder / "student" / "config.json").read_text())["vocab_size"]
-    assert found["student"]["metrics"]["perplexity"] < 0.75 * pieces  # of who knows nothing it is their number
+    assert found["student"]["metrics"]["perplexity"] < 0.5 * pieces  # of who knows nothing it is their number
     assert "cls.predictions.transform.dense.weight" in load_file(folder / "student" / "model.safetensors")
     result_of(chain, "fast")
 

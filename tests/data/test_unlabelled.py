@@ -146,6 +146,14 @@ def test_several_tasks_have_text_of_their_own(films):
     assert found == {"a": set(range(40, 45)), "b": set(), "c": set(range(40, 45))}
 
 
+def test_tasks_are_drawn_by_the_rows_of_their_epochs(films, more):
+    more.write_text("\n".join(LINES * 40))
+    data = MultiTask({"a": films(unlabelled_ratio=0.5), "b": films(unlabelled=None)})
+    data.setup()
+    batches: Any = data.train_dataloader().batch_sampler
+    assert batches.shares.tolist() == [pytest.approx(0.6), pytest.approx(0.4)]  # 60 of 240 rows, and 40
+
+
 def test_words_of_a_plain_text_are_tagged_by_nobody(tmp_path, more, write_rows):
     for split in ("train", "validation"):
         write_rows(tmp_path / "ner" / f"{split}.parquet", tokens=[["in", "Rome"]], ner_tags=[["O", "B-LOC"]])

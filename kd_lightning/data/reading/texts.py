@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
@@ -74,10 +75,8 @@ class Texts:
 
     def identity(self) -> str:
         """Return a hash of the contents."""
-        hashes = []
-        for file in self.files:
-            with file.open("rb") as stream:
-                hashes.append((file.suffix, hashlib.file_digest(stream, "sha256").hexdigest()))
+        states = [(file, file.stat()) for file in self.files]
+        hashes = [(file.suffix, _hash(file, state.st_size, state.st_mtime_ns)) for file, state in states]
         return digest(hashes, self.text)
 
     def is_split(self, split: str) -> bool:
@@ -125,6 +124,13 @@ class Texts:
                 continue
             for document in self._of(file):
                 yield from pairwise(_units(document)) if len(columns) > 1 else ((line,) for line in document)
+
+
+@lru_cache(maxsize=1024)
+def _hash(file: Path, size: int, changed: int) -> str:
+    """Return a file's hash; a large file that is as it was is not read again."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _place(path: str | Path, root: str | Path | None) -> Path:

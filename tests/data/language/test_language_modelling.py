@@ -4,12 +4,17 @@ import random
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 
 from kd_lightning.data import Delete, LanguageModelling, MultiTask, build_tokenizer
 from kd_lightning.data.language.masking import MaskedRows
 from kd_lightning.errors import DataError
+from kd_lightning.losses import HardLabel, SoftTarget
+from kd_lightning.matching import Match
+from kd_lightning.objective import Objective, Term
 
 WORDS = [
     "the",
@@ -77,6 +82,24 @@ def test_batches_hold_all_the_text_with_some_of_it_hidden(folder, pieces):
     assert sorted(shown) == sorted(rows)
     words = sum(len(line.split()) for line in data.texts("train"))
     assert words <= sum(map(len, rows))
+
+
+def test_the_objective_is_the_models_own_loss_at_the_hidden_places(folder, pieces):
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = BertForMaskedLM(BertConfig(vocab_size=len(pieces), intermediate_size=16, **sizes)).eval()
+    objective = Objective({"hard": Term(Match("logits", "labels"), HardLabel())})
+    for batch in of(folder, pieces).val_dataloader():
+        own = model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")})
+        torch.testing.assert_close(objective({"logits": own.logits}, {}, batch).total, own.loss)
+
+
+def test_soft_targets_count_at_the_hidden_places_only(folder, pieces):
+    batch = next(iter(of(folder, pieces).val_dataloader()))
+    objective = Objective({"logits": Term(Match("logits", "logits"), SoftTarget(temperature=2.0))})
+    logits = torch.randn(*batch["labels"].shape, len(pieces), requires_grad=True)
+    objective({"logits": logits}, {"logits": torch.randn_like(logits)}, batch).total.backward()
+    assert ((logits.grad.abs().sum(-1) > 0) == (batch["labels"] != -100)).all()
 
 
 def test_each_epoch_hides_others_and_validation_always_the_same(folder, pieces):
@@ -189,6 +212,24 @@ def test_real_text_is_packed_without_loss(data_root, tmp_path):
     assert set(data.rows("train").lengths.tolist()) == {64}
     unknown = (data.rows("train").fields["input_ids"] == data.tokenizer.unk_token_id).mean()
     assert unknown < 0.05
+
+
+def test_a_data_set_of_the_hub_has_its_splits_there(monkeypatch, tmp_path, pieces):
+    def load_dataset(name: str, subset: str | None, split: str) -> datasets.Dataset:
+        assert (name, subset) == ("someone/wiki", "raw")
+        texts = [" = Title = ", "", f"the film of {split}", None, "good"]
+        return datasets.Dataset.from_dict({"text": texts, "body": ["bad"] * 5})
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    hub: Any = {"hub": "someone/wiki", "subset": "raw", "tokenizer": pieces, "cache_dir": tmp_path}
+    data = LanguageModelling(**hub)
+    data.setup("fit")
+    assert data.texts("validation") == ["= Title =", "the film of validation", "good"]
+    assert data.texts("train") == ["= Title =", "the film of train", "good"]
+    assert data.sizes == {"train": 1, "validation": 1}
+    assert LanguageModelling(text="body", **hub).texts() == ["bad"] * 5
+    with pytest.raises(DataError, match=r"someone/wiki:train has no column 'txt'\. Closest: text\."):
+        LanguageModelling(text="txt", **hub).texts()
 
 
 @pytest.mark.parametrize(
