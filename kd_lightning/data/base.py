@@ -106,8 +106,8 @@ class TokenDataModule(LightningDataModule):
     @property
     def head(self) -> dict[str, Any]:
         """What the configuration of a model for this data says of its labels."""
-        problem = {"problem_type": "multi_label_classification"} if self.multilabel else {}
-        return {"num_labels": self.num_labels, **problem}
+        problem = "multi_label_classification" if self.multilabel else None  # None: what the labels say
+        return {"num_labels": self.num_labels, "problem_type": problem}
 
     def recorder(self) -> Any:
         """Return what notes a model's predictions in the data set's own format, a `BatchMetric`; None: nothing."""

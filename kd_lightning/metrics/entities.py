@@ -67,9 +67,12 @@ class EntityScores(BatchMetric):
         from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
         if not len(self.rows):
+            self._last = None
             return self._named([0.0] * len(self.gives))
         seen = self._data.it.rebuild(self._split, _whole(self.rows), _whole(self.tags))
         self._last = (self._split, seen)
+        if not seen.gold:  # parts of sentences only
+            return self._named([0.0] * len(self.gives))
         found = precision_recall_fscore_support(seen.gold, seen.predicted, average="micro", zero_division=0)
         precision, recall, f1 = found[:3]
         return self._named([f1, precision, recall, _accuracy(seen.gold, seen.predicted)])
@@ -83,9 +86,12 @@ class EntityScores(BatchMetric):
 
         A line has a word, its tag and the predicted tag; sentences are parted by blank lines.
         """
+        file = folder / "predictions.txt"
+        if self._last is None:
+            file.write_text("")
+            return file
         split, seen = self._last
         words = self._data.it.sentences(split).words
-        file = folder / "predictions.txt"
         with file.open("w", encoding="utf-8") as lines:
             for number, *tags in zip(seen.numbers, seen.gold, seen.predicted, strict=True):
                 columns = zip(map(_column, words[number]), *tags, strict=True)

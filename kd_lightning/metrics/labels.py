@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from kd_lightning.batches import required_field
+from kd_lightning.batches import field, required_field
 from kd_lightning.functional.precision import widen
 from kd_lightning.metrics.base import BatchMetric, Shared
 from kd_lightning.types import Batch, Features
@@ -24,7 +24,8 @@ class LabelRecorder(BatchMetric):
     one half, with commas; of a number to predict, that number.
 
     Args:
-        data: the data module, or anything that may have `labels` (names), `multilabel` and `regression`.
+        data: the data module, or anything that may have `labels` (names), `multilabel`, `regression` and, where rows of
+            the file were left out, `row_numbers(split)`.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -45,12 +46,14 @@ class LabelRecorder(BatchMetric):
     def __init__(self, data: Any) -> None:
         super().__init__()
         self._data = Shared(data)
+        self.split = "validation"
         self.predicted: dict[int, Any] = {}
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
     def update(self, features: Features, batch: Batch) -> None:
         """Note the predictions of a batch, from logits (B, C); (B, 1) for numbers."""
+        self.split = field(batch, "split") or self.split
         self.rows.append(required_field(batch, "sample_id"))
         self.values.append(self._predict(widen(features["logits"])))
 
@@ -62,7 +65,9 @@ class LabelRecorder(BatchMetric):
 
     def write(self, folder: Path) -> Path:
         """Write the predictions of the last `compute` into `predictions.tsv`."""
-        lines = [f"{row}\t{self._said(value)}" for row, value in self.predicted.items()]
+        numbers = self._data.it.row_numbers(self.split) if hasattr(self._data.it, "row_numbers") else None
+        places = {row: row if numbers is None else numbers[row] for row in self.predicted}
+        lines = [f"{places[row]}\t{self._said(value)}" for row, value in self.predicted.items()]
         (folder / FILE).write_text("\n".join(["index\tprediction", *lines, ""]), encoding="utf-8")
         return folder / FILE
 
@@ -76,7 +81,7 @@ class LabelRecorder(BatchMetric):
     def _said(self, value: Any) -> str:
         if isinstance(value, list):
             return ",".join(self._name(number) for number, there in enumerate(value) if there)
-        return repr(round(value, 6)) if isinstance(value, float) else self._name(value)
+        return f"{value:.9g}" if isinstance(value, float) else self._name(value)
 
     def _name(self, number: int) -> str:
         names = getattr(self._data.it, "labels", None)

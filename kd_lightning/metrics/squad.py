@@ -9,7 +9,8 @@ def squad_scores(predictions: Mapping[str, str], references: Mapping[str, Sequen
     """Return `exact_match` and `f1` in percent, as the official scorer prints them.
 
     Case, punctuation, articles and spaces do not count; F1 is over bags of words; of several references the best
-    counts. Rajpurkar et al. 2016, section 6.1, as torchmetrics computes it.
+    counts. Rajpurkar et al. 2016, section 6.1, as torchmetrics computes it: an answer that is nothing but articles and
+    signs has F1 100 with a reference of that kind, where SQuAD 1.1's own script says 0.
 
     Args:
         predictions: the answer to each question, by its id.

@@ -140,8 +140,8 @@ class QuestionAnswering(SourcedDataModule):
 
     @property
     def head(self) -> dict[str, Any]:
-        """A model that finds answers has no labels to be told of."""
-        return {}
+        """What the configuration of a model for this data says of its outputs: logits of starts, and of ends."""
+        return {"num_labels": 2, "problem_type": None}
 
     def recorder(self) -> Answers:
         """Return what notes a model's answers, and writes them as official scorers read them."""

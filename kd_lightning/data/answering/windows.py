@@ -108,7 +108,7 @@ def _chunks(tokenizer: Any, asked: Questions, cut: Cut) -> Iterator[dict[str, np
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        chunk = _flat(encoded, special)
+        chunk = _flat(encoded, special, asked.contexts[some])
         yield chunk | _positions(chunk, asked.spans[some]) | {"example": chunk["example"] + np.int32(start)}
 
 
@@ -125,12 +125,17 @@ def _shortened(tokenizer: Any, questions: Sequence[str], limit: int) -> list[str
 
 
 def _ends(tokenizer: Any, questions: list[str], limit: int) -> dict[int, int]:
-    """Return where the last token ends that is kept, of each question with more."""
+    """Return where to cut each question with more tokens: never inside of a character, and always something off."""
     encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)
-    return {row: found[limit - 1][1] for row, found in enumerate(encoded["offset_mapping"]) if len(found) > limit}
+    ends = {}
+    for row, found in enumerate(encoded["offset_mapping"]):
+        if len(found) > limit:
+            (begin, end), (following, _) = found[limit - 1 : limit + 1]
+            ends[row] = min(end if following >= end else begin, len(questions[row]) - 1)
+    return ends
 
 
-def _flat(encoded: Any, special: int | None) -> dict[str, np.ndarray]:
+def _flat(encoded: Any, special: int | None, contexts: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the token fields of rows end to end, where each token lies, and where an answer may be."""
     rows = encoded.encodings
     flat: dict[str, Any] = {"example": np.array(encoded["overflow_to_sample_mapping"], dtype=np.int32)}
@@ -141,11 +146,31 @@ def _flat(encoded: Any, special: int | None) -> dict[str, np.ndarray]:
     context = np.fromiter((i == 1 for row in rows for i in row.sequence_ids), dtype=bool)
     places = np.array([place for row in rows for place in row.offsets], dtype=np.int32)
     context &= places[:, 0] < places[:, 1]  # a tokenizer may add a token that stands for nothing
-    flat["char_start"], flat["char_end"] = np.where(context, places.T, np.int32(-1))
+    texts = np.repeat(flat["example"], flat["lengths"])
+    flat["char_start"], flat["char_end"] = np.where(context, _without_blanks(places, texts, contexts), np.int32(-1))
     flat["nowhere"] = _nowhere(flat["input_ids"], flat["lengths"], special)
     flat["logits_mask"] = context.astype(np.int8)
     flat["logits_mask"][flat["nowhere"] + _begins(flat["lengths"])] = 1
     return flat
+
+
+def _without_blanks(places: np.ndarray, texts: np.ndarray, contexts: Sequence[str]) -> np.ndarray:
+    """Return begins and ends of tokens without the blanks around a word, which some tokenizers count to it.
+
+    Args:
+        places: (tokens, 2), in the context of each.
+        texts: (tokens,), which context that is.
+        contexts: the texts.
+
+    """
+    lengths = np.array([len(text) for text in contexts])
+    letters = np.array([not character.isspace() for text in contexts for character in text] + [True])
+    numbers, first = np.arange(len(letters)), (np.cumsum(lengths) - lengths)[texts]
+    following = np.minimum.accumulate(np.where(letters, numbers, len(letters))[::-1])[::-1]
+    before = np.maximum.accumulate(np.where(letters, numbers, -1))
+    begins, ends = following[first + places[:, 0]] - first, before[np.maximum(first + places[:, 1] - 1, 0)] + 1 - first
+    word = (begins < ends) & (places[:, 0] < places[:, 1])  # else nothing but blanks
+    return np.where(word, np.stack([begins, ends]), places.T).astype(np.int32)
 
 
 def _begins(lengths: np.ndarray) -> np.ndarray:

@@ -188,6 +188,12 @@ class TextClassification(SourcedDataModule):
         shape = (len(texts), self.num_labels) if self.multilabel else (len(texts),)
         return self.encode(list(zip(*texts, strict=True)), np.full(shape, IGNORED, np.float32 if floats else np.int64))
 
+    def row_numbers(self, split: str) -> np.ndarray | None:
+        """Return where in the file each row of a split is; None where all rows of it are here."""
+        if not self.drop_unlabelled:
+            return None
+        return np.flatnonzero(self._labels.there(super().table(split)))
+
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""
         columns, _ = self._read(split)

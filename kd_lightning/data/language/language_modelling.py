@@ -109,7 +109,7 @@ class LanguageModelling(TokenDataModule):
     @property
     def head(self) -> dict[str, Any]:
         """What the configuration of a model for this data says of its labels: nothing."""
-        return {}
+        return {"problem_type": None}
 
     @property
     def fingerprint(self) -> str:
