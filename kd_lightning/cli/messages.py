@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlparse
@@ -133,8 +134,8 @@ def _nearest(key: str, parent: Any, known: Known) -> str:
     same = [other for other in everything if other.rpartition(".")[-1] == leaf]
     if same:
         return f"Closest: {', '.join(same[:3])}."
-    if takes is not None and (near := _arguments_like(key, parent, takes)):
-        return f"Closest: {near}."
+    if takes is not None and (like := _arguments_like(key, parent, takes)):
+        return f"Closest: {like}."
     near = closest(leaf, [other.rpartition(".")[-1] for other in beside])
     near_keys = dict.fromkeys(f"{prefix}.{name}".lstrip(".") for name in near)
     return f"Closest: {', '.join(near_keys)}." if near else hint(key, list(dict.fromkeys([*beside, *everything])))
@@ -163,8 +164,14 @@ def _arguments_like(key: str, node: DictConfig, takes: Arguments) -> str:
     """Return what looks like a key among what a node lists and its target takes, those not listed with a plus."""
     prefix, _, leaf = key.rpartition(".")
     listed = [str(name) for name in node if not str(name).startswith("_")]
-    near = closest(leaf, dict.fromkeys([*listed, *takes.named]))
-    return ", ".join(f"{prefix}.{name}" if name in listed else f"+{prefix}.{name}" for name in near)
+    others = [name for name in takes.named if name not in listed]
+    near = [f"{prefix}.{name}" for name in closest(leaf, listed)]
+    near += [f"+{prefix}.{name}" for name in get_close_matches(leaf, others, cutoff=0.75)]
+    return ", ".join(sorted(near, key=lambda shown: -_likeness(leaf, shown.rpartition(".")[-1]))[:3])
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
 
 
 def _takes(node: DictConfig) -> Arguments | None:

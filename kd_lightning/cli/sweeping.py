@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 
 def for_jobs_only(typed: Sequence[str], known_keys: Callable[[], list[str]]) -> list[str]:
@@ -45,5 +45,5 @@ def _one_choice(text: str) -> str:
 def _is_swept(text: str) -> bool:
     try:
         return OverridesParser.create().parse_override(text).is_sweep_override()
-    except OverrideParseException:  # told when Hydra reads it
+    except HydraException:  # told when Hydra reads it
         return False
