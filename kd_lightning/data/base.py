@@ -126,7 +126,7 @@ class TokenDataModule(LightningDataModule):
             sizes = f"{len(self.tokenizer)} and {len(self.teacher_tokenizer)} pieces"
             raise DataError(
                 f"{why}, and here student and teacher have different vocabularies ({sizes}): choose a student and "
-                "teachers, of all tasks, with the same one; data.tokenizer=null is the teacher's."
+                "teachers, of all tasks, with the same one, and no other in data.tokenizer."
             )
 
     def recorder(self) -> Any:
