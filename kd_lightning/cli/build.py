@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from kd_lightning.cli.positions import missing_positions
 from kd_lightning.data.vocabulary import build_tokenizer
 from kd_lightning.errors import ConfigError
 from kd_lightning.hub import from_hub, model_folder
@@ -126,7 +127,12 @@ def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
         return _pretrained_teacher(cfg, labels_of(data))
     architecture: dict[str, Any] = plain(cfg.teacher.architecture)
     vocabulary = {"vocab_size": len(data.tokenizer), "pad_token_id": data.tokenizer.pad_token_id}
-    return build_model(head_of(cfg), AutoConfig.for_model(**(vocabulary | architecture), **labels_of(data)))
+    config = AutoConfig.for_model(**(vocabulary | architecture), **labels_of(data))
+    model = build_model(head_of(cfg), config)
+    if "max_position_embeddings" not in architecture and (missing := missing_positions(model, data)):
+        config.max_position_embeddings += missing
+        return build_model(head_of(cfg), config)
+    return model
 
 
 def _pretrained_teacher(cfg: DictConfig, labels: dict[str, Any]) -> nn.Module:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kd_lightning.cli.build import build_student
 from kd_lightning.cli.judging import task_metrics
+from kd_lightning.cli.positions import check_positions
 from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.objective import Objective
 from kd_lightning.optim import build_optimizer, parameter_groups
@@ -27,6 +28,7 @@ def build_module(
     cfg: DictConfig, student: nn.Module, teacher: Any, objective: Objective, data: Any
 ) -> DistillationModule:
     """Put models, objective, optimizer, scheduler and metrics of one task together."""
+    check_positions(student, data, "student")
     metrics = task_metrics(cfg, data)
     return DistillationModule(student, teacher, objective, **_recipe(cfg), metrics=metrics, compile=cfg.compile)
 
@@ -52,7 +54,10 @@ def rehearse(cfg: DictConfig, data: Any, teacher: Any, first: nn.Module | None =
 
     """
     uncompiled: Any = OmegaConf.merge(cfg, {"compile": False})
-    like = teacher if isinstance(teacher, nn.Module) else next(teacher.models())
+    models = [teacher] if isinstance(teacher, nn.Module) else list(teacher.models())
+    for model in models:
+        check_positions(model, data, "teacher")
+    like = models[0]
     module = build_module(uncompiled, build_student(cfg, like, data, first), teacher, instantiate(cfg.objective), data)
     build_optimizer(instantiate(cfg.optimizer), parameter_groups(module.student, module.objective))
     data.setup("fit")

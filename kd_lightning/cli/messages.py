@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlparse
@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf import errors as omega
 from yaml import YAMLError
 
-from kd_lightning.cli.targets import check_root_keys, check_targets
+from kd_lightning.cli.targets import Arguments, arguments_of, check_root_keys, check_targets
 from kd_lightning.errors import KDError, closest, hint
 
 __all__ = ["check_root_keys", "check_targets", "one_sentence"]
@@ -122,30 +122,73 @@ def _place(message: str) -> str:
 def _nearest(key: str, parent: Any, known: Known) -> str:
     """Return the closest keys: of the same name elsewhere, then beside the wrong one, then anywhere."""
     everything = known() if known is not None else []
-    if isinstance(parent, DictConfig) and _takes_anything(parent):
-        return f"Type +{key}=VALUE to add it."
+    prefix, _, leaf = key.rpartition(".")
+    takes = _takes(parent) if isinstance(parent, DictConfig) else None
+    if isinstance(parent, DictConfig) and (added := _to_add(key, parent, takes)):
+        return added
     if key in everything:
         return "It is there by default, but not with everything else that was typed."
-    prefix, _, leaf = key.rpartition(".")
     inside = list(parent) if isinstance(parent, DictConfig) and not parent._is_none() else []
     beside = [f"{prefix}.{name}".lstrip(".") for name in inside if name != "hydra"]
     beside += [other for other in everything if other.rpartition(".")[0] == prefix]
     same = [other for other in everything if other.rpartition(".")[-1] == leaf]
     if same:
         return f"Closest: {', '.join(same[:3])}."
+    if takes is not None and (like := _arguments_like(key, parent, takes)):
+        return f"Closest: {like}."
     near = closest(leaf, [other.rpartition(".")[-1] for other in beside])
     near_keys = dict.fromkeys(f"{prefix}.{name}".lstrip(".") for name in near)
     return f"Closest: {', '.join(near_keys)}." if near else hint(key, list(dict.fromkeys([*beside, *everything])))
 
 
-def _takes_anything(node: DictConfig) -> bool:
-    """Tell whether a node's target takes arguments that the node does not list, as students take fields to change."""
+def _to_add(key: str, parent: DictConfig, takes: Arguments | None) -> str | None:
+    """Return what to type where a node takes more than it lists: an argument, a field, or a name in a mapping."""
+    leaf, add = key.rpartition(".")[-1], f"Type +{key}=VALUE to add it."
+    if _is_open(parent):
+        return _split(key) if parent._key() == "splits" else add
+    if takes is None or leaf in takes.named:
+        return None if takes is None else add
+    near = _arguments_like(key, parent, takes) if takes.anything else ""
+    return f"Closest: {near}. Or type +{key}=VALUE to add it." if near else add if takes.anything else None
+
+
+def _split(key: str) -> str:
+    from kd_lightning.data.base import SPLITS
+
+    prefix, _, leaf = key.rpartition(".")
+    near = closest(leaf, SPLITS, n=1) or list(SPLITS)
+    return f"{'Type' if near == [leaf] else 'Closest:'} {', '.join(f'+{prefix}.{name}=VALUE' for name in near)}."
+
+
+def _arguments_like(key: str, node: DictConfig, takes: Arguments) -> str:
+    """Return what looks like a key among what a node lists and its target takes, those not listed with a plus."""
+    prefix, _, leaf = key.rpartition(".")
+    listed = [str(name) for name in node if not str(name).startswith("_")]
+    others = [name for name in takes.named if name not in listed]
+    near = [f"{prefix}.{name}" for name in closest(leaf, listed)]
+    near += [f"+{prefix}.{name}" for name in get_close_matches(leaf, others, cutoff=0.75)]
+    return ", ".join(sorted(near, key=lambda shown: -_likeness(leaf, shown.rpartition(".")[-1]))[:3])
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
+
+
+def _takes(node: DictConfig) -> Arguments | None:
+    """Return what a node's target takes; None where it has none, or one that does not say."""
     target = None if node._is_none() else node.get("_target_")
     try:
-        parameters = inspect.signature(get_object(target)).parameters.values() if isinstance(target, str) else ()
+        return arguments_of(get_object(target)) if isinstance(target, str) else None
     except (HydraException, TypeError, ValueError):
-        return False
-    return any(p.kind is p.VAR_KEYWORD for p in parameters)
+        return None
+
+
+def _is_open(node: DictConfig) -> bool:
+    """Tell whether a node is an argument that is a mapping of any names, such as `splits` of a data module."""
+    above, name = node._get_parent(), node._key()
+    takes = _takes(above) if isinstance(above, DictConfig) else None
+    argument = takes.named.get(str(name)) if takes is not None else None
+    return argument is not None and str(argument.annotation).startswith("Mapping[")
 
 
 def _interpolation(cause: omega.OmegaConfBaseException, key: str, known: Known) -> str:
@@ -250,16 +293,11 @@ def _instantiation(error: Exception, known: Known) -> str | None:
     wrong = re.search(r"unexpected keyword argument '([^']+)'", str(cause))
     if wrong and target:
         return f"'{key.group(1) + '.' if key else ''}{wrong.group(1)}' is no argument of {target.group(1)}. " + hint(
-            wrong.group(1), _arguments(target.group(1))
+            wrong.group(1), arguments_of(get_object(target.group(1))).named
         )
     if isinstance(cause, TypeError | ValueError | OSError):
         return f"{named} cannot be built: {_plain(str(cause))}."
     return None
-
-
-def _arguments(target: str) -> list[str]:
-    parameters = inspect.signature(get_object(target)).parameters.values()
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def _rest(error: Exception, known: Known) -> str | None:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -18,6 +19,56 @@ HOLDERS = ("callbacks", "logger", "objective.terms")
 
 OWN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
 """Keys that tell Hydra how to call a target; they are no arguments."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What can be given to a target by name.
+
+    Args:
+        named: its arguments by name; of a class that passes others on, those of the bases that get them, too.
+        anything: whether it takes other names as well, as students take fields of their configuration.
+
+    """
+
+    named: Mapping[str, inspect.Parameter]
+    anything: bool
+
+
+def arguments_of(called: Any) -> Arguments:
+    """Return what a class or function takes, through `**loading` and the like to the bases of a class.
+
+    Raises:
+        TypeError, ValueError: for what says nothing of its arguments, such as some classes written in C.
+
+    Example:
+        >>> class Base:
+        ...     def __init__(self, seed=0): ...
+        >>> class Derived(Base):
+        ...     def __init__(self, size, **others): ...
+        >>> found = arguments_of(Derived)
+        >>> list(found.named), found.anything
+        (['size', 'seed'], False)
+
+    """
+    named: dict[str, inspect.Parameter] = {}
+    for made in _makers(called):
+        own = inspect.signature(made).parameters
+        named |= {name: p for name, p in own.items() if name not in named and p.kind not in _STARRED}
+        if all(p.kind is not p.VAR_KEYWORD for p in own.values()):
+            return Arguments(named, anything=False)
+    return Arguments(named, anything=True)
+
+
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _makers(called: Any) -> Iterator[Any]:
+    """Yield a function, or a class and those of its bases that have an `__init__` of their own, without `object`."""
+    yield called
+    for base in called.__mro__[1:-1] if isinstance(called, type) else ():
+        if "__init__" in vars(base):
+            yield base
 
 
 def check_root_keys(cfg: DictConfig, schema_class: type) -> None:
@@ -95,27 +146,25 @@ def _check_call(path: str, node: DictConfig) -> None:
     if not callable(called):
         raise ConfigError(f"'{path}._target_' is '{target}', which cannot be called.")
     try:
-        parameters = inspect.signature(called).parameters
+        own, takes = inspect.signature(called).parameters, arguments_of(called)
     except (TypeError, ValueError):  # written in C, and says nothing of its arguments
         return
     count = len(node["_args_"]) if "_args_" in node else 0
-    _check_arguments(path, target, parameters, count, [str(key) for key in node if key not in OWN])
-
-
-def _check_arguments(
-    path: str, target: str, parameters: Mapping[str, inspect.Parameter], count: int, names: list[str]
-) -> None:
-    kinds = [parameter.kind for parameter in parameters.values()]
-    by_place = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if count > len(by_place) and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        raise ConfigError(f"'{path}._args_' has {count} values, but {target} takes at most {len(by_place)}.")
-    by_name = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    free = [name for name in by_name if name not in by_place[:count]]
-    for name in names:
-        if name in by_name and name not in free:
+    free = _by_name(path, target, own, takes, count)
+    for name in (str(key) for key in node if key not in OWN):
+        if name in takes.named and name not in free:
             raise ConfigError(f"'{path}.{name}' is given twice to {target}: by name, and by '{path}._args_'.")
-        if name not in free and inspect.Parameter.VAR_KEYWORD not in kinds:
+        if name not in free and not takes.anything:
             raise ConfigError(f"'{path}.{name}' is no argument of {target}. {hint(name, free)}")
+
+
+def _by_name(path: str, target: str, own: Mapping[str, inspect.Parameter], takes: Arguments, count: int) -> list[str]:
+    """Return which arguments are still to be given by name, after `count` that are given by place."""
+    by_place = [n for n, p in own.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if count > len(by_place) and all(p.kind is not p.VAR_POSITIONAL for p in own.values()):
+        raise ConfigError(f"'{path}._args_' has {count} values, but {target} takes at most {len(by_place)}.")
+    named = [name for name, p in takes.named.items() if p.kind is not p.POSITIONAL_ONLY]
+    return [name for name in named if name not in by_place[:count]]
 
 
 def _located(path: str, target: str) -> Any:

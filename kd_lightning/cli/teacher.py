@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -20,6 +21,7 @@ from kd_lightning.cli.build import (
     build_trainer,
     fresh_teacher,
     hard_only,
+    head_of,
     on_one_device,
     plain,
     teacher_data,
@@ -74,12 +76,38 @@ def check_teacher(cfg: DictConfig) -> None:
         raise ConfigError(f"'teacher.combine' cannot be '{cfg.teacher.combine}': choose logits or probabilities.")
     if cfg.teacher.get("weights") is not None and not several:
         raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
+    check_head(cfg)
     if cfg.data.get("multilabel") and not cfg.task.get("multilabel"):
         raise ConfigError("Rows of this data have several labels. Type task=multilabel.")
     if bool(cfg.data.get("regression")) != bool(cfg.task.get("regression")):
         other = "regression" if cfg.data.get("regression") else "classification"
         raise ConfigError(
             f"This data has {'numbers to predict' if other == 'regression' else 'classes'}. Type task={other}."
+        )
+
+
+TASKS = {
+    "sequence-classification": "classification",
+    "token-classification": "tagging",
+    "question-answering": "question_answering",
+    "masked-lm": "masked_lm",
+}
+"""What is typed for a head, as task=NAME."""
+
+
+def check_head(cfg: DictConfig) -> None:
+    """Refuse a task whose models have another head than the data's rows are made for.
+
+    Raises:
+        ConfigError: with the task that goes with the data.
+
+    """
+    target = cfg.data.get("_target_")
+    made_for = getattr(get_object(target), "made_for", None) if isinstance(target, str) else None
+    if made_for is not None and made_for != head_of(cfg):
+        raise ConfigError(
+            f"Rows of this data are made for {made_for}, and the task is {head_of(cfg)}. "
+            f"Type task={TASKS[made_for]}, or choose other data."
         )
 
 

@@ -21,6 +21,7 @@ from kd_lightning.cli.configs import CONFIGS, known_keys
 from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.precision import fast_precision
 from kd_lightning.cli.quiet import quiet
+from kd_lightning.cli.sweeping import for_jobs_only
 from kd_lightning.cli.targets import check_root_keys, check_targets
 from kd_lightning.cli.tasks import settle_tasks
 from kd_lightning.errors import ConfigError, hint
@@ -49,16 +50,17 @@ def main() -> None:
 
 
 def _arguments(typed: list[str]) -> list[str]:
-    """Send a resumed run to its own folder, before a new one is made.
+    """Send a resumed run to its own folder, before a new one is made; let a sweep have keys that only its jobs have.
 
     Raises:
         ConfigError: if there is no run to resume, or several are asked for.
 
     """
+    swept = bool({"-m", "--multirun"} & set(typed))
     resumed = [a.removeprefix("resume=") for a in typed if a.startswith("resume=") and a != "resume=null"]
     if not resumed:
-        return typed
-    if {"-m", "--multirun"} & set(typed):
+        return for_jobs_only(typed, known_keys) if swept else typed
+    if swept:
         raise ConfigError("resume continues one run; leave -m away, or start the sweep again: it reuses its teachers.")
     folder = Path(resumed[-1])
     if not (folder / "config.yaml").is_file():

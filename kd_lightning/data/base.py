@@ -60,6 +60,9 @@ class TokenDataModule(LightningDataModule):
     multilabel = False
     """Whether a row may have several labels, or none, instead of one."""
 
+    made_for: str | None = None
+    """Which head the rows are made for, of `kd_lightning.students.tasks.AUTO_CLASSES`; None: whatever one."""
+
     unlabelled_ratio: float | None = None
     """Rows without labels for each labelled one, in every epoch; None: all of them once."""
 
@@ -108,6 +111,23 @@ class TokenDataModule(LightningDataModule):
         """What the configuration of a model for this data says of its labels."""
         problem = "multi_label_classification" if self.multilabel else None  # None: what the labels say
         return {"num_labels": self.num_labels, "problem_type": problem}
+
+    def check_one_tokenizer(self, why: str) -> None:
+        """Refuse two tokenizers: the data's or the student's own, or those of several tasks' teachers.
+
+        Args:
+            why: begins the sentence.
+
+        Raises:
+            DataError: with what student and teachers must have in common.
+
+        """
+        if self.teacher_tokenizer is not None:
+            sizes = f"{len(self.tokenizer)} and {len(self.teacher_tokenizer)} pieces"
+            raise DataError(
+                f"{why}, and here student and teacher have different vocabularies ({sizes}): choose a student and "
+                "teachers, of all tasks, with the same one, and no other in data.tokenizer."
+            )
 
     def recorder(self) -> Any:
         """Return what notes a model's predictions in the data set's own format, a `BatchMetric`; None: nothing."""

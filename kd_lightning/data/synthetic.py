@@ -79,6 +79,8 @@ class SyntheticSentiment(TokenDataModule):
 
     """
 
+    made_for = "sequence-classification"
+
     def __init__(
         self,
         train_size: int = 8000,

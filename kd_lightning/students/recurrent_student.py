@@ -12,6 +12,9 @@ from kd_lightning.students.bigru_model import BiGRUConfig, register
 from kd_lightning.students.shrinking import Like, check_padding, config_of, given
 from kd_lightning.students.tasks import build
 
+HEADS = ("sequence-classification", "token-classification", "feature-extraction")
+"""What a BiGRU can be built for."""
+
 
 def bigru(
     like: Like,
@@ -37,7 +40,7 @@ def bigru(
         overrides: fields of `BiGRUConfig`.
 
     Raises:
-        ConfigError: for layers, an unknown field or task, or word embeddings of another shape.
+        ConfigError: for a task it has no head for, layers, an unknown field, or word embeddings of another shape.
 
     Example:
         >>> from transformers import BertConfig
@@ -45,6 +48,11 @@ def bigru(
         50
 
     """
+    if task not in HEADS:
+        raise ConfigError(
+            f"A BiGRU has no head for {task}, only for {', '.join(HEADS)}. Choose a student of transformer layers: "
+            "t6, t3, t3small, t4tiny, t12nano or electra_small."
+        )
     if layers is not None:
         raise ConfigError("A BiGRU has no transformer layers to start from its teacher's: leave `layers` out.")
     teacher = config_of(like)

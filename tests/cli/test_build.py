@@ -234,3 +234,23 @@ def test_a_data_module_that_knows_no_tokenizer_is_given_one(cfg: Any, data: Any,
     assert teacher_data(cfg).tokenizer.get_vocab() == data.tokenizer.get_vocab()
     student = build_student(cfg, None, build_data(cfg, data.tokenizer))
     assert student.config.vocab_size == len(data.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["data=rte", "task=tagging"], "made for sequence-classification, and the task is token-class.*task=classific"),
+        (["data=squad", "task=classification"], "made for question-answering, .*Type task=question_answering"),
+        (["data=synthetic", "task=masked_lm"], "made for sequence-classification, and the task is masked-lm"),
+        (["data=mlm", "task=tagging"], "Type task=masked_lm"),
+        (["data=conll2003", "task=question_answering"], "Type task=tagging"),
+    ],
+)
+def test_a_task_with_a_head_that_the_data_is_not_made_for_is_refused(typed: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_teacher(compose_config(typed))
+
+
+def test_tasks_that_share_a_head_share_data() -> None:
+    check_teacher(compose_config(["data=rte", "task=matthews"]))
+    check_teacher(compose_config(["data=squad"]))

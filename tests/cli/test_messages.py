@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.cli.configs import compose_config
+from kd_lightning.cli.configs import compose_config, known_keys
 from kd_lightning.cli.messages import check_root_keys, check_targets, one_sentence
 from kd_lightning.cli.train import settle
 from kd_lightning.errors import ConfigError
@@ -300,3 +300,47 @@ def test_a_decorated_function_is_bound_to_its_own_arguments(monkeypatch: pytest.
 def test_a_value_that_must_be_typed_is_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"'student\.name' has no value: type student\.name=VALUE\."):
         settle(compose_config(["student=pretrained"]))
+
+
+# -- what the arguments of a class make of a wrong key ------------------------------------------------------------
+
+
+def told(*typed: str) -> str | None:
+    """Compose the real configuration, and return the sentence of the first error."""
+    try:
+        check_targets(compose_config(list(typed)))
+    except Exception as error:
+        return one_sentence(error, known_keys)
+    return "no error"
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["data=squad", "data.strid=5"], "no key 'data.strid'. Closest: data.stride"),
+        (["data=squad", "+data.strid=5"], "'data.strid' is no argument of kd_lightning.data.QuestionAnswering. Close"),
+        (["data=squad", "data.max_lenght=64"], "no key 'data.max_lenght'. Closest: data.max_length"),
+        (["data=squad", "data.group_by_lengt=1"], "no key 'data.group_by_lengt'. Closest: +data.group_by_length"),
+        (["data=squad", "data.group_by_length=1"], "no key 'data.group_by_length'. Type +data.group_by_length="),
+        (["data=mlm", "data.max_lenght=64"], "no key 'data.max_lenght'. Closest: data.max_length"),
+        (["data=rte", "data.max_lenght=64"], "no key 'data.max_lenght'. Closest: data.max_length"),
+        (["data=rte", "data.splits.test=test"], "no key 'data.splits.test'. Type +data.splits.test=VALUE."),
+        (["data=rte", "data.splits.tset=test"], "no key 'data.splits.tset'. Closest: +data.splits.test=VALUE."),
+        (["data=conll2003", "data.splits.test=test"], "no key 'data.splits.test'. Type +data.splits.test=VALUE."),
+        (["data=rte", "data.rename.premise=a"], "no key 'data.rename.premise'. Type +data.rename.premise=VALUE"),
+        (["student=t3", "student.hidden_dropout_prob=0"], "no key 'student.hidden_dropout_prob'. Type +student."),
+        (["student=t3", "student.layer=skip"], "no key 'student.layer'. Closest: student.layers"),
+        (["data=rte", "data.max_epochs=3"], "no key 'data.max_epochs'. Closest: teacher.trainer.max_epochs"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_is_answered_with_what_its_class_takes(typed: list[str], sentence: str) -> None:
+    found = told(*typed)
+    assert found is not None
+    assert found.startswith((sentence, f"There is {sentence}")), found
+
+
+def test_what_a_class_does_not_take_is_not_offered() -> None:
+    found = told("data=mlm", "data.unlabelled=more.txt")
+    assert found is not None
+    assert found.startswith("There is no key 'data.unlabelled'.")
+    assert "+" not in found

@@ -151,7 +151,7 @@ def test_the_teachers_embeddings_can_be_copied(make_teacher: Make) -> None:
     [
         ({"layers": "uniform"}, "A BiGRU has no transformer layers"),
         ({"num_heads": 2}, "A BiGRUConfig has no field 'num_heads'"),
-        ({"task": "masked-lm"}, "A BiGRUConfig model has no head for task 'masked-lm'"),
+        ({"task": "masked-lm"}, "A BiGRU has no head for masked-lm"),
         ({"embeddings": True}, r"equal shapes, but the student's are \[40, 768\] and the teacher's \[40, 24\]"),
     ],
 )
@@ -164,3 +164,10 @@ def test_compiling_changes_nothing() -> None:
     model, ids, mask = tiny(), torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 0]])
     compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(compiled(ids, mask).logits, model(ids, mask).logits)
+
+
+@pytest.mark.parametrize("task", ["question-answering", "masked-lm"])
+@pytest.mark.parametrize("layers", [None, "uniform"])
+def test_a_head_it_does_not_have_is_said_before_anything_else(task: str, layers: str | None) -> None:
+    with pytest.raises(ConfigError, match=f"no head for {task}.*t3, t3small, t4tiny"):
+        students.bigru(BiGRUConfig(), task=task, layers=layers)

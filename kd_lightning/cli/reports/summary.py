@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from torch import nn
 
@@ -19,9 +20,6 @@ from kd_lightning.objective import Objective, Term
 
 TITLES = {"teacher": "teacher", "alone": "student alone", "student": "student distilled"}
 """How each entry of `metrics.json` is called on the terminal."""
-
-FEW = 3
-"""From more metrics than this on, the final table has a row for each, and not a column."""
 
 
 def human(count: float) -> str:
@@ -157,9 +155,17 @@ def final_table(console: Console, metrics: Mapping[str, Any]) -> None:
     names = list(dict.fromkeys(name for role in roles for name in metrics[role].get("metrics", {})))
     rows = [["", *names, "of teacher", "parameters", "latency", "time"]]
     rows += [_final_row(metrics, role, names, main) for role in roles]
-    console.print(_upright(rows, roles) if len(names) <= FEW else _turned(rows))
+    rows = [list(row) for row in zip(*_told(list(zip(*rows, strict=True))), strict=True)]
+    upright = _upright(rows, roles)
+    wanted = Measurement.get(console, console.options.update(max_width=10_000), upright).maximum
+    console.print(upright if wanted <= console.width else _turned(rows))
     for sentence in _remarks(metrics, main):
         console.print(sentence)
+
+
+def _told(columns: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the columns without `of teacher` where it has nothing to say."""
+    return [column for column in columns if column[0] != "of teacher" or any(column[1:])]
 
 
 def _upright(rows: list[list[str]], roles: list[str]) -> Table:
@@ -171,8 +177,10 @@ def _upright(rows: list[list[str]], roles: list[str]) -> Table:
 
 
 def _turned(rows: list[list[str]]) -> Table:
-    """Return one column per model, for many metrics."""
+    """Return one column per model, for more metrics than lie side by side; what is still too wide is folded."""
     table = _columns([row[0] for row in rows])
+    for column in table.columns:
+        column.no_wrap, column.overflow = False, "fold"
     for line in zip(*rows, strict=True):
         if line[0]:
             table.add_row(*line)
@@ -187,7 +195,8 @@ def _columns(titles: list[str]) -> Table:
 
 
 def _final_row(metrics: Mapping[str, Any], role: str, names: list[str], main: Metric | None) -> list[str]:
-    entry, kept = metrics[role], share_kept(metrics, role, main)
+    entry = metrics[role]
+    kept = share_kept(metrics, role, main) if main is None or main.mode == "max" else None  # 90 % of a loss is better
     latency = entry.get("latency_ms")
     return [
         TITLES[role] if "teacher" in metrics else "student",

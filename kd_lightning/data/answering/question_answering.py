@@ -57,6 +57,8 @@ class QuestionAnswering(SourcedDataModule):
 
     token_fields = ("logits_mask",)
 
+    made_for = "question-answering"
+
     def __init__(
         self,
         name: str,
@@ -154,11 +156,7 @@ class QuestionAnswering(SourcedDataModule):
             DataError: no tokenizer, two of them, or data that is missing or does not fit.
 
         """
-        if self.teacher_tokenizer is not None:
-            raise DataError(
-                "An answer is a place among tokens, and two tokenizers have different ones: give student and teacher "
-                "one tokenizer (leave out data.tokenizer)."
-            )
+        self.check_one_tokenizer("An answer is a place among tokens")
         super().setup(stage)
 
     def questions(self, split: str) -> Questions:

@@ -69,6 +69,8 @@ class TextClassification(SourcedDataModule):
 
     """
 
+    made_for = "sequence-classification"
+
     def __init__(
         self,
         name: str,

@@ -71,6 +71,8 @@ class SequenceLabelling(SourcedDataModule):
     lowercase = False
     """A tokenizer that is made from this text tells capital letters: they make names."""
 
+    made_for = "token-classification"
+
     def __init__(
         self,
         name: str,
@@ -148,11 +150,7 @@ class SequenceLabelling(SourcedDataModule):
             DataError: no tokenizer or two, or data that is missing or does not fit.
 
         """
-        if self.teacher_tokenizer is not None:
-            raise DataError(
-                "Tags belong to the pieces of one tokenizer, and student and teacher have two: leave out "
-                "data.tokenizer, or choose a student without a tokenizer of its own."
-            )
+        self.check_one_tokenizer("Tags belong to the pieces of one tokenizer")
         super().setup(stage)
 
     def make_rows(self, split: str) -> TokenRows:

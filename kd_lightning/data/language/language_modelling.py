@@ -74,6 +74,8 @@ class LanguageModelling(TokenDataModule):
 
     token_fields = ("labels", "logits_mask")
 
+    made_for = "masked-lm"
+
     def __init__(
         self,
         path: str | Path | None = None,
@@ -123,11 +125,7 @@ class LanguageModelling(TokenDataModule):
             DataError: no tokenizer or one that cannot hide tokens, two tokenizers, or text that cannot be read.
 
         """
-        if self.teacher_tokenizer is not None:
-            raise DataError(
-                "Teacher and student guess the same hidden tokens, so they need one vocabulary: leave data.tokenizer "
-                "null, and choose a student with the teacher's tokenizer."
-            )
+        self.check_one_tokenizer("Teacher and student guess the same hidden tokens")
         check_tokenizer(self.tokenizer, self.max_length)
         self.masking()  # what the tokenizer lacks is said before its texts are packed
         super().setup(stage)

@@ -163,3 +163,41 @@ def test_a_share_of_nothing_is_not_told() -> None:
     assert share_kept(found, "student", Metric("mcc")) is None
     lower = {"teacher": {"metrics": {"loss": 1.0}}, "student": {"metrics": {"loss": 2.0}}}
     assert share_kept(lower, "student", Metric("loss", "min")) == 0.5
+
+
+def wide(names: list[str], mode: str = "max") -> dict[str, Any]:
+    """Three models with a metric of each name, whose values are all different."""
+    found = results(mode=mode)
+    for number, role in enumerate(("teacher", "alone", "student")):
+        found[role]["metrics"] = {name: 10.0 * number + i + 0.125 for i, name in enumerate(names)}
+    found["config"]["task"]["metric"] = names[0]
+    return found
+
+
+@pytest.mark.parametrize("width", [80, 60, 40, 24])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["exact_match", "f1"],
+        ["perplexity", "accuracy"],
+        ["accuracy", "mismatched/accuracy"],
+        ["mean", "a_task_of_a_long_name/matthews", "b/f1", "c/f1"],
+    ],
+)
+def test_no_figure_is_ever_cut(names: list[str], width: int) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    found = wide(names)
+    final_table(console, found)
+    text = printed(console)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    if width >= 60:
+        for role in ("teacher", "alone", "student"):
+            assert all(f"{value:.4f}" in text for value in found[role]["metrics"].values())
+        assert all(part in text for part in ("109 M", "14.4 M", "5 m 45 s", "1 h 13 m"))
+
+
+def test_a_share_of_the_teacher_is_told_only_where_more_is_better(console: Console) -> None:
+    final_table(console, wide(["perplexity"], mode="min"))
+    assert "of teacher" not in printed(console)
+    assert "%" not in printed(console)

@@ -212,7 +212,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, tokenizer):
         data(root, tokenizer, max_length=2).setup()
     two = data(root, tokenizer)
     two.teacher_tokenizer = build_tokenizer(["another one"])
-    with pytest.raises(DataError, match="one tokenizer, and student and teacher have two"):
+    with pytest.raises(DataError, match="one tokenizer, and here student and teacher have different vocabularies"):
         two.setup()
 
 

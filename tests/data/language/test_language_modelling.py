@@ -257,5 +257,5 @@ def test_no_text_a_second_tokenizer_and_augmentations_are_sentences(folder, piec
         of(folder, tokenizer)
     data = LanguageModelling(folder, tokenizer=pieces, cache_dir=folder.parent)
     data.teacher_tokenizer = tokenizer
-    with pytest.raises(DataError, match="they need one vocabulary"):
+    with pytest.raises(DataError, match="student and teacher have different vocabularies"):
         data.setup()
