@@ -74,9 +74,13 @@ class Questions:
     @classmethod
     def joined(cls, parts: Sequence[Questions]) -> Questions:
         """Return the questions of several."""
-        lists = [[one for part in parts for one in getattr(part, name)] for name in ("ids", "questions", "contexts")]
-        answers = [one for part in parts for one in part.answers]
-        return cls(*lists, answers, np.concatenate([part.spans for part in parts]))
+        return cls(
+            ids=[one for part in parts for one in part.ids],
+            questions=[one for part in parts for one in part.questions],
+            contexts=[one for part in parts for one in part.contexts],
+            answers=[one for part in parts for one in part.answers],
+            spans=np.concatenate([part.spans for part in parts]),
+        )
 
     def check_ids(self, place: object) -> None:
         """Refuse ids that are not of one question each.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,13 @@ class Labels:
         if (there := self.there(table)).any():
             labels[there] = self._read(table.filter(there), source, np.flatnonzero(there).tolist())
         return labels
+
+    def named_as(self, table: Any) -> Labels:
+        """Return how other tables are read beside this one: by its names for classes, where there are no others."""
+        own = class_names(table, self.column) if isinstance(self.column, str) else None
+        if self.names is not None or own is None or len(own) != self.count:
+            return self
+        return replace(self, names=tuple(own))
 
     def none(self, rows: int) -> np.ndarray:
         """Return the labels of rows that have none: −100."""

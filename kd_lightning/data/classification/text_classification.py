@@ -158,7 +158,8 @@ class TextClassification(SourcedDataModule):
     def _read(self, split: str) -> tuple[list[list[str]], np.ndarray]:
         """Return the texts, column by column, and the labels of a split, each source's by the names it has for them."""
         first, *more = self.tables(split)
-        labels = [self._labels.read(*first), *(self._labels.read_known(*one) for one in more)]
+        named = self._labels.named_as(first[0])
+        labels = [self._labels.read(*first), *(named.read_known(*one) for one in more)]
         for (_, source), known in zip(more, labels[1:], strict=True):
             if without := int((known.reshape(len(known), -1)[:, 0] == IGNORED).sum()):
                 log.info("%s: %d of %d rows have no label; a teacher labels them.", source, without, len(known))

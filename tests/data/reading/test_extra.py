@@ -136,6 +136,18 @@ def test_each_source_is_read_by_its_own_order_of_classes(root, write_rows, setti
     assert data.rows("validation").values["labels"].tolist() == [1, 0]
 
 
+def test_where_nobody_names_the_classes_the_data_set_does(root, settings):
+    films(root, ["no", "yes"], [1, 0])
+    keep(
+        root / "more" / "train.parquet",
+        datasets.ClassLabel(names=["yes", "no"]),
+        sentence=["good", "bad"],
+        label=[0, 1],
+    )
+    data = TextClassification("films", "sentence", extra="more", **settings)
+    assert data.rows("train").values["labels"].tolist() == [1, 0, 1, 0]
+
+
 def test_several_labels_per_row_are_read_by_their_order_too(root, settings):
     for split, order in (("train", ["a", "b", "c"]), ("validation", ["a", "b", "c"]), ("more", ["c", "a", "b"])):
         rows = [[order.index(name) for name in names] for names in (["a", "b"], ["c"], [])]
