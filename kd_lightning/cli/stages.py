@@ -66,19 +66,21 @@ def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path
     """Score the teachers as they will teach, in their own precision; first see that student and objective fit them."""
     scores: dict[str, dict[str, float]] = {}
     first = _first_model(lessons)
+    main: dict[str, tuple[str, float]] = {}
     for task, lesson in lessons.items():
         teacher = lesson.source()
         assert teacher is not None, "a run without a teacher has no such stage"
         rehearse(lesson.cfg, lesson.data, teacher, first)
         judge = Judge(teacher, task_metrics(lesson.cfg, lesson.data))
         home = folder / task
+        main[task] = lesson.cfg.task.metric, judge.metrics.best.get(lesson.cfg.task.metric, 1.0)
         scores[task] = score(on_one_device(cfg), judge, lesson.data, home, _recorders({"": lesson}))
     models = [model for lesson in lessons.values() for model in lesson.models.values()]
-    main = next(iter(lessons.values())).models.values()
+    one_task = next(iter(lessons.values())).models.values()
     return {
-        "metrics": _joined(scores, {task: lesson.cfg.task.metric for task, lesson in lessons.items()}),
+        "metrics": _joined(scores, main),
         "parameters": sum(_size(model) for model in models),
-        "latency_ms": _one_after_the_other([latency_ms(model) for model in main]),
+        "latency_ms": _one_after_the_other([latency_ms(model) for model in one_task]),
     }
 
 
@@ -99,12 +101,18 @@ def _one_after_the_other(latencies: list[float | None]) -> float | None:
     return round(sum(known), 3) if len(known) == len(latencies) else None
 
 
-def _joined(scores: Mapping[str, Mapping[str, float]], main: Mapping[str, str]) -> dict[str, float]:
-    """Return one task's metrics as they are, several tasks' as `task/metric`, with the mean of their main ones."""
+def _joined(scores: Mapping[str, Mapping[str, float]], main: Mapping[str, tuple[str, float]]) -> dict[str, float]:
+    """Return one task's metrics as they are, several tasks' as `task/metric`, with the mean of their main ones.
+
+    Args:
+        scores: by task and metric.
+        main: each task's main metric, and what its best score is.
+
+    """
     if len(scores) == 1:
         return dict(next(iter(scores.values())))
     flat = {f"{task}/{name}": value for task, own in scores.items() for name, value in own.items()}
-    return {ALL: sum(own[main[task]] for task, own in scores.items()) / len(scores), **flat}
+    return {ALL: sum(scores[task][metric] / best for task, (metric, best) in main.items()) / len(scores), **flat}
 
 
 def _train(cfg: DictConfig, run_dir: Path, lessons: Mapping[str, Lesson], stage: Stage) -> dict[str, Any]:

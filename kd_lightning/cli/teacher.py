@@ -40,6 +40,9 @@ TRAINER_SHAPES = (
 )  # fmt: skip
 """Trainer arguments that change what comes out of training, and so belong to a teacher's fingerprint."""
 
+DATA_SHAPES = ("batch_size", "group_by_length", "seed", "num_labels", "max_answer_length")
+"""Attributes of a data module that do so too, and are not in its fingerprint."""
+
 
 def prepare_teachers(cfg: DictConfig) -> tuple[dict[str, Path], float]:
     """Return the folders of a task's teachers by name, none where there is no teacher, and the seconds spent.
@@ -117,9 +120,11 @@ def load_teacher(folder: Path, head: str) -> tuple[nn.Module, Any]:
     from transformers import AutoTokenizer
 
     model, info = auto_class(head).from_pretrained(folder, output_loading_info=True)
-    if info["missing_keys"]:
+    saved = model.config.architectures or [type(model).__name__]
+    if info["missing_keys"] or type(model).__name__ not in saved:
+        lacks = f"it has no {min(info['missing_keys'])}" if info["missing_keys"] else f"it is a {saved[0]}"
         raise ConfigError(
-            f"The teacher in {folder} was not fine-tuned for {head}: it has no {min(info['missing_keys'])}. Choose one "
+            f"The teacher in {folder} was not fine-tuned for {head}: {lacks}. Choose one "
             "that was, or give its folder as teacher.pretrained, from which a teacher is fine-tuned first."
         )
     return model, AutoTokenizer.from_pretrained(folder)
@@ -151,6 +156,8 @@ def check_labels(model: Any, num_labels: int, folder: Path, names: Mapping[int, 
             f"The teacher in {folder} numbers its labels {said[0]}, but the data {said[1]} "
             "(data.labels). Choose a teacher that was fine-tuned for this data."
         )
+    if wanted and own != wanted and not all(name.startswith("label_") for name in own.values()):
+        log.warning("The labels of the teacher in %s are %s, those of the data %s.", folder, own, wanted)
 
 
 def _given(folder: Path) -> Path:
@@ -171,7 +178,7 @@ def _shape(cfg: DictConfig, data: Any) -> Any:
     trainer = {name: cfg.trainer.get(name) for name in TRAINER_SHAPES}
     recipe = [plain(node) if node is not None else None for node in (cfg.optimizer, cfg.scheduler, cfg.task)]
     origin = plain(cfg.teacher.architecture) if cfg.teacher.pretrained is None else _weights(cfg.teacher.pretrained)
-    order = {name: getattr(data, name, None) for name in ("batch_size", "group_by_length", "seed", "num_labels")}
+    order = {name: getattr(data, name, None) for name in DATA_SHAPES}
     hard = OmegaConf.select(cfg, "objective.terms.hard.loss")
     return [origin, data.fingerprint, order, trainer, recipe, plain(hard) if hard is not None else None, cfg.seed]
 

@@ -142,6 +142,7 @@ class AnswerScores(Answers):
     """
 
     gives = ("f1", "exact_match")
+    best = 100.0
 
     def __init__(self, data: Any, language: Literal["english", "chinese"] | Scorer = "english") -> None:
         super().__init__(data)

@@ -43,6 +43,9 @@ class BatchMetric(Metric):
     gives: ClassVar[tuple[str, ...]] = ()
     """The names of its scores; none where it only notes predictions."""
 
+    best: ClassVar[float] = 1.0
+    """The score of one who is always right: 100 where scores are in percent."""
+
     def update(self, features: Features, batch: Batch) -> None:
         """Take in a batch.
 

@@ -41,6 +41,7 @@ class Scores(nn.Module):
             raise ConfigError(f"Expected argument `metrics` to be metrics by name, {{'accuracy': …}}, but got {name}.")
         own = {name: metric.clone() for name, metric in metrics.items()}
         self.names = [score for name, metric in own.items() for score in names_of(name, metric)]
+        self.best = {score: getattr(m, "best", 1.0) for name, m in own.items() for score in names_of(name, m)}
         self.of_batches = nn.ModuleDict({n: m for n, m in own.items() if isinstance(m, BatchMetric)})
         self.of_logits = MetricCollection({n: m for n, m in own.items() if not isinstance(m, BatchMetric)})
         twice = next((name for name in self.names if self.names.count(name) > 1), None)

@@ -33,7 +33,7 @@ class MultiTaskModule(LightningModule):
     `task`, and is of that task alone; `data.MultiTask` makes such batches.
 
     Logged are `train/loss`, for each task `train/<task>/loss/<term>` and the like, `val/<task>/<metric>`, and
-    `val/mean`, the mean of the tasks' first metrics.
+    `val/mean`, the mean of the tasks' first metrics (as shares of 1, where one is in percent).
 
     Args:
         tasks: modules by task (letters, digits, underscores). Their own optimizers and schedulers are not used.
@@ -125,7 +125,7 @@ class MultiTaskModule(LightningModule):
         scores = {name: task.scores() for name, task in tasks.items() if name in self._seen}
         self._seen.clear()
         flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
-        main = [own[tasks[name].main_metric] for name, own in scores.items()]
+        main = [own[tasks[name].main_metric] / tasks[name].main_best for name, own in scores.items()]
         return {"mean": torch.stack(main).mean(), **flat}
 
     # -- the run -----------------------------------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import AutoConfig
 
 from kd_lightning.hub import from_hub, model_folder
 from kd_lightning.students.bigru_model import register
-from kd_lightning.students.tasks import auto_class
+from kd_lightning.students.tasks import auto_class, build
 
 
 def saved(folder: str | Path, *, task: str = "sequence-classification", **head: Any) -> nn.Module:
@@ -38,5 +40,18 @@ def saved(folder: str | Path, *, task: str = "sequence-classification", **head: 
     """
     register()
     name = str(model_folder(Path(folder).expanduser(), "student.path", "saved model"))
+    config = AutoConfig.from_pretrained(name)
     options = {"ignore_mismatched_sizes": True, "dtype": "float32"}  # other labels: a new head
-    return from_hub(auto_class(task).from_pretrained, name, **head, **options)
+    model = from_hub(auto_class(task).from_pretrained, name, **head, **options)
+    if _same_head(config, model, head.get("id2label")):
+        return model
+    fresh = build(task, model.config)
+    fresh.base_model.load_state_dict(model.base_model.state_dict())
+    return fresh
+
+
+def _same_head(config: Any, model: Any, names: Mapping[int, str] | None) -> bool:
+    """Tell whether a model was saved with the head it has now, and for the same labels."""
+    unnamed = {number: f"LABEL_{number}" for number in config.id2label}
+    same_labels = names is None or dict(config.id2label) in (dict(names), unnamed)
+    return same_labels and type(model).__name__ in (config.architectures or ())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,3 +155,24 @@ def test_the_split_is_that_of_the_batches(tmp_path: Path):
     metric.update(features, batch | {"split": "test"})  # type: ignore[arg-type]
     metric.compute()
     assert data.asked == "test"
+
+
+def test_parts_of_sentences_only_score_nothing_and_are_written_as_nothing(tmp_path):
+    class Cut:
+        def rebuild(self, split, rows, tags):
+            return SimpleNamespace(numbers=[], gold=[], predicted=[])
+
+        def sentences(self, split):
+            return SimpleNamespace(words=[["a", "b"]])
+
+    scores = EntityScores(Cut())
+    batch = {"sample_id": torch.tensor([0]), "logits_mask": torch.tensor([[1, 1]])}
+    scores.update({"logits": torch.zeros(1, 2, 3)}, batch)
+    assert set(map(float, scores.compute().values())) == {0.0}
+    assert scores.write(tmp_path).read_text() == ""
+
+
+def test_a_recorder_that_saw_nothing_writes_an_empty_file(tmp_path):
+    scores = EntityScores(None)
+    scores.compute()
+    assert scores.write(tmp_path).read_text() == ""

@@ -11,10 +11,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassMatthewsCorrCoef
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
 import kd_lightning as kd
 from kd_lightning.callbacks import StepSeed
 from kd_lightning.errors import AddressError, ConfigError
+from kd_lightning.metrics import BatchMetric
 
 from ..toys import Spy, bert, hooks_on, ready, same, trainer, weights, words
 
@@ -111,6 +113,43 @@ def test_the_mean_is_over_each_tasks_first_metric_whatever_its_name(tmp_path):
     runner.fit(kd.MultiTaskModule(made), ready(BATCHES), ready([batch("three", 9), batch("two", 8)]))
     found = {name: float(value) for name, value in runner.callback_metrics.items()}
     assert found["val/mean"] == pytest.approx((found["val/three/accuracy"] + found["val/two/zeta"]) / 2)
+
+
+class Percent(BatchMetric):
+    """A score out of a hundred."""
+
+    gives = ("percent",)
+    best = 100.0
+
+    def update(self, features, batch):
+        pass
+
+    def compute(self):
+        return {"percent": torch.tensor(80.0)}
+
+
+def test_a_score_in_percent_counts_as_a_share_in_the_mean(tmp_path):
+    made = tasks()
+    percent = {"percent": Percent()}
+    made["two"] = kd.DistillationModule(made["two"].student, bert(2, labels=2, seed=3), objective(), metrics=percent)
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(kd.MultiTaskModule(made), ready(BATCHES), ready([batch("three", 9), batch("two", 8)]))
+    found = {name: float(value) for name, value in runner.callback_metrics.items()}
+    assert found["val/two/percent"] == 80
+    assert found["val/mean"] == pytest.approx((found["val/three/accuracy"] + 0.8) / 2)
+
+
+def test_tags_and_classes_share_all_but_the_pooler():
+    config = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    classes = BertForSequenceClassification(BertConfig(**config))
+    tags = kd.students.share_body(classes, BertForTokenClassification(BertConfig(**config, num_labels=5)))
+    assert tags.bert.encoder is classes.bert.encoder
+    assert tags.bert.embeddings is classes.bert.embeddings
+    assert classes.bert.pooler is not None
+    assert tags.bert.pooler is None
+    assert tags(torch.tensor([[1, 2]])).logits.shape == (1, 2, 5)
+    other = kd.students.share_body(tags, BertForSequenceClassification(BertConfig(**config)))
+    assert other.bert.pooler is not classes.bert.pooler
 
 
 def test_a_task_that_was_not_validated_has_no_score(tmp_path):

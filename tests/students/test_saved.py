@@ -43,6 +43,27 @@ def test_a_head_of_the_same_task_is_kept_unless_the_labels_are_others(general, t
     assert other.classifier.weight.shape == (4, 16)
 
 
+def test_a_head_for_other_labels_or_another_task_is_new_however_many_there_are(general, tmp_path):
+    names = {"id2label": {0: "O", 1: "B-PER"}, "label2id": {"O": 0, "B-PER": 1}}
+    swapped = {"id2label": {0: "B-PER", 1: "O"}, "label2id": {"O": 1, "B-PER": 0}}
+    first = saved(tmp_path / "student", task="token-classification", num_labels=2, **names)
+    first.save_pretrained(tmp_path / "tags")
+    again = saved(tmp_path / "tags", task="token-classification", num_labels=2, **names)
+    others = saved(tmp_path / "tags", task="token-classification", num_labels=2, **swapped)
+    answers = saved(tmp_path / "tags", task="question-answering", num_labels=2)
+    assert torch.equal(again.classifier.weight, first.classifier.weight)
+    assert not torch.equal(others.classifier.weight, first.classifier.weight)
+    assert others.config.id2label == swapped["id2label"]
+    for student in (others, answers):
+        for name, value in general.base_model.state_dict().items():
+            assert torch.equal(student.base_model.state_dict()[name], value)
+
+
+def test_what_kind_of_labels_it_was_saved_for_is_forgotten(general, tmp_path):
+    saved(tmp_path / "student", num_labels=1, problem_type="regression").save_pretrained(tmp_path / "values")
+    assert saved(tmp_path / "values", num_labels=2, problem_type=None).config.problem_type is None
+
+
 def test_a_saved_student_is_float32_however_it_was_kept(general, tmp_path):
     general.to(torch.bfloat16).save_pretrained(tmp_path / "half")
     assert {p.dtype for p in saved(tmp_path / "half", num_labels=2).parameters()} == {torch.float32}

@@ -42,7 +42,7 @@ class QuestionAnswering(SourcedDataModule):
     Example:
         >>> data = QuestionAnswering("squad", root="/nowhere", limit=100)
         >>> data.head, data.sizes
-        ({}, {})
+        ({'num_labels': 2, 'problem_type': None}, {})
 
     """
 

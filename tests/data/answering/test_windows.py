@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from kd_lightning.data.answering.questions import Questions
-from kd_lightning.data.answering.windows import Cut, windows
+from kd_lightning.data.answering.windows import Cut, _shortened, windows
 from kd_lightning.errors import DataError
 
 from ...reading import PAIRS, asked, reader
@@ -135,3 +136,42 @@ def test_a_tokenizer_that_does_not_know_where_its_tokens_are_is_refused():
 
     with pytest.raises(DataError, match="Slow does not say where in the text its tokens are"):
         windows(Slow(), Questions.of(pa.Table.from_pylist(asked(1)), "here"), CUT)
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+@pytest.mark.parametrize("question", ["what is 각", "각각각각", "wha각", "𠀀𠀀 is it"])
+def test_a_question_that_ends_in_the_middle_of_a_character_is_cut_before_it(question, limit):
+    """Characters that a tokenizer takes apart share a place: several pieces, one character."""
+    tokenizer = pieces_of_bytes()
+    found = _shortened(tokenizer, [question], limit)[0]
+    assert question.startswith(found)
+    assert len(tokenizer(found, add_special_tokens=False)["input_ids"]) <= limit
+
+
+def test_blanks_before_an_answer_belong_to_no_token_of_it():
+    tokenizer = pieces_of_bytes(add_prefix_space=True)
+    context = " ".join(["hello world what is this"] * 8)
+    for word in re.finditer(r"\S+", context):
+        asked = Questions(["1"], ["what"], [context], [[word[0]]], np.array([word.span()]))
+        rows = windows(tokenizer, asked, Cut(40, 8, 6))
+        for i in range(len(rows)):
+            tokens = slice(rows.offsets[i], rows.offsets[i + 1])
+            begins, ends = rows.notes["char_start"][tokens], rows.notes["char_end"][tokens]
+            start, end = rows.values["start_positions"][i], rows.values["end_positions"][i]
+            if word.start() in begins and word.end() in ends:
+                assert (begins[start], ends[end]) == word.span()
+
+
+def pieces_of_bytes(add_prefix_space: bool = False) -> Any:
+    """Return a tokenizer whose pieces are bytes, as RoBERTa's fall apart into where it does not know a word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = ["<s>", "</s>", "<pad>"]
+    vocabulary = {piece: number for number, piece in enumerate([*names, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=add_prefix_space)
+    made = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **made)
