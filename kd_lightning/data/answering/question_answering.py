@@ -37,7 +37,8 @@ class QuestionAnswering(SourcedDataModule):
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file or column that is
-            missing or does not fit, or a tokenizer for the teacher alone.
+            missing or does not fit, for rows that the tokenizer's special tokens leave no room in, or for a tokenizer
+            of the teacher alone.
 
     Example:
         >>> data = QuestionAnswering("squad", root="/nowhere", limit=100)
