@@ -18,7 +18,8 @@ class Scores(nn.Module):
     """Metrics by name, copied, so that no two owners update one metric.
 
     Args:
-        metrics: ordinary ones are updated with widened logits and the batch's labels, and give a score of their name;
+        metrics: ordinary ones are updated with widened logits, (B,) where there is one value each, and the batch's
+            labels, and give a score of their name;
             a `BatchMetric` is updated with features and batch, and gives scores of its own names.
 
     Raises:
@@ -58,7 +59,9 @@ class Scores(nn.Module):
     def update(self, features: Features, batch: Batch) -> None:
         """Take in a batch."""
         if len(self.of_logits):
-            self.of_logits.update(widen(features["logits"]), required_field(batch, "labels"))
+            logits, labels = widen(features["logits"]), required_field(batch, "labels")
+            one_value = logits.ndim == labels.ndim + 1 and logits.shape[-1] == 1  # as metrics of regression take them
+            self.of_logits.update(logits.squeeze(-1) if one_value else logits, labels)
         for metric in self._of_batches():
             metric.update(features, batch)
 

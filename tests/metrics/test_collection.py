@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchmetrics import MetricCollection
+from torchmetrics import MetricCollection, PearsonCorrCoef
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from kd_lightning.errors import ConfigError
@@ -46,6 +46,12 @@ def test_metrics_of_both_kinds_are_updated_with_what_they_read():
         "accuracy": pytest.approx(1 / 3),
     }
     assert list(found.compute()) == found.names == ["f1", "rows", "width", "accuracy"]
+
+
+def test_one_value_per_row_meets_one_label_per_row():
+    found = Scores({"pearson": PearsonCorrCoef()})
+    found.update({"logits": torch.tensor([[1.0], [2.0], [4.0]])}, {"labels": torch.tensor([2.0, 4.0, 8.0])})
+    assert float(found.compute()["pearson"]) == pytest.approx(1.0)
 
 
 def test_a_reset_forgets_all():

@@ -168,9 +168,9 @@ def pieces_of_bytes(add_prefix_space: bool = False) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = ["<s>", "</s>", "<pad>"]
-    vocabulary = {piece: number for number, piece in enumerate([*names, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    names, words = ["<s>", "</s>", "<pad>"], ["Ġh", "Ġw", "Ġi", "Ġt"]  # a blank and the letter behind it
+    vocabulary = {piece: number for number, piece in enumerate([*names, *alphabet, *words])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [(word[0], word[1]) for word in words]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=add_prefix_space)
     made = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
