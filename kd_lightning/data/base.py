@@ -44,7 +44,7 @@ class TokenDataModule(LightningDataModule):
     Args:
         tokenizer: a transformers tokenizer, the student's; may also be set as attribute before `setup`.
         num_labels: number of classes.
-        max_length: tokens per row at most.
+        max_length: tokens per row at most, special ones included.
         batch_size: training rows per batch and process.
         eval_batch_size: the same for validation and test; twice `batch_size` if None.
         seed: decides the order of training batches.
@@ -72,10 +72,10 @@ class TokenDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        tokenizer: Any,
+        tokenizer: Any = None,
         num_labels: int,
-        max_length: int,
-        batch_size: int,
+        max_length: int = 128,
+        batch_size: int = 32,
         eval_batch_size: int | None = None,
         seed: int = 0,
         num_workers: int = 0,

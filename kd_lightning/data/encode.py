@@ -42,6 +42,26 @@ def check_tokenizer(tokenizer: Any, max_length: int) -> None:
         )
 
 
+def check_room(tokenizer: Any, max_length: int, pair: bool) -> None:
+    """Refuse rows that have room for special tokens only.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        max_length: tokens per row, special ones included.
+        pair: rows are pairs of texts.
+
+    Raises:
+        DataError: as said.
+
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
+    if max_length <= special:
+        raise DataError(
+            f"max_length={max_length} leaves no room for a text between the {special} special tokens of a row; give "
+            f"data.max_length={special + 1} or, better, far more."
+        )
+
+
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """Return a hash of all that decides which ids a text becomes: vocabulary, rules, special tokens, truncation side.
 

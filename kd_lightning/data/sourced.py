@@ -13,7 +13,7 @@ from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
 from kd_lightning.data.encode import batched, check_tokenizer
 from kd_lightning.data.mixed import stacked
 from kd_lightning.data.paired import PairedRows
-from kd_lightning.data.reading.extra import extra_source, one_table
+from kd_lightning.data.reading.extra import extra_source
 from kd_lightning.data.reading.files import Source, check_columns
 from kd_lightning.data.reading.text_formats import Row
 from kd_lightning.data.reading.texts import Texts
@@ -25,6 +25,7 @@ from kd_lightning.storage.once import build_once, cache_root
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the files in the cache; in every fingerprint
+EXTRA = 2  # the same, of rows with extra ones behind them
 
 
 class SourcedDataModule(TokenDataModule):
@@ -43,8 +44,9 @@ class SourcedDataModule(TokenDataModule):
         rename: columns that have another name there: `{premise: sentence1}`; passed over where they have the one here.
         limit: use only the first rows of each split, and of each extra data set, for trying things.
         cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
-        extra: further data sets of the same columns to train on, as `extra_source` finds them; rows without labels
-            are for the teacher to label.
+        extra: further data sets of the same columns to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`, as
+            `extra_source` finds them; rows without labels are for the teacher to label. Each is read by the names that
+            it has for its own labels, where it has some.
         extra_hubs: where those are on the hub, by name.
         unlabelled: text to train on beside the labelled rows, for a teacher to label: a file, a folder, or the name of
             a data set below `root`; see `Texts`. Its labels are −100, which no hard-label loss counts.
@@ -78,6 +80,7 @@ class SourcedDataModule(TokenDataModule):
     ) -> None:
         super().__init__(**loading)
         self.root = root
+        self.rename = dict(rename or {})
         self.unlabelled = unlabelled
         self.unlabelled_ratio = unlabelled_ratio
         self.unlabelled_text = unlabelled_text
@@ -85,11 +88,11 @@ class SourcedDataModule(TokenDataModule):
         self.limit = limit
         self.cache_dir = cache_dir
         self.sources = {
-            split: Source(name, stem, root, hub, subset, split, dict(rename or {}))
+            split: Source(name, stem, root, hub, subset, split, self.rename)
             for split, stem in (splits or {"train": "train", "validation": "validation"}).items()
         }
         named = [extra] if isinstance(extra, str) else list(extra or ())
-        self.extra = [replace(extra_source(one, root, extra_hubs), rename=dict(rename or {})) for one in named]
+        self.extra = [replace(extra_source(one, root, extra_hubs), rename=self.rename) for one in named]
         if limit is not None and limit < 1:
             raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
         if unlabelled_ratio is not None and not 0 < unlabelled_ratio < float("inf"):
@@ -99,6 +102,17 @@ class SourcedDataModule(TokenDataModule):
         for split in self.sources:
             if split not in SPLITS:
                 raise DataError(f"There is no use for a split called '{split}'. {hint(split, SPLITS)}")
+        self._check_extra()
+
+    def _check_extra(self) -> None:
+        """Refuse to train on what is evaluated."""
+        for split, source in self.sources.items():
+            same = next((one for one in self.extra if split != "train" and one.is_same(source)), None)
+            if same is not None:
+                raise DataError(
+                    f"data.extra has {same}, from which the {split} split is read: a student would be trained on "
+                    "what it is evaluated on. Leave it out, or type data.extra=[NAME/SPLIT] to take another split."
+                )
 
     @property
     def columns(self) -> Sequence[str]:
@@ -120,8 +134,13 @@ class SourcedDataModule(TokenDataModule):
         """The settings that shape rows, besides tokenizer, `max_length` and `limit`."""
         raise NotImplementedError
 
+    @property
+    def renamed(self) -> tuple[Any, ...]:
+        """What `shaped_by` says of `rename`: nothing where it is empty."""
+        return (sorted(self.rename.items()),) if self.rename else ()
+
     def tokenise(self, split: str) -> Rows:
-        """Return a split's rows, made anew from its `table`."""
+        """Return a split's rows, made anew from its `tables`."""
         raise NotImplementedError
 
     @property
@@ -181,20 +200,23 @@ class SourcedDataModule(TokenDataModule):
         """Those of the columns that have texts."""
         return self.columns[:1]
 
-    def table(self, split: str) -> Any:
-        """Return a split as a `pyarrow.Table` of no more than `limit` rows; behind those to train on, the extra ones.
+    def tables(self, split: str) -> list[tuple[Any, Source]]:
+        """Return a split as a `pyarrow.Table` of no more than `limit` rows; after that to train on, the extra ones.
 
         Raises:
             DataError: it is missing, empty, or lacks one of `columns`.
 
         """
-        sources = self._sources(split)
-        tables = [source.table() for source in sources]
-        for i, (table, source) in enumerate(zip(tables, sources, strict=True)):
-            check_columns(table, source, [name for name in self.columns if i == 0 or name not in self.label_columns])
-        tables[0] = self.share(tables[0], split)
-        tables = [table if self.limit is None else table.slice(0, self.limit) for table in tables]
-        return tables[0] if len(tables) == 1 else one_table(tables, sources, [*self.columns, *self.optional])
+        first, *more = self._sources(split)
+        table = first.table()
+        check_columns(table, first, self.columns)
+        found = [(self.share(table, split), first), *((self._extra_table(source), source) for source in more)]
+        return [(table if self.limit is None else table.slice(0, self.limit), source) for table, source in found]
+
+    def _extra_table(self, source: Source) -> Any:
+        table = source.table()
+        check_columns(table, source, [name for name in self.columns if name not in self.label_columns])
+        return table
 
     def share(self, table: Any, split: str) -> Any:
         """Return a split's rows of its table; all, where a subclass does not say otherwise."""
@@ -208,4 +230,4 @@ class SourcedDataModule(TokenDataModule):
         check_tokenizer(self.tokenizer, self.max_length)
         made_with = (self.tokenizer_fingerprints, self.max_length, self.limit)
         first, *more = (source.identity([*self.columns, *self.optional]) for source in self._sources(split))
-        return digest(FORMAT, first, *self.shaped_by, made_with, *more)
+        return digest(FORMAT, first, *self.shaped_by, made_with, *([EXTRA, *more] if more else []))

@@ -101,6 +101,9 @@ def test_a_data_set_below_the_root_gives_the_same_columns_of_its_training_split(
         write_rows(root / "other" / f"{split}.parquet", sentence=texts, label=[0] * len(texts))
     assert films(unlabelled="other").sizes["unlabelled"] == 2
     write_rows(root / "strange" / "train.parquet", body=["good"])
+    (tmp := root / "alone.txt").write_text("good film")
+    with pytest.raises(DataError, match="There are no two texts that follow each other in"):
+        films(unlabelled=tmp, text=["sentence", "sentence"])
     with pytest.raises(DataError, match=r"strange/train.parquet has no column 'text'"):
         films(unlabelled="strange")
     assert films(unlabelled="strange", unlabelled_text="body").sizes["unlabelled"] == 1

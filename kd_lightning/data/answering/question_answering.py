@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from kd_lightning.data.answering.questions import COLUMNS, OPTIONAL, Questions
@@ -26,27 +25,20 @@ class QuestionAnswering(SourcedDataModule):
     Args:
         name: the data set's name; with `root`, its folder.
         tokenizer: a fast transformers tokenizer; may also be set as attribute before `setup`.
-        root: read `root/<name>/<split>.parquet`; None reads the hub.
-        hub: the data set's name on the hub.
-        subset: the hub's configuration name.
-        splits: what `train`, `validation` and, if wanted, `test` are called there.
         max_length: tokens per row at most.
         stride: tokens of the context that a row shares with the next.
         max_question_length: tokens of a question; longer ones are cut.
         n_best: answers kept per question.
         max_answer_length: tokens of an answer at most, when one is predicted.
         holdout: share of the training split's titles that are kept from it and are the validation split.
-        extra: further data sets of the same columns to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`; without
-            `answers` they are for the teacher to answer. See `extra_source`.
-        extra_hubs: where those are on the hub: by name, `hub` and `subset`.
-        limit: use only the first questions of each split, and of each extra data set, for trying things.
-        cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
-        loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
-            `pad_to_multiple_of`, as `TokenDataModule` describes them.
+        loading: further arguments of `SourcedDataModule`: where questions come from and which are trained on beside
+            them (those of `extra` without `answers` are for the teacher to answer), and how batches are made. `augment`
+            and `unlabelled` must stay empty: answers are places of words, and a plain text has no questions.
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file or column that is
-            missing or does not fit, or a tokenizer for the teacher alone.
+            missing or does not fit, for rows that the tokenizer's special tokens leave no room in, or for a tokenizer
+            of the teacher alone.
 
     Example:
         >>> data = QuestionAnswering("squad", root="/nowhere", limit=100)
@@ -63,46 +55,17 @@ class QuestionAnswering(SourcedDataModule):
         self,
         name: str,
         tokenizer: Any = None,
-        root: str | Path | None = None,
-        hub: str | None = None,
-        subset: str | None = None,
-        splits: Mapping[str, str] | None = None,
+        *,
         max_length: int = 384,
         stride: int = 128,
         max_question_length: int = 64,
         n_best: int = 20,
         max_answer_length: int = 30,
         holdout: float | None = None,
-        extra: str | Sequence[str] | None = None,
-        extra_hubs: Mapping[str, Any] | None = None,
-        limit: int | None = None,
-        cache_dir: str | Path | None = None,
-        batch_size: int = 32,
         **loading: Any,
     ) -> None:
-        if loading.pop("augment", None):
-            raise DataError("Augmentations move words, and answers are places of words: leave out `augment`.")
-        if loading.get("unlabelled") is not None:
-            raise DataError(
-                "A plain text has no questions to answer: leave out `unlabelled`, and give data sets that have some, "
-                "with or without answers, as data.extra=[NAME]."
-            )
-        super().__init__(
-            name=name,
-            root=root,
-            hub=hub,
-            subset=subset,
-            splits=splits,
-            limit=limit,
-            cache_dir=cache_dir,
-            extra=extra,
-            extra_hubs=extra_hubs,
-            tokenizer=tokenizer,
-            num_labels=2,  # what the heads of Transformers call start and end
-            max_length=max_length,
-            batch_size=batch_size,
-            **loading,
-        )
+        heads = 2  # what the heads of Transformers call start and end
+        super().__init__(name=name, tokenizer=tokenizer, num_labels=heads, max_length=max_length, **loading)
         self.cut = Cut(max_length, stride, max_question_length)
         self.n_best = n_best
         self.max_answer_length = max_answer_length
@@ -111,6 +74,13 @@ class QuestionAnswering(SourcedDataModule):
         self._check()
 
     def _check(self) -> None:
+        if self.augment:
+            raise DataError("Augmentations move words, and answers are places of words: leave out `augment`.")
+        if self.unlabelled is not None:
+            raise DataError(
+                "A plain text has no questions to answer: leave out `unlabelled`, and give data sets that have some, "
+                "with or without answers, as data.extra=[NAME]."
+            )
         for key, value in (("n_best", self.n_best), ("max_answer_length", self.max_answer_length)):
             if value < 1:
                 raise DataError(f"{key} must be at least 1; got {value}.")
@@ -119,6 +89,7 @@ class QuestionAnswering(SourcedDataModule):
         if not 0 < self.holdout < 1:
             raise DataError(f"holdout is a share of the titles, between 0 and 1; got {self.holdout}.")
         self.sources = {**self.sources, "validation": self.sources["train"]}
+        self._check_extra()
 
     @property
     def columns(self) -> Sequence[str]:
@@ -138,7 +109,7 @@ class QuestionAnswering(SourcedDataModule):
     @property
     def shaped_by(self) -> tuple[Any, ...]:
         """The settings that shape rows, besides tokenizer, `max_length` and `limit`."""
-        return self.cut.stride, self.cut.max_question_length, self.holdout
+        return self.cut.stride, self.cut.max_question_length, self.holdout, *self.renamed
 
     @property
     def head(self) -> dict[str, Any]:
@@ -167,11 +138,14 @@ class QuestionAnswering(SourcedDataModule):
 
         """
         if split == "train":
-            return Questions.of(self.table(split), self.sources[split])
+            return self._read(split)
         if split not in self._questions:
-            self._questions[split] = Questions.of(self.table(split), self.sources[split])
+            self._questions[split] = self._read(split)
             self._questions[split].check_ids(self.sources[split])
         return self._questions[split]
+
+    def _read(self, split: str) -> Questions:
+        return Questions.joined([Questions.of(table, source) for table, source in self.tables(split)])
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; a context of several questions once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,17 @@ class Questions:
         texts = [list(answer["text"]) for answer in answers]
         ids = [str(name) for name in columns["id"]]
         return cls(ids, questions, contexts, texts, np.array(spans, dtype=np.int32).reshape(-1, 2))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Questions]) -> Questions:
+        """Return the questions of several."""
+        return cls(
+            ids=[one for part in parts for one in part.ids],
+            questions=[one for part in parts for one in part.questions],
+            contexts=[one for part in parts for one in part.contexts],
+            answers=[one for part in parts for one in part.answers],
+            spans=np.concatenate([part.spans for part in parts]),
+        )
 
     def check_ids(self, place: object) -> None:
         """Refuse ids that are not of one question each.

@@ -29,11 +29,17 @@ class Cut:
         stride: tokens of the context that a row shares with the next.
         max_question_length: tokens of the question at most; longer ones are cut.
 
+    Raises:
+        DataError: no room for the context, or none beside the stride, whatever the tokenizer.
+
     """
 
     max_length: int = 384
     stride: int = 128
     max_question_length: int = 64
+
+    def __post_init__(self) -> None:
+        self._check_room(0)
 
     def check(self, tokenizer: Any) -> None:
         """Refuse what leaves no room for the context, and a tokenizer that does not say where its tokens are.
@@ -47,7 +53,10 @@ class Cut:
                 f"{type(tokenizer).__name__} does not say where in the text its tokens are, as answers need it; load "
                 "the fast one, AutoTokenizer.from_pretrained(…, use_fast=True)."
             )
-        room = self.max_length - self.max_question_length - tokenizer.num_special_tokens_to_add(pair=True)
+        self._check_room(tokenizer.num_special_tokens_to_add(pair=True))
+
+    def _check_room(self, special: int) -> None:
+        room = self.max_length - self.max_question_length - special
         if self.max_question_length < 1 or not 0 <= self.stride < room:
             raise DataError(
                 f"Rows of max_length={self.max_length} tokens with questions of up to {self.max_question_length} "

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from kd_lightning.data.classification.multilabel import label_matrix
+from kd_lightning.data.reading.files import check_columns, class_names
 from kd_lightning.errors import DataError, hint
+from kd_lightning.functional.hard_label import IGNORED
 
 NONE = (None, -1, "-")
 """What data sets write where the annotators did not agree, or the label is kept from us."""
@@ -60,34 +61,70 @@ class Labels:
             DataError: naming the first row whose label is none.
 
         """
-        if self.multilabel:
-            return label_matrix(table, source, self.column, self.count)
-        values = table.column(self.column).to_pylist()
-        if self.regression:
-            return self._numbers(values, source)
-        return self._classes([self._numbered(value) for value in values], source, self._order(table))
+        return self._read(table, source, range(table.num_rows))
+
+    def read_known(self, table: Any, source: Any) -> np.ndarray:
+        """Return what `read` does, −100 in rows without a label, or in all where the table has none of the columns.
+
+        Raises:
+            DataError: naming the first row whose label is none, or a column that alone is missing.
+
+        """
+        labels = self.none(table.num_rows)
+        if not set(self.columns) & set(table.column_names):
+            return labels
+        check_columns(table, source, self.columns)
+        if (there := self.there(table)).any():
+            labels[there] = self._read(table.filter(there), source, np.flatnonzero(there).tolist())
+        return labels
+
+    def named_as(self, table: Any) -> Labels:
+        """Return how other tables are read beside this one: by its names for classes, where there are no others."""
+        own = class_names(table, self.column) if isinstance(self.column, str) else None
+        if self.names is not None or own is None or len(own) != self.count:
+            return self
+        return replace(self, names=tuple(own))
+
+    def none(self, rows: int) -> np.ndarray:
+        """Return the labels of rows that have none: −100."""
+        shape = (rows, self.count) if self.multilabel else (rows,)
+        return np.full(shape, IGNORED, np.float32 if self.multilabel or self.regression else np.int64)
 
     def there(self, table: Any) -> np.ndarray:
-        """Return which rows have a label, (rows,): not null, nor -1, nor `-`; a list of labels may be empty."""
+        """Return which rows have a label, (rows,): not null nor `-`, nor −1 for a class; a list may be empty."""
+        none = (None, "-") if self.regression else NONE
         missing = np.zeros(table.num_rows, dtype=bool)
         for column in self.columns:
-            missing |= np.array([not isinstance(v, list) and v in NONE for v in table.column(column).to_pylist()])
+            missing |= np.array([not isinstance(v, list) and v in none for v in table.column(column).to_pylist()])
         return ~missing
 
+    def _read(self, table: Any, source: object, rows: Sequence[int]) -> np.ndarray:
+        """Return the labels of a table whose rows have these numbers in the source."""
+        if self.multilabel:
+            order = self._order(table)
+            matrix = label_matrix(table, source, self.column, self.count, rows)
+            return matrix if order is None else matrix[:, np.argsort(order)]
+        values = table.column(self.column).to_pylist()
+        if self.regression:
+            return self._numbers(values, source, rows)
+        return self._classes([self._numbered(value) for value in values], source, rows, self._order(table))
+
     def _numbered(self, value: Any) -> Any:
+        if isinstance(value, float) and value.is_integer():  # as pandas writes whole numbers beside missing ones
+            return int(value)
         return self.names.index(value) if self.names is not None and value in self.names else value
 
     def _order(self, table: Any) -> list[int] | None:
         """Return the number here of each of the data's own numbers, where it has the same names in another order."""
-        own = kept_names(table, self.columns[0])
+        own = class_names(table, self.column) if isinstance(self.column, str) else None
         if self.names is None or own is None or set(own) != set(self.names):
             return None
         return [self.names.index(name) for name in own]
 
-    def _classes(self, values: list[Any], source: object, order: list[int] | None) -> np.ndarray:
+    def _classes(self, values: list[Any], source: object, rows: Sequence[int], order: list[int] | None) -> np.ndarray:
         for row, value in enumerate(values):
             if not isinstance(value, int) or not 0 <= value < self.count:
-                raise DataError(f"{self._place(source, row)} holds {value!r} where {self._expected(value)}")
+                raise DataError(f"{self._place(source, rows[row])} holds {value!r} where {self._expected(value)}")
         labels = np.array(values, dtype=np.int64)
         return labels if order is None else np.array(order, dtype=np.int64)[labels]
 
@@ -98,28 +135,13 @@ class Labels:
         said = f"a label from 0 to {self.count - 1} should be (num_labels={self.count})."
         return f"{said} Leave out rows without a label by data.drop_unlabelled=true." if value in NONE else said
 
-    def _numbers(self, values: list[Any], source: object) -> np.ndarray:
+    def _numbers(self, values: list[Any], source: object, rows: Sequence[int]) -> np.ndarray:
         for row, value in enumerate(values):
             if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
                 raise DataError(
-                    f"{self._place(source, row)} holds {value!r} where a number should be (regression=True)."
+                    f"{self._place(source, rows[row])} holds {value!r} where a number should be (regression=True)."
                 )
         return np.array(values, dtype=np.float32)
 
     def _place(self, source: object, row: int) -> str:
         return f"{source}, column '{self.column}', row {row}"
-
-
-def kept_names(table: Any, column: str) -> list[str] | None:
-    """Return the class names that `datasets` keeps with a table, None where it keeps none.
-
-    Example:
-        >>> from datasets import ClassLabel, Dataset, Features
-        >>> rows = Dataset.from_dict({"label": [0, 1]}, features=Features({"label": ClassLabel(names=["no", "yes"])}))
-        >>> kept_names(rows.with_format("arrow")[:], "label")
-        ['no', 'yes']
-
-    """
-    kept = (table.schema.metadata or {}).get(b"huggingface")
-    features = json.loads(kept)["info"]["features"] if kept is not None else {}
-    return features.get(column, {}).get("names") if isinstance(features.get(column), dict) else None

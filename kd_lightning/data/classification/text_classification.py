@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import Rows
 from kd_lightning.data.classification.labels import Labels
-from kd_lightning.data.reading.files import texts_of
+from kd_lightning.data.encode import check_room, check_tokenizer
+from kd_lightning.data.reading.files import Source, texts_of
 from kd_lightning.data.reading.text_formats import Row
 from kd_lightning.data.sourced import SourcedDataModule
 from kd_lightning.errors import DataError
@@ -25,9 +24,6 @@ log = logging.getLogger(__name__)
 class TextClassification(SourcedDataModule):
     """A data set of texts, or pairs of texts, with one label each, or with any number of labels.
 
-    Rows are tokenised once and kept, without padding, under a fingerprint of the data, the tokenizer and the settings;
-    later runs and other processes map the same files.
-
     Args:
         name: the data set's name; with `root`, its folder.
         text: the column with the text, or the two columns of a pair.
@@ -35,28 +31,12 @@ class TextClassification(SourcedDataModule):
             or one column of 0 and 1 per label. With `regression`: a number to predict.
         num_labels: number of classes; None: as many as `labels`, else 2; with `regression` 1.
         tokenizer: a transformers tokenizer; may also be set as attribute before `setup`.
-        root: read `root/<name>/<split>.parquet`; None reads the hub.
-        hub: the data set's name on the hub.
-        subset: the hub's configuration name.
-        splits: what `train`, `validation` and, if wanted, `test` are called there.
-        max_length: tokens per row at most.
-        limit: use only the first rows of each split, for trying things.
-        cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
-        loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
-            `pad_to_multiple_of`, as `TokenDataModule` describes them.
         multilabel: a row may have several labels, or none; `labels` of a batch is then float, 0 or 1: (batch, labels).
-        augment: random changes of training rows, such as `[Mask(0.1), Delete(0.1)]`; not of what is kept on disk.
         regression: labels are numbers to predict: `labels` of a batch is then float, (batch,).
         labels: what the classes are called, in the order of their numbers; the column may then hold names.
-        drop_unlabelled: leave out rows without a label: null, -1 or `-`.
-        rename: columns that have another name in some source, as in `{premise: sentence1}`.
-        extra: further data sets of the same columns and labels to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`; see
-            `extra_source`.
-        extra_hubs: where those are on the hub: by name, `hub` and `subset`.
-        unlabelled: text to train on beside the labelled rows, for a teacher to label: a file, a folder, or the name of
-            a data set below `root`. Of pairs, texts that follow each other make one. See `SourcedDataModule`.
-        unlabelled_ratio: rows of it for each labelled one in every epoch; None for all of them.
-        unlabelled_text: the column that has its text, in tables without the columns of this data set.
+        drop_unlabelled: leave out rows of its own without a label: null, `-`, or -1 for a class.
+        loading: further arguments of `SourcedDataModule`: where rows come from and which are trained on beside them
+            (of `unlabelled` text for pairs, texts that follow each other make one), and how batches are made.
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file, column or label that
@@ -78,65 +58,21 @@ class TextClassification(SourcedDataModule):
         label: str | Sequence[str] = "label",
         num_labels: int | None = None,
         tokenizer: Any = None,
-        root: str | Path | None = None,
-        hub: str | None = None,
-        subset: str | None = None,
-        splits: Mapping[str, str] | None = None,
-        max_length: int = 128,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
-        cache_dir: str | Path | None = None,
-        pin_memory: bool | None = None,
-        group_by_length: bool = True,
-        pad_to_multiple_of: int | None = None,
-        augment: Augmentations = None,
+        *,
         multilabel: bool = False,
         regression: bool = False,
         labels: Sequence[str] | None = None,
         drop_unlabelled: bool = False,
-        rename: Mapping[str, str] | None = None,
-        extra: str | Sequence[str] | None = None,
-        extra_hubs: Mapping[str, Any] | None = None,
-        unlabelled: str | Path | None = None,
-        unlabelled_ratio: float | None = None,
-        unlabelled_text: str = "text",
+        **loading: Any,
     ) -> None:
-        super().__init__(
-            name=name,
-            root=root,
-            hub=hub,
-            subset=subset,
-            splits=splits,
-            rename=rename,
-            limit=limit,
-            cache_dir=cache_dir,
-            extra=extra,
-            extra_hubs=extra_hubs,
-            unlabelled=unlabelled,
-            unlabelled_ratio=unlabelled_ratio,
-            unlabelled_text=unlabelled_text,
-            tokenizer=tokenizer,
-            num_labels=num_labels or (1 if regression else len(labels or (0, 1))),
-            max_length=max_length,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            group_by_length=group_by_length,
-            pad_to_multiple_of=pad_to_multiple_of,
-            augment=augment,
-        )
+        count = num_labels or (1 if regression else len(labels or (0, 1)))
+        super().__init__(name=name, tokenizer=tokenizer, num_labels=count, **loading)
         self.text = [text] if isinstance(text, str) else list(text)
         self.label = label if isinstance(label, str) else list(label)
         self.labels = list(labels) if labels is not None else None
         self.multilabel = multilabel
         self.regression = regression
         self.drop_unlabelled = drop_unlabelled
-        self.rename = dict(rename or {})
         self._check()
 
     def _check(self) -> None:
@@ -162,6 +98,11 @@ class TextClassification(SourcedDataModule):
         return [*self.text, *self._labels.columns]
 
     @property
+    def label_columns(self) -> list[str]:
+        """What extra data may lack."""
+        return self._labels.columns
+
+    @property
     def head(self) -> dict[str, Any]:
         """What the configuration of a model for this data says of its labels."""
         problem = {"problem_type": "regression"} if self.regression else {}
@@ -184,17 +125,28 @@ class TextClassification(SourcedDataModule):
         """Those of the columns that have texts."""
         return self.text
 
+    def setup(self, stage: str | None = None) -> None:
+        """Tokenise all splits, or find them tokenised; again only after the tokenizer was replaced.
+
+        Raises:
+            DataError: no tokenizer, rows too short for any text, or data that is missing or does not fit.
+
+        """
+        for tokenizer in [self.tokenizer, *([] if self.teacher_tokenizer is None else [self.teacher_tokenizer])]:
+            check_tokenizer(tokenizer, self.max_length)
+            check_room(tokenizer, self.max_length, pair=len(self.text) == 2)
+        super().setup(stage)
+
     def without_labels(self, texts: list[Row]) -> Rows:
         """Return rows of texts, or pairs, that nobody has labelled."""
-        floats = self.multilabel or self.regression
-        shape = (len(texts), self.num_labels) if self.multilabel else (len(texts),)
-        return self.encode(list(zip(*texts, strict=True)), np.full(shape, IGNORED, np.float32 if floats else np.int64))
+        return self.encode(list(zip(*texts, strict=True)), self._labels.none(len(texts)))
 
     def row_numbers(self, split: str) -> np.ndarray | None:
         """Return where in the file each row of a split is; None where all rows of it are here."""
         if not self.drop_unlabelled:
             return None
-        return np.flatnonzero(self._labels.there(super().table(split)))
+        (table, _), *_ = super().tables(split)
+        return np.flatnonzero(self._labels.there(table))
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""
@@ -205,18 +157,28 @@ class TextClassification(SourcedDataModule):
         """Return a split's rows, made anew from its files."""
         return self.encode(*self._read(split))
 
-    def _read(self, split: str) -> Any:
-        table, source = self.table(split), self.sources[split]
-        return texts_of(table, source, self.text), self._labels.read(table, source)
+    def _read(self, split: str) -> tuple[list[list[str]], np.ndarray]:
+        """Return the texts, column by column, and the labels of a split, each source's by the names it has for them."""
+        first, *more = self.tables(split)
+        named = self._labels.named_as(first[0])
+        labels = [self._labels.read(*first), *(named.read_known(*one) for one in more)]
+        for (_, source), known in zip(more, labels[1:], strict=True):
+            if without := int((known.reshape(len(known), -1)[:, 0] == IGNORED).sum()):
+                log.info("%s: %d of %d rows have no label; a teacher labels them.", source, without, len(known))
+        texts = [texts_of(table, source, self.text) for table, source in (first, *more)]
+        return [[text for some in column for text in some] for column in zip(*texts, strict=True)], np.concatenate(
+            labels
+        )
 
-    def table(self, split: str) -> Any:
-        """Return a split as a `pyarrow.Table` of no more than `limit` rows, unlabelled ones left out if so wanted."""
-        table = super().table(split)
-        if not self.drop_unlabelled:
-            return table
+    def tables(self, split: str) -> list[tuple[Any, Source]]:
+        """Return a split's own table and the extra ones; unlabelled rows of its own are left out if so wanted."""
+        (table, source), *more = super().tables(split)
+        return [(self._labelled(table, source, split) if self.drop_unlabelled else table, source), *more]
+
+    def _labelled(self, table: Any, source: Source, split: str) -> Any:
         kept = self._labels.there(table)
         if not kept.any():
-            raise DataError(f"No row of {self.sources[split]} has a label (column '{self.label}').")
+            raise DataError(f"No row of {source} has a label (column '{self.label}').")
         if not kept.all():
             log.info("%s %s: %d rows without a label are left out.", self.name, split, int((~kept).sum()))
         return table.filter(kept)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.labelling.rebuilt import Rebuilt, rebuild, sentence_of_row
 from kd_lightning.data.labelling.tags import OUTSIDE, Sentences, check_labels, read_sentences
 from kd_lightning.data.labelling.words import IGNORED, tagged_rows, words_of
@@ -37,23 +35,9 @@ class SequenceLabelling(SourcedDataModule):
         tags: the column with a list of tags, one per word: names, or numbers of the names the hub has for them, or of
             `labels` where it has none.
         tokenizer: a fast transformers tokenizer; may also be set as attribute before `setup`.
-        root: read `root/<name>/<split>.parquet`; None reads the hub.
-        hub: the data set's name on the hub.
-        subset: the hub's configuration name.
-        splits: what `train`, `validation` and, if wanted, `test` are called there.
-        max_length: tokens per row at most.
-        limit: use only the first sentences of each split, for trying things.
-        cache_dir: where tokenised rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
-        loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
-            `pad_to_multiple_of`, as `TokenDataModule` describes them.
-        augment: nothing; changed tokens have no tags.
-        extra: further data sets of the same columns and tags to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`; see
-            `extra_source`.
-        extra_hubs: where those are on the hub: by name, `hub` and `subset`.
-        unlabelled: text to train on beside the tagged sentences, for a teacher to tag: a file, a folder, or the name of
-            a data set below `root`. Its lines are cut into words, and Chinese into characters (see `words_of`).
-        unlabelled_ratio: lines of it for each tagged sentence in every epoch; None for all of them.
-        unlabelled_text: the column of tables that has its text.
+        loading: further arguments of `SourcedDataModule`: where sentences come from and which are trained on beside
+            them, and how batches are made. `unlabelled` text is cut into words, and Chinese into characters (see
+            `words_of`); `augment` must stay empty, as changed tokens have no tags.
 
     Raises:
         DataError: at construction for settings that make no sense; in `setup` for a folder, file, column or tag that
@@ -80,52 +64,9 @@ class SequenceLabelling(SourcedDataModule):
         tokens: str = "tokens",
         tags: str = "ner_tags",
         tokenizer: Any = None,
-        root: str | Path | None = None,
-        hub: str | None = None,
-        subset: str | None = None,
-        splits: Mapping[str, str] | None = None,
-        max_length: int = 128,
-        batch_size: int = 32,
-        eval_batch_size: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        limit: int | None = None,
-        cache_dir: str | Path | None = None,
-        pin_memory: bool | None = None,
-        group_by_length: bool = True,
-        pad_to_multiple_of: int | None = None,
-        augment: Augmentations = None,
-        extra: str | Sequence[str] | None = None,
-        extra_hubs: Mapping[str, Any] | None = None,
-        unlabelled: str | Path | None = None,
-        unlabelled_ratio: float | None = None,
-        unlabelled_text: str = "text",
+        **loading: Any,
     ) -> None:
-        super().__init__(
-            name=name,
-            root=root,
-            hub=hub,
-            subset=subset,
-            splits=splits,
-            limit=limit,
-            cache_dir=cache_dir,
-            extra=extra,
-            extra_hubs=extra_hubs,
-            unlabelled=unlabelled,
-            unlabelled_ratio=unlabelled_ratio,
-            unlabelled_text=unlabelled_text,
-            tokenizer=tokenizer,
-            num_labels=len(labels),
-            max_length=max_length,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            group_by_length=group_by_length,
-            pad_to_multiple_of=pad_to_multiple_of,
-            augment=augment,
-        )
+        super().__init__(name=name, tokenizer=tokenizer, num_labels=len(labels), **loading)
         self.labels = list(labels)
         self.tokens = tokens
         self.tags = tags
@@ -139,9 +80,14 @@ class SequenceLabelling(SourcedDataModule):
         return [self.tokens, self.tags]
 
     @property
+    def label_columns(self) -> list[str]:
+        """What extra data may lack."""
+        return [self.tags]
+
+    @property
     def shaped_by(self) -> tuple[Any, ...]:
         """The settings that shape rows, besides tokenizer, `max_length` and `limit`."""
-        return self.tokens, self.tags, self.labels
+        return self.tokens, self.tags, self.labels, *self.renamed
 
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits, or find them tokenised; again only after the tokenizer was replaced.
@@ -182,8 +128,14 @@ class SequenceLabelling(SourcedDataModule):
         return tagged_rows(self.tokenizer, Sentences(words, tags), self.max_length)
 
     def sentences(self, split: str) -> Sentences:
-        """Return the words of a split's sentences, and the numbers of their tags."""
-        return read_sentences(self.table(split), self.sources[split], self.tokens, self.tags, self.labels)
+        """Return the words of a split's sentences, and the numbers of their tags: −100 where extra ones have none."""
+        parts = [
+            read_sentences(
+                table, source, self.tokens, self.tags, self.labels, untagged=source is not self.sources[split]
+            )
+            for table, source in self.tables(split)
+        ]
+        return Sentences.joined(parts)
 
     def rebuild(self, split: str, rows: np.ndarray, tags: np.ndarray) -> Rebuilt:
         """Return the sentences whose rows are all among `rows`, with their tags and those they were given.

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kd_lightning.data.reading.files import Source, class_names
+from kd_lightning.data.reading.files import Source, check_columns, class_names
 from kd_lightning.errors import DataError, hint
+from kd_lightning.functional.hard_label import IGNORED
 
 OUTSIDE = "O"
 
@@ -25,8 +26,15 @@ class Sentences:
     words: list[list[str]]
     tags: list[list[int]]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Sentences]) -> Sentences:
+        """Return the sentences of several."""
+        return cls([w for part in parts for w in part.words], [t for part in parts for t in part.tags])
 
-def read_sentences(table: Any, source: Source, tokens: str, tags: str, labels: Sequence[str]) -> Sentences:
+
+def read_sentences(
+    table: Any, source: Source, tokens: str, tags: str, labels: Sequence[str], untagged: bool = False
+) -> Sentences:
     """Return the sentences of a table; tags become their places in `labels`.
 
     Tags that are numbers count the names the table has for them, as data sets from the hub do, else `labels`.
@@ -37,6 +45,7 @@ def read_sentences(table: Any, source: Source, tokens: str, tags: str, labels: S
         tokens: the column with a list of words.
         tags: the column with a list of tags.
         labels: the names of the tags.
+        untagged: sentences without tags are fine: where the column is missing or null, tags are −100.
 
     Raises:
         DataError: a row without words, with another number of tags, or with a tag that `labels` does not have.
@@ -48,16 +57,27 @@ def read_sentences(table: Any, source: Source, tokens: str, tags: str, labels: S
         [[0, 1], []]
 
     """
-    words, found = table.column(tokens).to_pylist(), table.column(tags).to_pylist()
+    check_columns(table, source, [tokens] if untagged else [tokens, tags])
+    words = table.column(tokens).to_pylist()
+    found = table.column(tags).to_pylist() if tags in table.column_names else [None] * len(words)
     number = _numbers(source, tags, labels, class_names(table, tags) or labels)
     for row, (sentence, names) in enumerate(zip(words, found, strict=True)):
-        _check(f"{source}, row {row}", sentence, names, tokens, tags)
-    return Sentences(words, [[number(tag, row) for tag in names] for row, names in enumerate(found)])
+        _check_words(f"{source}, row {row}", sentence, tokens)
+        if names is not None or not untagged:
+            _check_tags(f"{source}, row {row}", sentence, names, tokens, tags)
+    untaught = [[IGNORED] * len(sentence) for sentence in words]
+    numbers = [
+        untaught[row] if names is None else [number(tag, row) for tag in names] for row, names in enumerate(found)
+    ]
+    return Sentences(words, numbers)
 
 
-def _check(place: str, words: Any, tags: Any, tokens_column: str, tags_column: str) -> None:
+def _check_words(place: str, words: Any, tokens_column: str) -> None:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise DataError(f"{place}, holds {words!r} in column '{tokens_column}', where a list of words should be.")
+
+
+def _check_tags(place: str, words: list[str], tags: Any, tokens_column: str, tags_column: str) -> None:
     if not isinstance(tags, list):
         raise DataError(f"{place}, holds {tags!r} in column '{tags_column}', where a list of tags should be.")
     if len(words) != len(tags):

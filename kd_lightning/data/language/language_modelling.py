@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from kd_lightning.data.augment.rows import Augmentations, as_list
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.encode import check_tokenizer
 from kd_lightning.data.language.masking import MaskedRows, Masking
@@ -48,12 +47,10 @@ class LanguageModelling(TokenDataModule):
         tokenizer: a transformers tokenizer with a mask token; may also be set as attribute before `setup`.
         share: of the tokens that are hidden.
         whole_word: hide words with all their pieces.
-        max_length: tokens per row, special ones included.
         limit: use only the first rows of each split, for trying things.
         cache_dir: where packed rows are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
-        augment: must stay empty: hiding tokens is what changes rows.
-        loading: `batch_size`, `eval_batch_size`, `seed`, `num_workers`, `pin_memory`, `group_by_length` and
-            `pad_to_multiple_of`, as `TokenDataModule` describes them.
+        loading: further arguments of `TokenDataModule`: how long rows are and how batches are made. `augment` must stay
+            empty: hiding tokens is what changes rows.
 
     Raises:
         DataError: for settings that make no sense; in `setup` for text that is missing, damaged or too little.
@@ -89,21 +86,18 @@ class LanguageModelling(TokenDataModule):
         tokenizer: Any = None,
         share: float = 0.15,
         whole_word: bool = False,
-        max_length: int = 128,
-        batch_size: int = 32,
         limit: int | None = None,
         cache_dir: str | Path | None = None,
-        augment: Augmentations = None,
         **loading: Any,
     ) -> None:
-        super().__init__(tokenizer=tokenizer, num_labels=2, max_length=max_length, batch_size=batch_size, **loading)
+        super().__init__(tokenizer=tokenizer, num_labels=2, **loading)
         self.origin = Origin(path, text, root, hub, subset, validation, holdout)
         self.name = name
         self.share = share
         self.whole_word = whole_word
         self.limit = limit
         self.cache_dir = cache_dir
-        if as_list(augment):
+        if self.augment:
             raise DataError("Hidden tokens are what changes rows of a masked language model: leave `augment` out.")
         if limit is not None and limit < 1:
             raise DataError(f"limit is a number of rows, at least 1; got {limit}.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,30 +49,10 @@ def _standing_in(folder: Path) -> str:
     """Return `train`, or `validation` where there is that alone."""
     if (folder / "train.parquet").is_file() or not (folder / "validation.parquet").is_file():
         return "train"
-    log.warning("Extra data: %s has no train.parquet, so its validation.parquet is trained on.", folder)
+    _say(folder)
     return "validation"
 
 
-def one_table(tables: Sequence[Any], sources: Sequence[Source], columns: Sequence[str]) -> Any:
-    """Put tables on top of each other; a column that one lacks is null there.
-
-    Args:
-        tables: `pyarrow.Table`s.
-        sources: where they come from, for errors.
-        columns: those that matter.
-
-    Raises:
-        DataError: a column of another kind than the first table's.
-
-    """
-    import pyarrow as pa
-
-    known = [table.select([name for name in columns if name in table.column_names]) for table in tables]
-    whole = known[0]
-    for table, source in zip(known[1:], sources[1:], strict=True):
-        try:
-            whole = pa.concat_tables([whole, table], promote_options="permissive")
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise DataError(f"{source} does not go together with {sources[0]}: {reason}.") from error
-    return whole
+@cache  # a run makes several data modules of one configuration
+def _say(folder: Path) -> None:
+    log.warning("Extra data: %s has no train.parquet, so its validation.parquet is trained on.", folder)

@@ -44,6 +44,13 @@ class Source:
     def _file(self) -> Path:
         return Path(str(self.root)).expanduser() / self.name / f"{self.stem}.parquet"
 
+    def is_same(self, other: Source) -> bool:
+        """Tell whether both are the very same file, or the same split on the hub."""
+        if self.root is None or other.root is None:
+            own, their = ((one.root, one.hub, one.subset, one.stem) for one in (self, other))
+            return own == their
+        return self._file.resolve() == other._file.resolve()
+
     def identity(self, columns: Sequence[str]) -> str:
         """Return a hash of the contents: of the file, or of the columns of what the hub gives.
 

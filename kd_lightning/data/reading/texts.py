@@ -114,8 +114,8 @@ class Texts:
         for row in self._rows(columns):
             yield row
         if row is None:
-            what = "no two texts that follow each other" if len(columns) > 1 else "no text"
-            raise DataError(f"There is {what} in {self}.")
+            what = "are no two texts that follow each other" if len(columns) > 1 else "is no text"
+            raise DataError(f"There {what} in {self}.")
 
     def _rows(self, columns: Sequence[str]) -> Iterator[Row]:
         for file in self.files:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from kd_lightning.data import QuestionAnswering
+from kd_lightning.data import Mask, QuestionAnswering
 from kd_lightning.errors import DataError
 
 from ...reading import asked, library, reader, write
@@ -178,8 +178,10 @@ def test_a_data_set_without_a_training_split_says_what_to_type(tmp_path):
     [
         ({"holdout": 1.5}, "holdout is a share of the titles"),
         ({"n_best": 0}, "n_best must be at least 1"),
+        ({"stride": 16}, r"leave 16 for the context, of which stride=16 overlap"),  # 24 less 8 of the question
+        ({"max_question_length": 24}, r"leave 0 for the context"),
         ({"max_answer_length": 0}, "max_answer_length must be at least 1"),
-        ({"augment": ["mask"]}, "leave out `augment`"),
+        ({"augment": [Mask(0.1)]}, "leave out `augment`"),
         ({"unlabelled": "texts"}, r"no questions to answer: leave out `unlabelled`.*data.extra="),
     ],
 )

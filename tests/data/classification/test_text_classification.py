@@ -7,6 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from kd_lightning.data import TextClassification
 from kd_lightning.errors import DataError
@@ -212,3 +215,24 @@ def test_settings_that_make_no_sense_are_refused(root, tokenizer):
     tokenizer.model_max_length = 64
     with pytest.raises(DataError, match="max_length=128 is more than the 64 tokens"):
         films(root, tokenizer).setup()
+
+
+@pytest.mark.parametrize(("columns", "special"), [(["sentence"], 2), (["sentence", "sentence"], 3)])
+def test_rows_that_have_no_room_for_a_text_are_refused(root, tokenizer, make_tokenizer, columns, special):
+    for length in (1, special):
+        with pytest.raises(DataError, match=rf"max_length={length} leaves no room.* data.max_length={special + 1} or"):
+            films(root, tokenizer, text=columns, max_length=length).setup()
+    films(root, tokenizer, text=columns, max_length=special + 1).setup()
+    data = films(root, make_tokenizer(), text=columns, max_length=special)
+    data.tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"[PAD]": 0}, "[PAD]")), pad_token="[PAD]"
+    )
+    data.teacher_tokenizer = tokenizer
+    with pytest.raises(DataError, match="leaves no room"):
+        data.setup()
+
+
+def test_arguments_of_the_bases_are_taken_and_others_are_not(root, tokenizer):
+    assert films(root, tokenizer, eval_batch_size=7, pin_memory=False).eval_batch_size == 7
+    with pytest.raises(TypeError, match="max_lenght"):
+        films(root, tokenizer, max_lenght=64)
