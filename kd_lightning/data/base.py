@@ -236,10 +236,10 @@ class TokenDataModule(LightningDataModule):
         return self.eval_loader("test")
 
     def eval_loader(self, split: str) -> Loader | list[Any]:
-        """Return each row of a split once, in batches that say which split they are of; nothing where there is none."""
+        """Return each row of a split once; nothing where there is none. Batches of others than validation say whose."""
         if split not in self.splits_here:
             return []
-        return self.loader(self.eval_rows(split), self.eval_batches(split), OfSplit(self.collate, split))
+        return self.loader(self.eval_rows(split), self.eval_batches(split), of_split(self.collate, split))
 
     def eval_rows(self, split: str) -> Any:
         """Return the rows of a split as they are evaluated."""
@@ -284,6 +284,11 @@ class TokenDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
             persistent_workers=self.num_workers > 0,
         )
+
+
+def of_split(collate: Collate, split: str) -> Collate:
+    """Return what makes batches of a split; of the usual one they are as they are, and all their fields tensors."""
+    return collate if split == "validation" else OfSplit(collate, split)
 
 
 class OfSplit:

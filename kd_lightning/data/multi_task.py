@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from kd_lightning.data.augment.rows import AugmentedRows
-from kd_lightning.data.base import Collate, OfSplit, TokenDataModule
+from kd_lightning.data.base import Collate, TokenDataModule, of_split
 from kd_lightning.data.language.masking import MaskedRows
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.sampler import Batches
@@ -97,7 +97,7 @@ class MultiTask(LightningDataModule):
         having = {name: data for name, data in self.tasks.items() if split in data.splits_here}
         batches = [data.eval_batches(split) for data in having.values()]
         rows = {name: data.eval_rows(split) for name, data in having.items()}
-        collates = {name: OfSplit(data.collate, split) for name, data in having.items()}
+        collates = {name: of_split(data.collate, split) for name, data in having.items()}
         return self._loader(rows, EachTask(batches), collates) if having else []
 
     def _loader(self, rows: Mapping[str, Any], batches: Batches, collates: Mapping[str, Collate]) -> Loader:

@@ -24,7 +24,7 @@ from kd_lightning.storage.once import build_once, cache_root
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the files in the cache; in every fingerprint
+FORMAT = 3  # of the files in the cache; in every fingerprint
 EXTRA = 2  # the same, of rows with extra ones behind them
 
 

@@ -75,7 +75,7 @@ class SyntheticSentiment(TokenDataModule):
         >>> data = SyntheticSentiment(train_size=100, validation_size=20)
         >>> data.setup()
         >>> data.sizes, sorted(next(iter(data.val_dataloader())))
-        ({'train': 100, 'validation': 20}, ['attention_mask', 'input_ids', 'labels', 'sample_id', 'split'])
+        ({'train': 100, 'validation': 20}, ['attention_mask', 'input_ids', 'labels', 'sample_id'])
 
     """
 

@@ -11,6 +11,9 @@ from torch.utils.data import Dataset
 
 from kd_lightning.errors import DataError
 
+ALL = "names"
+"""The file that has the names of all others, so that a missing one is missed."""
+
 
 class TokenRows(Dataset[dict[str, Any]]):
     """Rows of tokens, end to end in one array per field, with the values each row has one of.
@@ -73,9 +76,9 @@ class TokenRows(Dataset[dict[str, Any]]):
     def save(self, folder: Path) -> None:
         """Write one `.npy` per array into an existing folder."""
         parts = {"field": self.fields, "value": self.values, "note": self.notes, "rows": {"offsets": self.offsets}}
-        for part, arrays in parts.items():
-            for name, array in arrays.items():
-                np.save(folder / f"{part}.{name}.npy", array, allow_pickle=False)
+        arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
+        for name, array in (arrays | {ALL: np.array(sorted(arrays))}).items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
     @classmethod
     def open(cls, folder: Path) -> TokenRows:
@@ -87,9 +90,9 @@ class TokenRows(Dataset[dict[str, Any]]):
         """
         parts: dict[str, dict[str, np.ndarray]] = {"field": {}, "value": {}, "note": {}, "rows": {}}
         try:
-            for path in sorted(folder.glob("*.npy")):
-                part, _, name = path.stem.partition(".")
-                parts[part][name] = np.load(path, mmap_mode="r")
+            for file in np.load(folder / f"{ALL}.npy").tolist():
+                part, _, name = file.partition(".")
+                parts[part][name] = np.load(folder / f"{file}.npy", mmap_mode="r")
             return cls(parts["field"], parts["rows"]["offsets"], parts["value"], parts["note"])
         except (OSError, ValueError, KeyError, DataError) as error:
             raise DataError(f"The tokenised data in {folder} is damaged; delete that folder and run again.") from error

@@ -55,7 +55,7 @@ class Answers(BatchMetric):
     def update(self, features: Features, batch: Batch) -> None:
         """Take in the logits of a batch, (B, L) each; the batch has a `logits_mask` and says its `split`."""
         data = self.data.it
-        self.split = field(batch, "split") or self.split
+        self.split = field(batch, "split") or "validation"
         mask, before = self._may_answer(batch)
         start, end = (features[name] for name in self.addresses)
         starts, ends, sums = best_spans(start, end, mask, data.n_best, data.max_answer_length)

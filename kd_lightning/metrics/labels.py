@@ -53,7 +53,7 @@ class LabelRecorder(BatchMetric):
 
     def update(self, features: Features, batch: Batch) -> None:
         """Note the predictions of a batch, from logits (B, C); (B, 1) for numbers."""
-        self.split = field(batch, "split") or self.split
+        self.split = field(batch, "split") or "validation"
         self.rows.append(required_field(batch, "sample_id"))
         self.values.append(self._predict(widen(features["logits"])))
 

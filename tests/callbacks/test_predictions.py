@@ -20,7 +20,7 @@ class Chosen(BatchMetric):
         self.add_state("found", [], dist_reduce_fx="cat")
 
     def update(self, features, batch):
-        self.split = batch["split"]
+        self.split = batch.get("split", "validation")
         self.found.append(torch.stack([batch["sample_id"], features["logits"].argmax(-1)], dim=1))
 
     def compute(self):

@@ -34,14 +34,14 @@ def test_saved_rows_open_mapped_and_equal(tokenizer, tmp_path):
 
 def test_a_missing_file_is_damage(tokenizer, tmp_path):
     encode(tokenizer, [TEXTS], np.arange(5), max_length=10).save(tmp_path)
-    (tmp_path / "labels.npy").unlink()
+    (tmp_path / "value.labels.npy").unlink()
     with pytest.raises(DataError, match="is damaged"):
         TokenRows.open(tmp_path)
 
 
 def test_arrays_of_pickled_objects_are_refused(tokenizer, tmp_path):
     encode(tokenizer, [TEXTS], np.arange(5), max_length=10).save(tmp_path)
-    np.save(tmp_path / "labels.npy", np.array([{}] * 5), allow_pickle=True)
+    np.save(tmp_path / "value.labels.npy", np.array([{}] * 5), allow_pickle=True)
     with pytest.raises(DataError, match="is damaged"):
         TokenRows.open(tmp_path)
 

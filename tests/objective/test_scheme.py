@@ -113,7 +113,7 @@ def test_every_match_meets_models_of_equal_and_of_other_widths(name):
     made = kd.Objective(schemes(name)).bind(anatomy(student), anatomy(6))
     wide = kd.Objective(schemes(name)).bind(anatomy(student), anatomy(6, 24))
     assert not made.projections(), "equal widths need no projection"
-    equal = (kd.losses.HiddenMSE, kd.losses.FSP)
+    equal = (kd.losses.HiddenMSE, kd.losses.HiddenCosine, kd.losses.FSP)
     losses = {
         key: getattr(term.loss, "loss", term.loss) for key, term in wide.named_terms().items()
     }  # of EMD the inner

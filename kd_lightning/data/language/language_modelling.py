@@ -21,7 +21,7 @@ from kd_lightning.storage.once import build_once, cache_root
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files in the cache; in every fingerprint
+FORMAT = 2  # of the files in the cache; in every fingerprint
 
 
 class LanguageModelling(TokenDataModule):

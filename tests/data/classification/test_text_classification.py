@@ -121,6 +121,7 @@ def test_a_test_split_is_there_when_named(root, tokenizer):
     assert films(root, tokenizer).test_dataloader() == []
     data = films(root, tokenizer, splits={"train": "train", "test": "validation"})
     assert len(data.test_dataloader().dataset) == 11
+    assert {batch["split"] for batch in data.test_dataloader()} == {"test"}
     assert data.val_dataloader() == []
 
 
