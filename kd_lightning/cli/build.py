@@ -27,6 +27,9 @@ from kd_lightning.students.tasks import build as build_model
 FOLDERS = ("dirpath", "save_dir")
 """Arguments of callbacks and loggers that are below the stage's folder when they are relative."""
 
+USUAL_HEAD = "sequence-classification"
+"""The head of models where a task does not say."""
+
 WHOLE = ("batch_size", "eval_batch_size", "max_length", "num_labels", "num_workers", "limit")
 """Arguments of data modules that count something."""
 
@@ -106,7 +109,7 @@ def own_tokenizer(data: Any) -> Any:
 
 def head_of(cfg: DictConfig) -> str:
     """Return which head the models of a task have."""
-    return cfg.task.get("head", "sequence-classification")
+    return cfg.task.get("head", USUAL_HEAD)
 
 
 def labels_of(data: Any) -> dict[str, Any]:
@@ -168,7 +171,9 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: n
     _check_own_tokenizer(cfg, tokenizer)
     base = like or teacher or BertConfig()
     vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    student = made(base, task=head_of(cfg), **labels_of(data), **vocabulary)
+    said = {name: value for name, value in labels_of(data).items() if value is not None}
+    head = {} if head_of(cfg) == USUAL_HEAD else {"task": head_of(cfg)}  # a builder for one kind of task need not ask
+    student = made(base, **head, **said, **vocabulary)
     theirs = getattr(data, "teacher_tokenizer", None)
     if like is None and teacher is not None and theirs is not None and cfg.student.get("layers") is not None:
         transfer_vocabulary(teacher, student, theirs, tokenizer)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,19 @@ def test_a_task_with_a_head_that_the_data_is_not_made_for_is_refused(typed: list
 def test_tasks_that_share_a_head_share_data() -> None:
     check_teacher(compose_config(["data=rte", "task=matthews"]))
     check_teacher(compose_config(["data=squad"]))
+
+
+def two_layers(like: Any, num_labels: int, vocab_size: int, pad_token_id: int) -> Any:
+    """A builder of somebody's own, for classification and nothing else."""
+    from kd_lightning.students import shrink
+
+    sizes = {"num_labels": num_labels, "vocab_size": vocab_size, "pad_token_id": pad_token_id}
+    return shrink(like, **sizes, num_hidden_layers=2)
+
+
+def test_a_builder_of_ones_own_is_told_sizes_and_labels_only(
+    cfg: Any, data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kd_lightning.cli.build.instantiate", lambda node: partial(two_layers))
+    student = build_student(cfg, fresh_teacher(cfg, data), data)
+    assert (student.config.num_hidden_layers, student.config.num_labels) == (2, 2)
