@@ -79,5 +79,6 @@ def test_a_bigru_is_found_again(tmp_path):
 def test_a_folder_without_a_model_is_named_with_the_nearest(general, tmp_path):
     with pytest.raises(ConfigError, match=r"student\.path=.*studnet holds no saved model.*Closest: .*student\."):
         saved(tmp_path / "studnet")
-    with pytest.raises(ConfigError, match=r"Closest: .*/student\."):  # the run's folder, not the student's
-        saved(tmp_path)
+    general.save_pretrained(tmp_path / "run" / "student")
+    with pytest.raises(ConfigError, match=r"Closest: .*/run/student"):  # the run's folder, not the student's
+        saved(tmp_path / "run")
