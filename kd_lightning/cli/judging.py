@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from kd_lightning.callbacks import WritePredictions
 from kd_lightning.cli.build import scoring_trainer
-from kd_lightning.data.base import OTHER_SPLITS
+from kd_lightning.data.splits import OTHER_SPLITS
 from kd_lightning.metrics import Scores
 from kd_lightning.metrics.collection import names_of
 from kd_lightning.teachers import TeacherSource

@@ -153,7 +153,7 @@ def _to_add(key: str, parent: DictConfig, takes: Arguments | None) -> str | None
 
 
 def _split(key: str) -> str:
-    from kd_lightning.data.base import SPLITS
+    from kd_lightning.data.splits import SPLITS
 
     prefix, _, leaf = key.rpartition(".")
     near = closest(leaf, SPLITS, n=1) or list(SPLITS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,17 +18,12 @@ from kd_lightning.data.mixed import MixedBatches, MixedRows
 from kd_lightning.data.padding import Padding, PairedPadding
 from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches
+from kd_lightning.data.splits import SPLITS, Collate, of_split
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
 from kd_lightning.storage.digest import digest
 
-SPLITS = ("train", "validation", "test", "mismatched")
-"""What a split may be called; MNLI has a second validation split, of other kinds of text, which is `mismatched`."""
-OTHER_SPLITS = SPLITS[2:]
-"""What is evaluated beside the validation split, where a data set has it."""
-
 Rows: TypeAlias = TokenRows | PairedRows
-Collate: TypeAlias = Callable[[list[Any]], dict[str, Any]]
 
 
 class TokenDataModule(LightningDataModule):
@@ -284,26 +279,3 @@ class TokenDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available() if self.pin_memory is None else self.pin_memory,
             persistent_workers=self.num_workers > 0,
         )
-
-
-def of_split(collate: Collate, split: str) -> Collate:
-    """Return what makes batches of a split; of the usual one they are as they are, and all their fields tensors."""
-    return collate if split == "validation" else OfSplit(collate, split)
-
-
-class OfSplit:
-    """Makes batches that say which split they are of, in the field `split`.
-
-    Args:
-        collate: makes the batches.
-        split: its name.
-
-    """
-
-    def __init__(self, collate: Collate, split: str) -> None:
-        self.collate = collate
-        self.split = split
-
-    def __call__(self, rows: list[Any]) -> dict[str, Any]:
-        """Return the batch of `rows`."""
-        return {**self.collate(rows), "split": self.split}

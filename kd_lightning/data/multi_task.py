@@ -10,10 +10,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from kd_lightning.data.augment.rows import AugmentedRows
-from kd_lightning.data.base import Collate, TokenDataModule, of_split
+from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.language.masking import MaskedRows
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.sampler import Batches
+from kd_lightning.data.splits import Collate, of_split
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 from kd_lightning.errors import DataError
 from kd_lightning.storage.digest import digest

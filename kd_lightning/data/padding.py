@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from kd_lightning.errors import DataError
+from kd_lightning.functional.hard_label import IGNORED
 
 POSITIONS = ("start_positions", "end_positions")
 """What counts tokens from the beginning of a row, and so moves where padding goes before it."""
 
-LIKE_TOKENS = {"labels": -100, "logits_mask": 0, "word_ids": -1}
+LIKE_TOKENS = {"labels": IGNORED, "logits_mask": 0, "word_ids": -1}
 """What fields that a tokenizer does not make are padded with."""
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.data.base import SPLITS, Rows, TokenDataModule
+from kd_lightning.data.base import Rows, TokenDataModule
 from kd_lightning.data.encode import batched, check_tokenizer
 from kd_lightning.data.mixed import stacked
 from kd_lightning.data.paired import PairedRows
@@ -17,6 +17,7 @@ from kd_lightning.data.reading.extra import extra_source
 from kd_lightning.data.reading.files import Source, check_columns
 from kd_lightning.data.reading.text_formats import Row
 from kd_lightning.data.reading.texts import Texts
+from kd_lightning.data.splits import SPLITS
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError, hint
 from kd_lightning.storage.digest import digest

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
 from kd_lightning.batches import field, logits_mask, required_field, token_mask
 from kd_lightning.errors import ConfigError
@@ -97,7 +98,7 @@ class Answers(BatchMetric):
 
     def _spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return the spans of all rows: the question each is of, its first and last character, its sum of logits."""
-        rows, starts, ends, sums = (torch.cat(_as_list(getattr(self, name))).cpu().numpy() for name in STATES)
+        rows, starts, ends, sums = (dim_zero_cat(getattr(self, name)).cpu().numpy() for name in STATES)
         made = self.data.it.rows(self.split)
         first = np.asarray(made.offsets)[rows][:, None]
         examples = np.repeat(made.notes["example"][rows], starts.shape[1])
@@ -160,10 +161,6 @@ class AnswerScores(Answers):
         references = {name: references[name] for name in self.predicted if name in references}
         scores = self.scorer({name: found[0][0] for name, found in self.predicted.items()}, references)
         return {name: torch.tensor(scores[name]) for name in self.gives}
-
-
-def _as_list(state: list[Tensor] | Tensor) -> list[Tensor]:
-    return [state] if isinstance(state, Tensor) else state  # a tensor after gathering
 
 
 def _with_probabilities(found: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:

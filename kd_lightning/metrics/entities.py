@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
 
 from kd_lightning.batches import field, required_field
 from kd_lightning.metrics.base import BatchMetric, Shared
@@ -69,7 +70,8 @@ class EntityScores(BatchMetric):
         if not len(self.rows):
             self._last = None
             return self._named([0.0] * len(self.gives))
-        seen = self._data.it.rebuild(self._split, _whole(self.rows), _whole(self.tags))
+        rows, tags = (dim_zero_cat(state).cpu().numpy() for state in (self.rows, self.tags))
+        seen = self._data.it.rebuild(self._split, rows, tags)
         self._last = (self._split, seen)
         if not seen.gold:  # parts of sentences only
             return self._named([0.0] * len(self.gives))
@@ -97,11 +99,6 @@ class EntityScores(BatchMetric):
                 columns = zip(map(_column, words[number]), *tags, strict=True)
                 lines.write("".join(f"{' '.join(line)}\n" for line in columns) + "\n")
         return file
-
-
-def _whole(state: list[Tensor] | Tensor) -> Any:
-    """Return a state as one array: a list of what each batch gave, or what was gathered from all processes."""
-    return (torch.cat(state) if isinstance(state, list) else state).cpu().numpy()
 
 
 def _accuracy(gold: list[list[str]], predicted: list[list[str]]) -> float:

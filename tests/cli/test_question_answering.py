@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 WORDS = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "very", "not", "slow", "bright", "dull", "of"]
-FOLDER = Path(os.environ.get("KD_DATA") or Path(__file__).parents[2] / "../shared/data")
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +52,10 @@ def test_a_student_learns_to_answer_from_its_teacher(on_gold: list[str], command
 
 
 @pytest.mark.slow
-def test_real_data_extra_data_and_the_cache_are_switches(many: Any) -> None:
-    if not (FOLDER / "cmrc2018").is_dir():
-        pytest.skip(f"no data sets in {FOLDER}; set KD_DATA to a folder that has cmrc2018/ and drcd/")
-    typed = [f"data.root={FOLDER}", "teacher=tiny_random", "student=t3", "debug=fast", "baseline=false"]
+def test_real_data_extra_data_and_the_cache_are_switches(many: Any, data_root: Path) -> None:
+    if not (data_root / "cmrc2018").is_dir():
+        pytest.skip(f"no data sets in {data_root}; set KD_DATA to a folder that has cmrc2018/ and drcd/")
+    typed = [f"data.root={data_root}", "teacher=tiny_random", "student=t3", "debug=fast", "baseline=false"]
     found = many(
         {
             "cmrc2018": ["data=cmrc2018", *typed],

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ from kd_lightning.cli.configs import compose_config
 from kd_lightning.data import SequenceLabelling, TextClassification, build_tokenizer
 from kd_lightning.errors import DataError
 
-FOLDER = Path(os.environ.get("KD_DATA") or Path(__file__).parents[2] / "../shared/data")
-
 
 @pytest.fixture
-def real() -> Path:
-    if not (FOLDER / "sst2").is_dir():
-        pytest.skip(f"no data sets in {FOLDER}; set KD_DATA to a folder that has sst2/ and rte/")
-    return FOLDER
+def real(data_root: Path) -> Path:
+    if not (data_root / "sst2").is_dir():
+        pytest.skip(f"no data sets in {data_root}; set KD_DATA to a folder that has sst2/ and rte/")
+    return data_root
 
 
 def test_sst2_is_read_whole(real, tokenizer, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ from kd_lightning.data.answering.questions import Questions
 from kd_lightning.data.answering.windows import Cut, windows
 from kd_lightning.metrics import AnswerScores
 
-FOLDER = Path(os.environ.get("KD_DATA") or Path(__file__).parents[2] / "../shared/data")
-
 
 @pytest.fixture
-def real() -> Path:
-    if not (FOLDER / "cmrc2018").is_dir():
-        pytest.skip(f"no data sets in {FOLDER}; set KD_DATA to a folder that has cmrc2018/, drcd/ and squad_v1_dev/")
-    return FOLDER
+def real(data_root: Path) -> Path:
+    if not (data_root / "cmrc2018").is_dir():
+        pytest.skip(f"no data sets in {data_root}; set KD_DATA to a folder that has cmrc2018/, drcd/ and squad_v1_dev/")
+    return data_root
 
 
 def read(file: Path) -> Questions:

@@ -13,11 +13,11 @@ from kd_lightning.data.answering.questions import Questions
 from kd_lightning.data.encode import FIELDS
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
+from kd_lightning.functional.hard_label import IGNORED
 
 log = logging.getLogger(__name__)
 
 CHUNK = 256  # questions per call of the tokenizer
-IGNORED = -100  # in place of a position that nobody knows
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from kd_lightning.data.labelling.spans import owners, spans
 from kd_lightning.data.labelling.tags import Sentences
 from kd_lightning.data.tokens import TokenRows
 from kd_lightning.errors import DataError
+from kd_lightning.functional.hard_label import IGNORED
 
-IGNORED = -100
 _LETTER = rf"[^\W{CHINESE}]"
 _WORD = re.compile(rf"[{CHINESE}]|{_LETTER}(?:[^\s{CHINESE}]*{_LETTER})?|[^\w\s]")
 KINDS = FIELDS | {"labels": np.int16, "logits_mask": np.int8}
