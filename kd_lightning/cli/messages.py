@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
-from typing import Any, TypeAlias
 from urllib.parse import unquote, urlparse
 
 from hydra.core.config_store import ConfigStore
@@ -18,16 +16,14 @@ from hydra.errors import (
     OverrideParseException,
 )
 from hydra.utils import get_object
-from omegaconf import DictConfig
 from omegaconf import errors as omega
 from yaml import YAMLError
 
-from kd_lightning.cli.targets import Arguments, arguments_of, check_root_keys, check_targets
-from kd_lightning.errors import KDError, closest, hint
+from kd_lightning.cli.mistyped import Known, nearest_key
+from kd_lightning.cli.targets import arguments_of, check_root_keys, check_targets
+from kd_lightning.errors import KDError, hint
 
 __all__ = ["check_root_keys", "check_targets", "one_sentence"]
-
-Known: TypeAlias = Callable[[], list[str]] | None
 
 
 def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
@@ -103,7 +99,7 @@ def _key_or_value(error: Exception, known: Known) -> str | None:
     place = _place(str(error))
     key = cause.full_key or (str(cause.key) if cause.key is not None else "")
     if isinstance(cause, omega.ConfigKeyError | omega.ConfigAttributeError):
-        return f"There is no key '{key}'{place}. {_nearest(key, cause.parent_node, known)}"
+        return f"There is no key '{key}'{place}. {nearest_key(key, cause.parent_node, known)}"
     if isinstance(cause, omega.MissingMandatoryValue):
         return f"'{key}' has no value: type {key}=VALUE."
     if isinstance(cause, omega.InterpolationResolutionError):
@@ -119,84 +115,12 @@ def _place(message: str) -> str:
     return f", which {file.group(1)}.yaml sets" if file else ""
 
 
-def _nearest(key: str, parent: Any, known: Known) -> str:
-    """Return the closest keys: of the same name elsewhere, then beside the wrong one, then anywhere."""
-    everything = known() if known is not None else []
-    prefix, _, leaf = key.rpartition(".")
-    takes = _takes(parent) if isinstance(parent, DictConfig) else None
-    if isinstance(parent, DictConfig) and (added := _to_add(key, parent, takes)):
-        return added
-    if key in everything:
-        return "It is there by default, but not with everything else that was typed."
-    inside = list(parent) if isinstance(parent, DictConfig) and not parent._is_none() else []
-    beside = [f"{prefix}.{name}".lstrip(".") for name in inside if name != "hydra"]
-    beside += [other for other in everything if other.rpartition(".")[0] == prefix]
-    same = [other for other in everything if other.rpartition(".")[-1] == leaf]
-    if same:
-        return f"Closest: {', '.join(same[:3])}."
-    if takes is not None and (like := _arguments_like(key, parent, takes)):
-        return f"Closest: {like}."
-    near = closest(leaf, [other.rpartition(".")[-1] for other in beside])
-    near_keys = dict.fromkeys(f"{prefix}.{name}".lstrip(".") for name in near)
-    return f"Closest: {', '.join(near_keys)}." if near else hint(key, list(dict.fromkeys([*beside, *everything])))
-
-
-def _to_add(key: str, parent: DictConfig, takes: Arguments | None) -> str | None:
-    """Return what to type where a node takes more than it lists: an argument, a field, or a name in a mapping."""
-    leaf, add = key.rpartition(".")[-1], f"Type +{key}=VALUE to add it."
-    if _is_open(parent):
-        return _split(key) if parent._key() == "splits" else add
-    if takes is None or leaf in takes.named:
-        return None if takes is None else add
-    near = _arguments_like(key, parent, takes) if takes.anything else ""
-    return f"Closest: {near}. Or type +{key}=VALUE to add it." if near else add if takes.anything else None
-
-
-def _split(key: str) -> str:
-    from kd_lightning.data.splits import SPLITS
-
-    prefix, _, leaf = key.rpartition(".")
-    near = closest(leaf, SPLITS, n=1) or list(SPLITS)
-    return f"{'Type' if near == [leaf] else 'Closest:'} {', '.join(f'+{prefix}.{name}=VALUE' for name in near)}."
-
-
-def _arguments_like(key: str, node: DictConfig, takes: Arguments) -> str:
-    """Return what looks like a key among what a node lists and its target takes, those not listed with a plus."""
-    prefix, _, leaf = key.rpartition(".")
-    listed = [str(name) for name in node if not str(name).startswith("_")]
-    others = [name for name in takes.named if name not in listed]
-    near = [f"{prefix}.{name}" for name in closest(leaf, listed)]
-    near += [f"+{prefix}.{name}" for name in get_close_matches(leaf, others, cutoff=0.75)]
-    return ", ".join(sorted(near, key=lambda shown: -_likeness(leaf, shown.rpartition(".")[-1]))[:3])
-
-
-def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, one, other).ratio()
-
-
-def _takes(node: DictConfig) -> Arguments | None:
-    """Return what a node's target takes; None where it has none, or one that does not say."""
-    target = None if node._is_none() else node.get("_target_")
-    try:
-        return arguments_of(get_object(target)) if isinstance(target, str) else None
-    except (HydraException, TypeError, ValueError):
-        return None
-
-
-def _is_open(node: DictConfig) -> bool:
-    """Tell whether a node is an argument that is a mapping of any names, such as `splits` of a data module."""
-    above, name = node._get_parent(), node._key()
-    takes = _takes(above) if isinstance(above, DictConfig) else None
-    argument = takes.named.get(str(name)) if takes is not None else None
-    return argument is not None and str(argument.annotation).startswith("Mapping[")
-
-
 def _interpolation(cause: omega.OmegaConfBaseException, key: str, known: Known) -> str:
     where = f" in '{key}'" if key else ""
     missing = re.search(r"Interpolation key '([^']+)' not found", str(cause))
     if missing:
         name = missing.group(1)
-        return f"The interpolation ${{{name}}}{where} points to nothing. {_nearest(name, None, known)}"
+        return f"The interpolation ${{{name}}}{where} points to nothing. {nearest_key(name, None, known)}"
     if isinstance(cause, omega.ValidationError):
         return _wrong_value(cause, key)
     variable = re.search(r"Environment variable '([^']+)' not found", str(cause))
@@ -270,7 +194,9 @@ def _composition(error: Exception, known: Known) -> str | None:
         if found := re.search(pattern, text):
             file = re.match(r"In '([^']+)'", text)
             place = f", which {file.group(1)}.yaml names" if file else ""
-            return f"There is no key or config group '{found.group(1)}'{place}. {_nearest(found.group(1), None, known)}"
+            return (
+                f"There is no key or config group '{found.group(1)}'{place}. {nearest_key(found.group(1), None, known)}"
+            )
     return f"{_plain(text)}."
 
 
