@@ -78,9 +78,9 @@ class TimedTeacher(kd.TeacherSource):
         self.source, self.phases, self.name = source, phases, name
 
     @property
-    def anatomy(self) -> Any:
+    def info(self) -> Any:
         """The source's own."""
-        return self.source.anatomy
+        return self.source.info
 
     def ask(self, addresses: Sequence[str]) -> None:
         """Ask the source."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from kd_lightning import losses, schedules
-from kd_lightning.adapter import Adapter
-from kd_lightning.errors import KDError
-from kd_lightning.export import export
+from kd_lightning import losses
+from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.errors import KDError
+from kd_lightning.core.types import LossReport
 from kd_lightning.features import FeatureTap, TappedModel
-from kd_lightning.guest import DistillationCallback
-from kd_lightning.matching import Match
-from kd_lightning.module import DistillationModule, MultiTaskModule
-from kd_lightning.objective import MatchScheme, Objective, Term
-from kd_lightning.students.bigru_model import register as _register_bigru
+from kd_lightning.models.bigru_model import register as _register_bigru
+from kd_lightning.models.export import export
+from kd_lightning.objective import MatchScheme, Objective, Term, schedules
+from kd_lightning.objective.match import Match
 from kd_lightning.teachers import BatchTeacher, CachedTeacher, EnsembleTeacher, LiveTeacher, TeacherCache, TeacherSource
-from kd_lightning.types import LossReport
+from kd_lightning.training.callback import DistillationCallback
+from kd_lightning.training.module import DistillationModule
+from kd_lightning.training.multi_task import MultiTaskModule
 
 __all__ = [
     "Adapter",
@@ -50,13 +51,22 @@ __all__ = [
 
 _register_bigru()  # so that AutoModelForSequenceClassification.from_pretrained loads one
 
-_LATE = ("callbacks", "compat", "data", "inspection", "metrics", "students")
-"""Sub-packages that bring heavier libraries along; imported when first used."""
+_LAZY = {
+    "callbacks": "training.callbacks",
+    "compat": "compat",
+    "data": "data",
+    "inspection": "models.inspection",
+    "metrics": "metrics",
+    "models": "models",
+    "students": "models",
+    "tasks": "tasks",
+}
+"""Sub-packages by public name; they bring heavier libraries along and are imported when first used."""
 
 
 def __getattr__(name: str) -> ModuleType:
-    if name in _LATE:
-        return importlib.import_module(f"kd_lightning.{name}")
+    if name in _LAZY:
+        return importlib.import_module(f"kd_lightning.{_LAZY[name]}")
     raise AttributeError(f"module 'kd_lightning' has no attribute '{name}'")
 
 

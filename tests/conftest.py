@@ -13,7 +13,13 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 # Scripts that tests start, and what they share.
-collect_ignore = ["guest/hosts.py", "resumable.py", "two_ranks.py", "cache_builder.py", "cli/many_commands.py"]
+collect_ignore = [
+    "training/modules_of_users.py",
+    "resumable.py",
+    "two_ranks.py",
+    "cache_builder.py",
+    "cli/many_commands.py",
+]
 collect_ignore += ["compat/theirs.py"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -23,9 +23,9 @@ from toys import Spy, bert, trainer
 from two_ranks import environment
 
 import kd_lightning as kd
-from kd_lightning.callbacks import StepSeed
 from kd_lightning.data import Loader, Padding, TokenRows, TrainBatches
-from kd_lightning.optim import linear_warmup
+from kd_lightning.training.callbacks.step_seed import StepSeed
+from kd_lightning.training.optim import linear_warmup
 
 STEPS, SAVE, KILL = 9, 4, 14
 

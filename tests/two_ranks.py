@@ -16,7 +16,7 @@ from torch import Tensor, distributed, nn
 from toys import bert, mlp, pairs, ready, trainer, words
 
 import kd_lightning as kd
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 
 Result = dict[str, Any]
 SPLIT = 3  # rows of the first rank, of four

@@ -14,15 +14,16 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from kd_lightning.cli.positions import missing_positions
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.data.vocabulary import build_tokenizer
-from kd_lightning.errors import ConfigError
-from kd_lightning.hub import from_hub, model_folder
 from kd_lightning.losses import HardLabel
-from kd_lightning.matching import Match
+from kd_lightning.models.heads import auto_class
+from kd_lightning.models.heads import build as build_model
+from kd_lightning.models.hub import from_hub, model_folder
+from kd_lightning.models.saved import saved
+from kd_lightning.models.vocabulary import transfer_vocabulary
 from kd_lightning.objective import Objective, Term
-from kd_lightning.students import saved, transfer_vocabulary
-from kd_lightning.students.tasks import auto_class
-from kd_lightning.students.tasks import build as build_model
+from kd_lightning.objective.match import Match
 
 FOLDERS = ("dirpath", "save_dir")
 """Arguments of callbacks and loggers that are below the stage's folder when they are relative."""

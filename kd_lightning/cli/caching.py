@@ -14,18 +14,18 @@ from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
 
-from kd_lightning.callbacks import Progress
 from kd_lightning.cli.build import head_of, on_one_device
 from kd_lightning.cli.lessons import Lesson
 from kd_lightning.cli.teacher import has_teacher
+from kd_lightning.core.errors import CacheError, ConfigError
+from kd_lightning.core.locks import cache_root
 from kd_lightning.data.base import TokenDataModule
-from kd_lightning.errors import CacheError, ConfigError
 from kd_lightning.objective import Objective
-from kd_lightning.storage.once import cache_root
 from kd_lightning.teachers import Fingerprint, TeacherCache
 from kd_lightning.teachers.cache.build import build_cache
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.manifest import MANIFEST, Manifest
+from kd_lightning.training.callbacks.progress_bar import ProgressBar
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +169,6 @@ def _rows_of_cut_run(cfg: DictConfig, data: TokenDataModule) -> np.ndarray | Non
 
 def _trainer(cfg: DictConfig, folder: Path) -> Trainer:
     """Build a Trainer that goes through everything, shows a progress bar and writes nothing of its own."""
-    quiet = {"logger": False, "enable_checkpointing": False, "callbacks": [Progress(leave=True)]}
+    quiet = {"logger": False, "enable_checkpointing": False, "callbacks": [ProgressBar(leave=True)]}
     whole = {"limit_predict_batches": None, "fast_dev_run": False, "overfit_batches": 0.0}
     return instantiate(on_one_device(cfg).trainer, **quiet, **whole, default_root_dir=str(folder))

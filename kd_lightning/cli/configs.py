@@ -8,8 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kd_lightning import schema
-from kd_lightning.cli import experiments
+from kd_lightning.cli import experiments, schema
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from kd_lightning.cli.build import build_student
 from kd_lightning.cli.judging import task_metrics
 from kd_lightning.cli.positions import check_positions
-from kd_lightning.module import DistillationModule, MultiTaskModule
 from kd_lightning.objective import Objective
-from kd_lightning.optim import build_optimizer, parameter_groups
+from kd_lightning.training.module import DistillationModule
+from kd_lightning.training.multi_task import MultiTaskModule
+from kd_lightning.training.optim import build_optimizer, parameter_groups
 
 Trained: TypeAlias = DistillationModule | MultiTaskModule
 

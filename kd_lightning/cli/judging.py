@@ -12,13 +12,13 @@ from lightning.pytorch import LightningModule
 from omegaconf import DictConfig
 from torchmetrics import Metric
 
-from kd_lightning.callbacks import WritePredictions
 from kd_lightning.cli.build import scoring_trainer
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.data.splits import OTHER_SPLITS
 from kd_lightning.metrics import Scores
 from kd_lightning.metrics.collection import names_of
 from kd_lightning.teachers import TeacherSource
-from kd_lightning.types import Batch, Features
+from kd_lightning.training.callbacks.predictions import WritePredictions
 
 
 class Judge(LightningModule):
@@ -85,7 +85,7 @@ def score(
     """
     scores: dict[str, float] = {}
     for split in ("validation", *OTHER_SPLITS):
-        if split == "validation" or split in getattr(data, "splits_here", ()):
+        if split == "validation" or split in getattr(data, "available_splits", ()):
             own = folder / "predictions" / ("" if split == "validation" else split)
             trainer = scoring_trainer(cfg, folder, [WritePredictions(recorders or {}, own)])
             loader = {"datamodule": data} if split == "validation" else {"dataloaders": data.eval_loader(split)}

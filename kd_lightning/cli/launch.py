@@ -14,7 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from kd_lightning.cli.stages import Stage, result_of, run_stage, stage_folder
-from kd_lightning.errors import ConfigError, KDError
+from kd_lightning.core.errors import ConfigError, KDError
 
 ELASTIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
            "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip

@@ -14,7 +14,7 @@ from torch import nn
 from kd_lightning.cli.build import build_data, head_of, labels_of, named_tokenizer, plain
 from kd_lightning.cli.tasks import task_configs
 from kd_lightning.cli.teacher import check_labels, load_teacher
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.teachers import EnsembleTeacher, LiveTeacher, TeacherSource, as_teacher
 
 Folders: TypeAlias = Mapping[str, Mapping[str, str]]

@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from kd_lightning.cli.mistyped import Known, nearest_key
 from kd_lightning.cli.targets import arguments_of, check_root_keys, check_targets
-from kd_lightning.errors import KDError, hint
+from kd_lightning.core.errors import KDError, hint
 
 __all__ = ["check_root_keys", "check_targets", "one_sentence"]
 

@@ -11,7 +11,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from kd_lightning.cli.targets import Arguments, arguments_of
-from kd_lightning.errors import closest, hint
+from kd_lightning.core.errors import closest, hint
 
 Known: TypeAlias = Callable[[], list[str]] | None
 """Returns the dotted keys and the config groups that can be typed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 
 
 def positions(model: nn.Module) -> int | None:

@@ -22,8 +22,8 @@ from kd_lightning.cli.stages import Stage, result_of, stage_folder
 from kd_lightning.cli.tasks import task_configs
 from kd_lightning.cli.teacher import has_teacher, prepare_teachers
 from kd_lightning.cli.unlabelled import check_unlabelled
-from kd_lightning.errors import ConfigError
-from kd_lightning.storage.files import write_json, write_text
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.files import write_json, write_text
 
 
 def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:

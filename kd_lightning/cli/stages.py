@@ -24,12 +24,13 @@ from kd_lightning.cli.reports.latency import latency_ms
 from kd_lightning.cli.reports.summary import startup
 from kd_lightning.cli.tasks import ALL
 from kd_lightning.cli.unlabelled import labels_only
+from kd_lightning.core.files import write_json
 from kd_lightning.data import MultiTask
-from kd_lightning.export import export
-from kd_lightning.module import DistillationModule, MultiTaskModule
-from kd_lightning.storage.files import write_json
-from kd_lightning.students import share_body
+from kd_lightning.models.export import export
+from kd_lightning.models.share_body import share_body
 from kd_lightning.teachers import CachedTeacher, TeacherSource
+from kd_lightning.training.module import DistillationModule
+from kd_lightning.training.multi_task import MultiTaskModule
 
 Stage: TypeAlias = Literal["teacher", "cache", "alone", "student"]
 

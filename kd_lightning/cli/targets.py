@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from kd_lightning.errors import ConfigError, hint
+from kd_lightning.core.errors import ConfigError, hint
 
 HOLDERS = ("callbacks", "logger", "objective.terms")
 """Places whose entries are all built: one without `_target_` would be dropped in silence."""

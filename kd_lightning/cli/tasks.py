@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning.cli.build import plain
-from kd_lightning.errors import ConfigError, hint
-from kd_lightning.module.multi_task import check_task_name
+from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.training.multi_task import check_task_name
 
 OWN = ("data", "task")
 """What a task has of its own, whole; in all else it only changes what it names."""

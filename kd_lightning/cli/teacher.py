@@ -27,12 +27,12 @@ from kd_lightning.cli.build import (
     teacher_data,
 )
 from kd_lightning.cli.fitting import build_module, fit, rehearse
-from kd_lightning.errors import ConfigError
-from kd_lightning.export import export
-from kd_lightning.hub import locate, model_folder
-from kd_lightning.storage.digest import digest
-from kd_lightning.storage.once import build_once, cache_root
-from kd_lightning.students.tasks import auto_class
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.hashing import digest
+from kd_lightning.core.locks import build_once, cache_root
+from kd_lightning.models.export import export
+from kd_lightning.models.heads import auto_class
+from kd_lightning.models.hub import locate, model_folder
 
 log = logging.getLogger(__name__)
 

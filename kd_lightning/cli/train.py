@@ -15,8 +15,7 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from kd_lightning import schema
-from kd_lightning.cli import experiments
+from kd_lightning.cli import experiments, schema
 from kd_lightning.cli.configs import CONFIGS, known_keys
 from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.precision import fast_precision
@@ -24,8 +23,8 @@ from kd_lightning.cli.quiet import quiet
 from kd_lightning.cli.sweeping import for_jobs_only
 from kd_lightning.cli.targets import check_root_keys, check_targets
 from kd_lightning.cli.tasks import settle_tasks
-from kd_lightning.errors import ConfigError, hint
-from kd_lightning.storage.files import write_text
+from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.files import write_text
 
 log = logging.getLogger(__name__)
 

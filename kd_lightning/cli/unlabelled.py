@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from kd_lightning.batches import is_batch_field
 from kd_lightning.cli.teacher import has_teacher
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.batch import is_batch_field
+from kd_lightning.core.errors import ConfigError
 
 
 def check_unlabelled(cfg: DictConfig) -> None:

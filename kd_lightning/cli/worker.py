@@ -11,7 +11,7 @@ from kd_lightning.cli.configs import known_keys
 from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.quiet import quiet
 from kd_lightning.cli.stages import run_stage, stage_folder
-from kd_lightning.storage.files import write_text
+from kd_lightning.core.files import write_text
 
 
 def main(run_dir: str, stage: str) -> None:

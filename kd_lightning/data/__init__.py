@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kd_lightning.data.alignment import paired_rows
+from kd_lightning.data.alignment import dual_tokenized_rows
 from kd_lightning.data.answering.question_answering import QuestionAnswering
 from kd_lightning.data.augment import (
     Augmentation,
@@ -15,12 +15,12 @@ from kd_lightning.data.augment import (
 )
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.classification.text_classification import TextClassification
+from kd_lightning.data.dual_tokenized import DualTokenizedRows
 from kd_lightning.data.labelling.sequence_labelling import SequenceLabelling
 from kd_lightning.data.language.language_modelling import LanguageModelling
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.multi_task import MultiTask
-from kd_lightning.data.padding import Padding, PairedPadding
-from kd_lightning.data.paired import PairedRows
+from kd_lightning.data.padding import DualTokenizedPadding, Padding
 from kd_lightning.data.sampler import EvalBatches, TrainBatches
 from kd_lightning.data.synthetic import SyntheticSentiment
 from kd_lightning.data.tokens import TokenRows
@@ -30,6 +30,8 @@ __all__ = [
     "Augmentation",
     "AugmentedRows",
     "Delete",
+    "DualTokenizedPadding",
+    "DualTokenizedRows",
     "EvalBatches",
     "LanguageModelling",
     "Loader",
@@ -38,8 +40,6 @@ __all__ = [
     "MultiTask",
     "NGramSample",
     "Padding",
-    "PairedPadding",
-    "PairedRows",
     "QuestionAnswering",
     "SequenceLabelling",
     "ShortReorder",
@@ -49,5 +49,5 @@ __all__ = [
     "TokenRows",
     "TrainBatches",
     "build_tokenizer",
-    "paired_rows",
+    "dual_tokenized_rows",
 ]

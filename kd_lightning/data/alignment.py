@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
+from kd_lightning.data.dual_tokenized import DualTokenizedRows
 from kd_lightning.data.encode import flat, in_chunks, joined, tokenize
-from kd_lightning.data.paired import PairedRows
-from kd_lightning.errors import DataError
 
 Piece: TypeAlias = tuple[int, int, int] | None
 """(text of the pair, first character, end) of a token; None for a special token or one without characters."""
@@ -22,9 +22,9 @@ CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{CHINESE}]|[^\W{CHINESE}]+|[^\w\s]")
 
 
-def paired_rows(
+def dual_tokenized_rows(
     student: Any, teacher: Any, texts: Sequence[Sequence[str]], labels: np.ndarray, max_length: int
-) -> PairedRows:
+) -> DualTokenizedRows:
     """Tokenise rows twice. Each part has `word_ids`: tokens of the two that cover the same word have the same number.
 
     Words are runs of letters and digits, single Chinese characters and single other signs; where a token of either
@@ -44,7 +44,7 @@ def paired_rows(
     Example:
         >>> from kd_lightning.data.synthetic import word_tokenizer
         >>> tokenizer = word_tokenizer()
-        >>> rows = paired_rows(tokenizer, tokenizer, [["the plot was good"]], np.array([1]), 16)
+        >>> rows = dual_tokenized_rows(tokenizer, tokenizer, [["the plot was good"]], np.array([1]), 16)
         >>> rows[0]["student"]["word_ids"].tolist()
         [0, 1, 2, 3, 4, -1]
 
@@ -62,7 +62,7 @@ def paired_rows(
         encoded = [tokenize(tokenizer, columns, max_length) for tokenizer in (student, teacher)]
         for part, one, ids in zip(parts, encoded, _words(columns, encoded), strict=True):
             part.append(flat(one) | {"word_ids": np.concatenate(ids).astype(np.int16)})
-    return PairedRows(*(joined(part, labels) for part in parts))
+    return DualTokenizedRows(*(joined(part, labels) for part in parts))
 
 
 def _words(columns: list[list[str]], encoded: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:

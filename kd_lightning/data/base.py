@@ -10,20 +10,20 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Subset
 
-from kd_lightning.data.alignment import paired_rows
+from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import digest
+from kd_lightning.data.alignment import dual_tokenized_rows
 from kd_lightning.data.augment.rows import Augmentations, AugmentedRows, as_list, bound, describe
+from kd_lightning.data.dual_tokenized import DualTokenizedRows
 from kd_lightning.data.encode import check_tokenizer, encode, tokenizer_fingerprint
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.mixed import MixedBatches, MixedRows
-from kd_lightning.data.padding import Padding, PairedPadding
-from kd_lightning.data.paired import PairedRows
+from kd_lightning.data.padding import DualTokenizedPadding, Padding
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches
 from kd_lightning.data.splits import SPLITS, Collate, of_split
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
-from kd_lightning.storage.digest import digest
 
-Rows: TypeAlias = TokenRows | PairedRows
+Rows: TypeAlias = TokenRows | DualTokenizedRows
 
 
 class TokenDataModule(LightningDataModule):
@@ -34,7 +34,7 @@ class TokenDataModule(LightningDataModule):
 
     Where the teacher has a tokenizer of its own, set the attribute `teacher_tokenizer` before `setup`: batches then
     have the token fields in two parts, `student` and `teacher`, each with `word_ids` that say which of its
-    tokens belong to the same stretch of text (see `paired_rows`).
+    tokens belong to the same stretch of text (see `dual_tokenized_rows`).
 
     Args:
         tokenizer: a transformers tokenizer, the student's; may also be set as attribute before `setup`.
@@ -56,7 +56,7 @@ class TokenDataModule(LightningDataModule):
     """Whether a row may have several labels, or none, instead of one."""
 
     made_for: str | None = None
-    """Which head the rows are made for, of `kd_lightning.students.tasks.AUTO_CLASSES`; None: whatever one."""
+    """Which head the rows are made for, of `kd_lightning.models.heads.AUTO_CLASSES`; None: whatever one."""
 
     unlabelled_ratio: float | None = None
     """Rows without labels for each labelled one, in every epoch; None: all of them once."""
@@ -97,7 +97,7 @@ class TokenDataModule(LightningDataModule):
         self._made_with: Any = None
 
     @property
-    def splits_here(self) -> Iterable[str]:
+    def available_splits(self) -> Iterable[str]:
         """The splits there are, of `SPLITS`."""
         return SPLITS[:2]
 
@@ -159,7 +159,7 @@ class TokenDataModule(LightningDataModule):
                     "student and teacher one tokenizer (data.tokenizer)."
                 )
         if self._made_with != tokenizers:
-            self._rows = {split: self.make_rows(split) for split in self.splits_here}
+            self._rows = {split: self.make_rows(split) for split in self.available_splits}
             others = self.make_unlabelled()
             self._taught = MixedRows(self._rows["train"], others) if others is not None else None
             self._made_with = tokenizers
@@ -168,7 +168,7 @@ class TokenDataModule(LightningDataModule):
         """Tokenise texts, or pairs in two columns, for the one tokenizer or for both."""
         if self.teacher_tokenizer is None:
             return encode(self.tokenizer, texts, labels, self.max_length)
-        return paired_rows(self.tokenizer, self.teacher_tokenizer, texts, labels, self.max_length)
+        return dual_tokenized_rows(self.tokenizer, self.teacher_tokenizer, texts, labels, self.max_length)
 
     @property
     def tokenizer_fingerprints(self) -> list[str]:
@@ -219,7 +219,7 @@ class TokenDataModule(LightningDataModule):
         rows = self.taught
         if not self.augment:
             return rows
-        assert not isinstance(rows, PairedRows), "setup refuses two tokenizers"
+        assert not isinstance(rows, DualTokenizedRows), "setup refuses two tokenizers"
         return AugmentedRows(rows, self.augment, self.tokenizer, self.seed)
 
     def val_dataloader(self) -> Loader | list[Any]:
@@ -232,7 +232,7 @@ class TokenDataModule(LightningDataModule):
 
     def eval_loader(self, split: str) -> Loader | list[Any]:
         """Return each row of a split once; nothing where there is none. Batches of others than validation say whose."""
-        if split not in self.splits_here:
+        if split not in self.available_splits:
             return []
         return self.loader(self.eval_rows(split), self.eval_batches(split), of_split(self.collate, split))
 
@@ -251,8 +251,8 @@ class TokenDataModule(LightningDataModule):
             DataError: there is no such split.
 
         """
-        if split not in self.splits_here:
-            raise DataError(f"This data has no '{split}' split; it has {', '.join(self.splits_here)}.")
+        if split not in self.available_splits:
+            raise DataError(f"This data has no '{split}' split; it has {', '.join(self.available_splits)}.")
         if not self._rows:
             self.setup()
         return self._rows[split]
@@ -267,7 +267,7 @@ class TokenDataModule(LightningDataModule):
         own = Padding.of(self.tokenizer, self.pad_to_multiple_of, self.token_fields)
         if self.teacher_tokenizer is None:
             return own
-        return PairedPadding(own, Padding.of(self.teacher_tokenizer, self.pad_to_multiple_of))
+        return DualTokenizedPadding(own, Padding.of(self.teacher_tokenizer, self.pad_to_multiple_of))
 
     def loader(self, rows: Any, batches: Batches, collate: Collate | None = None) -> Loader:
         """Return a loader with this module's settings."""

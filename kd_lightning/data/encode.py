@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import digest
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
-from kd_lightning.storage.digest import digest
 
 CHUNK = 4096  # texts per call of the tokenizer
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.sampler import Batches
-from kd_lightning.errors import DataError
 
 
 class Loader:

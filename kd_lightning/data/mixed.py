@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from kd_lightning.data.paired import PairedRows
+from kd_lightning.core.errors import DataError
+from kd_lightning.data.dual_tokenized import DualTokenizedRows
 from kd_lightning.data.sampler import TrainBatches
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
 
 STREAM = 0x0B5  # keeps these draws apart from those of orders and augmentations
 
@@ -32,7 +32,7 @@ class MixedRows(Dataset[dict[str, Any]]):
 
     """
 
-    def __init__(self, labelled: TokenRows | PairedRows, unlabelled: TokenRows | PairedRows) -> None:
+    def __init__(self, labelled: TokenRows | DualTokenizedRows, unlabelled: TokenRows | DualTokenizedRows) -> None:
         self.labelled = labelled
         self.unlabelled = unlabelled
 
@@ -111,7 +111,7 @@ class MixedBatches(TrainBatches):
         return np.random.default_rng([STREAM, self.seed, int(turn)]).permutation(self.others)
 
 
-def stacked(parts: Sequence[TokenRows | PairedRows]) -> TokenRows | PairedRows:
+def stacked(parts: Sequence[TokenRows | DualTokenizedRows]) -> TokenRows | DualTokenizedRows:
     """Return rows end to end, without their notes.
 
     Example:
@@ -121,9 +121,11 @@ def stacked(parts: Sequence[TokenRows | PairedRows]) -> TokenRows | PairedRows:
         ([2, 2], [5, 6])
 
     """
-    paired = [part for part in parts if isinstance(part, PairedRows)]
+    paired = [part for part in parts if isinstance(part, DualTokenizedRows)]
     if paired:
-        return PairedRows(*(_stacked([getattr(part, role) for part in paired]) for role in ("student", "teacher")))
+        return DualTokenizedRows(
+            *(_stacked([getattr(part, role) for part in paired]) for role in ("student", "teacher"))
+        )
     return _stacked([part for part in parts if isinstance(part, TokenRows)])
 
 

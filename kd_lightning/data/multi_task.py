@@ -9,6 +9,9 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
+from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import digest
+from kd_lightning.core.types import NAME
 from kd_lightning.data.augment.rows import AugmentedRows
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.language.masking import MaskedRows
@@ -16,9 +19,6 @@ from kd_lightning.data.loader import Loader
 from kd_lightning.data.sampler import Batches
 from kd_lightning.data.splits import Collate, of_split
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
-from kd_lightning.errors import DataError
-from kd_lightning.storage.digest import digest
-from kd_lightning.types import NAME
 
 
 class MultiTask(LightningDataModule):
@@ -68,9 +68,9 @@ class MultiTask(LightningDataModule):
         return {f"{name} {split}": n for name, data in self.tasks.items() for split, n in data.sizes.items()}
 
     @property
-    def splits_here(self) -> list[str]:
+    def available_splits(self) -> list[str]:
         """The splits that any of the tasks has."""
-        return list(dict.fromkeys(split for data in self.tasks.values() for split in data.splits_here))
+        return list(dict.fromkeys(split for data in self.tasks.values() for split in data.available_splits))
 
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits of all tasks, or find them tokenised."""
@@ -95,7 +95,7 @@ class MultiTask(LightningDataModule):
 
     def eval_loader(self, split: str) -> Loader | list[Any]:
         """Return each row of a split of each task once, of the tasks that have it."""
-        having = {name: data for name, data in self.tasks.items() if split in data.splits_here}
+        having = {name: data for name, data in self.tasks.items() if split in data.available_splits}
         batches = [data.eval_batches(split) for data in having.values()]
         rows = {name: data.eval_rows(split) for name, data in having.items()}
         collates = {name: of_split(data.collate, split) for name, data in having.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lightning.errors import DataError
+from kd_lightning.core.errors import DataError
 from kd_lightning.functional.hard_label import IGNORED
 
 POSITIONS = ("start_positions", "end_positions")
@@ -100,7 +100,7 @@ class Padding:
         return torch.from_numpy(out)
 
 
-class PairedPadding:
+class DualTokenizedPadding:
     """Collate rows of two tokenizers into a batch with two parts, each padded by itself, and their common labels.
 
     Args:
@@ -109,7 +109,7 @@ class PairedPadding:
 
     Example:
         >>> row = {"student": {"input_ids": [5, 6]}, "teacher": {"input_ids": [8]}, "labels": 1, "sample_id": 7}
-        >>> batch = PairedPadding(Padding({"input_ids": 0}), Padding({"input_ids": 0}))([row])
+        >>> batch = DualTokenizedPadding(Padding({"input_ids": 0}), Padding({"input_ids": 0}))([row])
         >>> batch["student"]["input_ids"].tolist(), batch["teacher"]["input_ids"].tolist(), batch["labels"].tolist()
         ([[5, 6]], [[8]], [1])
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import distributed
 
-from kd_lightning.errors import DataError
+from kd_lightning.core.errors import DataError
 
 MEGA = 50  # steps sorted together: enough for tight lengths, few enough for fresh company in every epoch
 

@@ -9,19 +9,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.core.errors import DataError, hint
+from kd_lightning.core.hashing import digest
+from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.data.base import Rows, TokenDataModule
+from kd_lightning.data.dual_tokenized import DualTokenizedRows
 from kd_lightning.data.encode import batched, check_tokenizer
 from kd_lightning.data.mixed import stacked
-from kd_lightning.data.paired import PairedRows
 from kd_lightning.data.reading.extra import extra_source
 from kd_lightning.data.reading.files import Source, check_columns
 from kd_lightning.data.reading.text_formats import Row
 from kd_lightning.data.reading.texts import Texts
 from kd_lightning.data.splits import SPLITS
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError, hint
-from kd_lightning.storage.digest import digest
-from kd_lightning.storage.once import build_once, cache_root
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class SourcedDataModule(TokenDataModule):
         raise NotImplementedError
 
     @property
-    def splits_here(self) -> Iterable[str]:
+    def available_splits(self) -> Iterable[str]:
         """The splits that were named."""
         return self.sources
 
@@ -163,7 +163,7 @@ class SourcedDataModule(TokenDataModule):
 
     def _kept(self, folder: Path, what: str, make: Callable[[], Rows]) -> Rows:
         built = build_once(folder, lambda scratch: make().save(scratch))
-        rows: Rows = TokenRows.open(folder) if self.teacher_tokenizer is None else PairedRows.open(folder)
+        rows: Rows = TokenRows.open(folder) if self.teacher_tokenizer is None else DualTokenizedRows.open(folder)
         log.info("%s %s: %d rows, %s %s.", self.name, what, len(rows), "tokenised into" if built else "reused", folder)
         return rows
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import digest
 from kd_lightning.data.augment.rows import Augmentations
 from kd_lightning.data.base import Rows, TokenDataModule
 from kd_lightning.data.grammar import WORDS, review
-from kd_lightning.errors import DataError
-from kd_lightning.storage.digest import digest
 
 FORMAT = 1  # of the language; in every fingerprint
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from kd_lightning.errors import DataError
+from kd_lightning.core.errors import DataError
 
 ALL = "names"
 """The file that has the names of all others, so that a missing one is missed."""

@@ -1,4 +1,4 @@
-"""Hooks as small objects: they write to a board, and their copies do nothing.
+"""Hooks as small objects: they write to a record, and their copies do nothing.
 
 A model that is copied or pickled while tapped takes its hooks along. A copy of ours turns into a function that does
 nothing, so it neither writes into the original's tap nor keeps the pickle from loading.
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from kd_lightning.features.board import Board
+from kd_lightning.features.record import Record
 
 Remover: TypeAlias = Callable[[], None]
 
@@ -26,10 +26,10 @@ def _get_no_hook() -> Callable[..., None]:
 
 
 class Hook:
-    """Base of all hooks: knows its board and leaves nothing in copies."""
+    """Base of all hooks: knows its record and leaves nothing in copies."""
 
-    def __init__(self, board: Board, address: str) -> None:
-        self.board = board
+    def __init__(self, record: Record, address: str) -> None:
+        self.record = record
         self.address = address
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
@@ -44,7 +44,7 @@ class Begin(Hook):
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         """Start the notes."""
-        self.board.begin()
+        self.record.begin()
 
 
 class End(Hook):
@@ -52,7 +52,7 @@ class End(Hook):
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Close the notes."""
-        self.board.end()
+        self.record.end()
 
 
 class Raised(Hook):
@@ -60,21 +60,21 @@ class Raised(Hook):
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Throw the notes away if they were not closed."""
-        if self.board.state == "running":
-            self.board.wipe("failed")
+        if self.record.state == "running":
+            self.record.wipe("failed")
 
 
 class Output(Hook):
     """Notes the first tensor of what a module returns, or the part number `index` of a tuple."""
 
-    def __init__(self, board: Board, address: str, index: int = 0, final: bool = True) -> None:
-        super().__init__(board, address)
+    def __init__(self, record: Record, address: str, index: int = 0, final: bool = True) -> None:
+        super().__init__(record, address)
         self.index, self.final = index, final
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note the output."""
         part = output[self.index] if self.index and isinstance(output, (tuple, list)) else output
-        self.board.note(self.address, first_tensor(part), self.final)
+        self.record.note(self.address, first_tensor(part), self.final)
 
 
 class Whole(Hook):
@@ -82,7 +82,7 @@ class Whole(Hook):
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note the output."""
-        self.board.note(self.address, output)
+        self.record.note(self.address, output)
 
 
 class LastHiddenState(Hook):
@@ -92,9 +92,9 @@ class LastHiddenState(Hook):
         """Note the last hidden state, if there is one."""
         last = output[0] if isinstance(output, tuple) else getattr(output, "last_hidden_state", None)
         if last is None:
-            self.board.settle(self.address)
+            self.record.settle(self.address)
         else:
-            self.board.note(self.address, last)
+            self.record.note(self.address, last)
 
 
 class Input(Hook):
@@ -102,7 +102,7 @@ class Input(Hook):
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Note the input."""
-        self.board.note(self.address, first_tensor((args, kwargs)))
+        self.record.note(self.address, first_tensor((args, kwargs)))
 
 
 class FirstInput(Hook):
@@ -110,20 +110,20 @@ class FirstInput(Hook):
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Note the input of the first call."""
-        if self.board.call(self.address) == 1:
-            self.board.note(self.address, first_tensor((args, kwargs)))
+        if self.record.call(self.address) == 1:
+            self.record.note(self.address, first_tensor((args, kwargs)))
 
 
 class CountedOutput(Output):
     """Notes the output of call number `wanted` of layers that are shared."""
 
-    def __init__(self, board: Board, address: str, wanted: int, index: int = 0) -> None:
-        super().__init__(board, address, index)
+    def __init__(self, record: Record, address: str, wanted: int, index: int = 0) -> None:
+        super().__init__(record, address, index)
         self.wanted = wanted
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Note the output of the wanted call."""
-        if self.board.call(self.address) == self.wanted:
+        if self.record.call(self.address) == self.wanted:
             super().__call__(module, args, output)
 
 

@@ -53,14 +53,14 @@ class ConfigView:
 class Listener(Hook):
     """Notes the arguments of call number `wanted` of an attention kernel (any call, the last one staying, for 0)."""
 
-    def __init__(self, board: Any, address: str, wanted: int = 0) -> None:
-        super().__init__(board, address)
+    def __init__(self, record: Any, address: str, wanted: int = 0) -> None:
+        super().__init__(record, address)
         self.wanted = wanted
 
     def hear(self, noted: Noted) -> None:
         """Take a note of one call."""
-        if not self.wanted or self.board.call(self.address) == self.wanted:
-            self.board.note(self.address, noted)
+        if not self.wanted or self.record.call(self.address) == self.wanted:
+            self.record.note(self.address, noted)
 
 
 def listen(module: nn.Module, default: Callable[..., Any], listener: Listener) -> Remover:

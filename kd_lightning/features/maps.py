@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
 from kd_lightning.features.interface import Noted
 
 

@@ -30,7 +30,7 @@ class CallHook(Hook):
     def __call__(self, module: nn.MultiheadAttention, args: Any, kwargs: dict[str, Any]) -> None:
         """Note the arguments."""
         arguments = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
-        self.board.note(self.address, Call(module, arguments))
+        self.record.note(self.address, Call(module, arguments))
 
 
 def multihead_feature(call: Call, kind: str) -> Tensor:

@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from kd_lightning.errors import AddressError, hint
+from kd_lightning.core.errors import AddressError, hint
 from kd_lightning.features import hooks
-from kd_lightning.features.board import Board
 from kd_lightning.features.hooks import Remover
 from kd_lightning.features.interface import Listener, listen
 from kd_lightning.features.maps import attention_map, attention_scores
 from kd_lightning.features.multihead import CallHook, multihead_feature
 from kd_lightning.features.outputs import output_fields
+from kd_lightning.features.record import Record
 from kd_lightning.features.requested import request_map
 from kd_lightning.features.selfattention import own_eager
 from kd_lightning.features.stacks import Stack
@@ -33,7 +33,7 @@ class Probe(ABC):
         self.address = address
 
     @abstractmethod
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Put hooks on the model and append what takes each of them off."""
 
     def finish(self, note: Any) -> Tensor:
@@ -52,13 +52,13 @@ class ModuleProbe(Probe):
         super().__init__(address)
         self.module, self.takes_input, self.index = module, takes_input, index
 
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Put one hook on the module."""
         if self.takes_input:
-            hook = hooks.Input(board, self.address)
+            hook = hooks.Input(record, self.address)
             removers.append(self.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         else:
-            removers.append(self.module.register_forward_hook(hooks.Output(board, self.address, self.index)).remove)
+            removers.append(self.module.register_forward_hook(hooks.Output(record, self.address, self.index)).remove)
 
 
 class LastProbe(ModuleProbe):
@@ -68,11 +68,11 @@ class LastProbe(ModuleProbe):
         super().__init__(address, layer, index=index)
         self.model = model
 
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Put a hook on the last layer, and one on the model that may know better."""
-        layer = hooks.Output(board, self.address, self.index, final=False)
+        layer = hooks.Output(record, self.address, self.index, final=False)
         removers.append(self.module.register_forward_hook(layer).remove)
-        removers.append(self.model.register_forward_hook(hooks.LastHiddenState(board, self.address)).remove)
+        removers.append(self.model.register_forward_hook(hooks.LastHiddenState(record, self.address)).remove)
 
 
 class SharedProbe(Probe):
@@ -83,10 +83,10 @@ class SharedProbe(Probe):
         self.modules = list({id(layer.module): layer.outer for layer in stack.layers}.values())
         self.wanted, self.index = wanted, stack.index
 
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Put the same counting hook on every module of the stack."""
-        first = hooks.FirstInput(board, self.address)
-        counted = hooks.CountedOutput(board, self.address, self.wanted, self.index)
+        first = hooks.FirstInput(record, self.address)
+        counted = hooks.CountedOutput(record, self.address, self.wanted, self.index)
         for module in self.modules:
             if self.wanted:
                 removers.append(module.register_forward_hook(counted).remove)
@@ -102,9 +102,9 @@ class KernelProbe(Probe):
         self.kind, self.modules, self.wanted = kind, modules, wanted
         self.eager: Callable[..., Any] = own_eager(modules[0])  # type: ignore[assignment]
 
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Listen to the kernel."""
-        listener = Listener(board, self.address, self.wanted)
+        listener = Listener(record, self.address, self.wanted)
         removers.extend(listen(module, self.eager, listener) for module in self.modules)
 
     def finish(self, note: Any) -> Tensor:
@@ -121,9 +121,9 @@ class RequestProbe(Probe):
         super().__init__(address)
         self.module = module
 
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Ask in each forward pass."""
-        request_map(self.module, board, self.address, removers)
+        request_map(self.module, record, self.address, removers)
 
     def finish(self, note: Any) -> Tensor:
         """Return the map, if it is one."""
@@ -143,9 +143,9 @@ class MultiheadProbe(Probe):
         super().__init__(address)
         self.kind, self.module = kind, module
 
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Note the arguments."""
-        hook = CallHook(board, self.address)
+        hook = CallHook(record, self.address)
         removers.append(self.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     def finish(self, note: Any) -> Tensor:
@@ -162,9 +162,9 @@ class FieldProbe(Probe):
         super().__init__(address)
         self.model, self.outputs = model, outputs or output_fields
 
-    def install(self, board: Board, removers: list[Remover]) -> None:
+    def install(self, record: Record, removers: list[Remover]) -> None:
         """Note the whole output."""
-        removers.append(self.model.register_forward_hook(hooks.Whole(board, self.address)).remove)
+        removers.append(self.model.register_forward_hook(hooks.Whole(record, self.address)).remove)
 
     def finish(self, note: Any) -> Tensor:
         """Return the field."""

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from kd_lightning.features.board import Board
 from kd_lightning.features.hooks import Hook, Remover, all_tensors
+from kd_lightning.features.record import Record
 from kd_lightning.features.selfattention import takes_output_attentions
 
 
@@ -22,8 +22,8 @@ class Answered(NamedTuple):
 class Ask(Hook):
     """Pre-hook: sets `output_attentions=True` for this one module."""
 
-    def __init__(self, board: Board, address: str, module: nn.Module) -> None:
-        super().__init__(board, address)
+    def __init__(self, record: Record, address: str, module: nn.Module) -> None:
+        super().__init__(record, address)
         # Found here and not when called: `inspect` does not compile.
         names = inspect.signature(type(module).forward).parameters
         self.position = list(names).index("output_attentions") - 1
@@ -38,8 +38,8 @@ class Ask(Hook):
 class Dropped(Hook):
     """Hook on a dropout: remembers what went in for what came out."""
 
-    def __init__(self, board: Board, address: str) -> None:
-        super().__init__(board, address)
+    def __init__(self, record: Record, address: str) -> None:
+        super().__init__(record, address)
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -50,8 +50,8 @@ class Dropped(Hook):
 class Answer(Hook):
     """Hook: notes the map, as it was before dropout."""
 
-    def __init__(self, board: Board, address: str, dropped: Dropped) -> None:
-        super().__init__(board, address)
+    def __init__(self, record: Record, address: str, dropped: Dropped) -> None:
+        super().__init__(record, address)
         self.dropped = dropped
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -62,15 +62,15 @@ class Answer(Hook):
             if after is probabilities:
                 probabilities = before
         self.dropped.seen.clear()
-        self.board.note(self.address, Answered(probabilities, tensors[0].shape[1]))
+        self.record.note(self.address, Answered(probabilities, tensors[0].shape[1]))
 
 
-def request_map(module: nn.Module, board: Board, address: str, removers: list[Remover]) -> None:
+def request_map(module: nn.Module, record: Record, address: str, removers: list[Remover]) -> None:
     """Install what asks a module for its map, if it has to be asked, and notes it."""
-    dropped = Dropped(board, address)
+    dropped = Dropped(record, address)
     for child in module.children():
         if isinstance(child, nn.Dropout):
             removers.append(child.register_forward_hook(dropped).remove)
     if takes_output_attentions(module):
-        removers.append(module.register_forward_pre_hook(Ask(board, address, module), with_kwargs=True).remove)
-    removers.append(module.register_forward_hook(Answer(board, address, dropped)).remove)
+        removers.append(module.register_forward_pre_hook(Ask(record, address, module), with_kwargs=True).remove)
+    removers.append(module.register_forward_hook(Answer(record, address, dropped)).remove)

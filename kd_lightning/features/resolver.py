@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from kd_lightning.errors import AddressError, hint
+from kd_lightning.core.errors import AddressError, hint
 from kd_lightning.features import probes
 from kd_lightning.features.addresses import LAYER_KINDS, LayerAddress, layer_address, split_input
 from kd_lightning.features.modules import Node, clean, tree, unwrap

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
 from kd_lightning.features.modules import Node
 
 

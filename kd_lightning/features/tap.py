@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
+from kd_lightning.core.types import Features
 from kd_lightning.features import hooks
-from kd_lightning.features.board import Board
 from kd_lightning.features.hooks import Remover
 from kd_lightning.features.nested import keep_padded
+from kd_lightning.features.record import Record
 from kd_lightning.features.resolver import Resolver
 from kd_lightning.features.stopping import EarlyStop
-from kd_lightning.types import Features
 
 _REASONS = {
     "idle": (
@@ -40,8 +40,8 @@ class FeatureTap:
         addresses: `hidden.3`, `attention.3`, `logits`, `encoder.layer.3.output`, `classifier:in`, …
         outputs: makes named fields from the model's output, for output addresses. By default a mapping or dataclass
             has its own names, a tensor is `logits`.
-        stop_early: end forward passes by the exception `Arrived` once all features are there, where that is safe; for
-            callers that catch it and do not need the model's output.
+        stop_early: end forward passes by the exception `AllCollected` once all features are there, where that is
+            safe; for callers that catch it and do not need the model's output.
 
     Raises:
         AddressError: an address the model does not have; names the closest ones it has.
@@ -72,7 +72,7 @@ class FeatureTap:
         self._encoders = resolver.encoders
         self._probes = {address: resolver.probe(address) for address in self.addresses}
         self._stop = EarlyStop(resolver, self.addresses) if stop_early else None
-        self._board = Board()
+        self._record = Record()
         self._removers: list[Remover] = []
         self._depth = 0
 
@@ -89,7 +89,7 @@ class FeatureTap:
         if self._depth == 0:
             self._remove()
         if error is not None:
-            self._board.wipe("failed")
+            self._record.wipe("failed")
 
     @property
     def entered(self) -> bool:
@@ -106,26 +106,26 @@ class FeatureTap:
                 gradient checkpointing kept its gradient back.
 
         """
-        board = self._board
-        if board.state != "complete":
-            raise AddressError(f"The tap has no features: {_REASONS[board.state]}.")
+        record = self._record
+        if record.state != "complete":
+            raise AddressError(f"The tap has no features: {_REASONS[record.state]}.")
         try:
             features = {address: self._read(address) for address in self.addresses}
             if self._stop is not None:
-                self._stop.learn(board.arrivals)
+                self._stop.learn(record.arrivals)
         finally:
-            board.wipe("taken")
+            record.wipe("taken")
         return features
 
     def _read(self, address: str) -> Tensor:
-        note = self._board.notes.get(address)
+        note = self._record.notes.get(address)
         if note is None:
             raise AddressError(
                 f"'{address}' did not arrive: its module did not run in the last forward pass, or it ran in code "
                 "compiled before the tap was put on; in that case compile a TappedModel instead."
             )
         feature = self._probes[address].finish(note)
-        if self._board.without_grad[address] and self._model.training and not feature.requires_grad:
+        if self._record.without_grad[address] and self._model.training and not feature.requires_grad:
             raise AddressError(
                 f"'{address}' has no gradient, because it was computed under no_grad within the forward pass. With "
                 "gradient checkpointing, switch it on with use_reentrant=False."
@@ -133,17 +133,17 @@ class FeatureTap:
         return feature
 
     def _install(self) -> None:
-        self._board.wipe()
-        self._board.stop_after = len(self.addresses) if self._stop is not None and self._stop.applies() else 0
+        self._record.wipe()
+        self._record.stop_after = len(self.addresses) if self._stop is not None and self._stop.applies() else 0
         removers = self._removers
         try:
-            begin = hooks.Begin(self._board, "")
+            begin = hooks.Begin(self._record, "")
             removers.append(self._model.register_forward_pre_hook(begin, prepend=True).remove)
             removers.extend(keep_padded(encoder) for encoder in self._encoders)
             for probe in self._probes.values():
-                probe.install(self._board, removers)
-            removers.append(self._model.register_forward_hook(hooks.End(self._board, "")).remove)
-            raised = hooks.Raised(self._board, "")
+                probe.install(self._record, removers)
+            removers.append(self._model.register_forward_hook(hooks.End(self._record, "")).remove)
+            raised = hooks.Raised(self._record, "")
             removers.append(self._model.register_forward_hook(raised, always_call=True).remove)
         except BaseException:
             self._depth = 0

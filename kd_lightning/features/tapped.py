@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
+from kd_lightning.core.types import Features
 from kd_lightning.features.hooks import no_hook
 from kd_lightning.features.tap import FeatureTap
-from kd_lightning.types import Features
 
 
 class TappedModel(nn.Module):

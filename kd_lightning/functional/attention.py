@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.chunks import chunked_mean
 from kd_lightning.functional.masking import blank, token_pairs
 from kd_lightning.functional.precision import widen

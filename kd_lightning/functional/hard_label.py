@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.logits import check_logits_mask, entries, mean_over_logits
 from kd_lightning.functional.masking import blank, masked_mean
 from kd_lightning.functional.precision import widen

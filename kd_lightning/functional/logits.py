@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional import chunks
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.shapes import same_shape

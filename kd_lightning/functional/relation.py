@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.attention import mean_over_heads, pairs_for
 from kd_lightning.functional.chunks import chunked_mean
 from kd_lightning.functional.masking import blank

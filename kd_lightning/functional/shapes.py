@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 
 SAME_TOKENS = "both must come from the same batch and the same tokens"
 

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.logits import check_logits, entries, is_positions, mean_over_logits, rows
 from kd_lightning.functional.masking import blank
 from kd_lightning.functional.precision import widen

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.masking import blank, token_pairs
 from kd_lightning.functional.precision import matmul, widen
 

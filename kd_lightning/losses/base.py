@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 
 Compat = Literal["textbrewer"] | None
 """None: our definition. "textbrewer": what TextBrewer 0.2.1 computes."""

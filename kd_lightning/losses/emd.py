@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.functional.transport import cost_attention, optimal_flow
 from kd_lightning.losses.base import DistillationLoss, check_positive
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import Schedule
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.soft_targets import logit_mse
 from kd_lightning.losses.base import Compat, DistillationLoss, check_compat, check_positive, textbrewer_mask
 from kd_lightning.losses.temperature import SampleTemperature, scheduled_temperature
-from kd_lightning.types import Schedule
 
 
 class LogitMSE(DistillationLoss):

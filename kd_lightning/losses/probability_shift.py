@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.masking import blank
 from kd_lightning.functional.temperatures import shifted
 from kd_lightning.losses.base import DistillationLoss, textbrewer_mask

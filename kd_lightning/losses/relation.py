@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.relation import self_relation
 from kd_lightning.losses.base import DistillationLoss

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import Schedule
 from kd_lightning.functional.logits import count_rows
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.soft_targets import Kind, logit_mse, soft_target, soft_target_multilabel
@@ -17,7 +18,6 @@ from kd_lightning.losses.base import (
     textbrewer_mask,
 )
 from kd_lightning.losses.temperature import SampleTemperature, scheduled_temperature
-from kd_lightning.types import Schedule
 
 
 class SoftTarget(DistillationLoss):

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from kd_lightning.errors import ConfigError
-from kd_lightning.types import Schedule
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import Schedule
 
 SampleTemperature: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
 """(student's logits, teacher's logits, base temperature, mask) → one temperature per row.

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from kd_lightning.batches import field, logits_mask, required_field, token_mask
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.batch import field, logits_mask, required_field, token_mask
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.spans import best_spans
 from kd_lightning.metrics.base import BatchMetric, Shared
 from kd_lightning.metrics.cmrc import cmrc_scores
 from kd_lightning.metrics.squad import squad_scores
-from kd_lightning.types import Batch, Features
 
 Scorer: TypeAlias = Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], Mapping[str, float]]
 

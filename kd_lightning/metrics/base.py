@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torchmetrics import Metric
 
-from kd_lightning.types import Batch, Features
+from kd_lightning.core.types import Batch, Features
 
 
 class BatchMetric(Metric):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from kd_lightning.batches import required_field
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.batch import required_field
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.precision import widen
 from kd_lightning.metrics.base import BatchMetric
-from kd_lightning.types import Batch, Features
 
 
 class Scores(nn.Module):

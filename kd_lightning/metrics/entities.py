@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from kd_lightning.batches import field, required_field
+from kd_lightning.core.batch import field, required_field
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.metrics.base import BatchMetric, Shared
-from kd_lightning.types import Batch, Features
 
 
 class EntityScores(BatchMetric):
@@ -25,7 +25,7 @@ class EntityScores(BatchMetric):
         data: the data module; its `rebuild` makes sentences of rows, and its `sentences` has their words.
 
     Example:
-        >>> from kd_lightning.data.labelling.rebuilt import Rebuilt
+        >>> from kd_lightning.data.labelling.reassemble import Rebuilt
         >>> class Data:
         ...     def rebuild(self, split, rows, tags):
         ...         return Rebuilt([0], [["B-PER", "I-PER", "O"]], [[["O", "B-PER", "I-PER"][i] for i in tags]])

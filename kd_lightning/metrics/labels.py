@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from kd_lightning.batches import field, required_field
+from kd_lightning.core.batch import field, required_field
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.precision import widen
 from kd_lightning.metrics.base import BatchMetric, Shared
-from kd_lightning.types import Batch, Features
 
 FILE = "predictions.tsv"
 

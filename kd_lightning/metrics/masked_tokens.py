@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from kd_lightning.batches import required_field
-from kd_lightning.errors import MatchError
+from kd_lightning.core.batch import required_field
+from kd_lightning.core.errors import MatchError
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.hard_label import IGNORED
 from kd_lightning.functional.precision import widen
 from kd_lightning.metrics.base import BatchMetric
-from kd_lightning.types import Batch, Features
 
 
 class MaskedTokens(BatchMetric):

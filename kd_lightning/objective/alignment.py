@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
+from kd_lightning.core.types import Batch
 from kd_lightning.functional.words import has_word, mean_by_word
-from kd_lightning.matching import Match
 from kd_lightning.objective.masks import POSITION_LOGITS
-from kd_lightning.types import Batch
+from kd_lightning.objective.match import Match
 
 
 class WordIds(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_lightning.batches import field, logits_mask, token_mask
-from kd_lightning.types import Batch
+from kd_lightning.core.batch import field, logits_mask, token_mask
+from kd_lightning.core.types import Batch
 
 POSITION_LOGITS = ("start_logits", "end_logits")
 """Outputs whose last axis runs over token positions, not over classes."""

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import NAME, Batch, Features, LossReport, ModelInfo
 from kd_lightning.objective.scheme import MatchScheme
 from kd_lightning.objective.term import Term
-from kd_lightning.types import NAME, Anatomy, Batch, Features, LossReport
 
 Terms: TypeAlias = Mapping[str, Term | MatchScheme | None]
 
@@ -29,7 +29,7 @@ class Objective(nn.Module):
         ConfigError: for no terms at all or a name with other characters.
 
     Example:
-        >>> from kd_lightning.matching import Match
+        >>> from kd_lightning.objective import Match
         >>> objective = Objective({"hard": Term(Match("logits", "labels"), nn.CrossEntropyLoss(), weight=2.0)})
         >>> report = objective({"logits": torch.zeros(3, 2)}, {}, {"labels": torch.tensor([0, 1, 1])})
         >>> round(float(report.total), 3), round(float(report.parts["hard"]), 3)
@@ -49,7 +49,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict()
         self._add({name: term for name, term in given.items() if isinstance(term, Term)})
 
-    def bind(self, student: Anatomy, teacher: Anatomy | None) -> Objective:
+    def bind(self, student: ModelInfo, teacher: ModelInfo | None) -> Objective:
         """Meet the models: schemes become terms, addresses and widths are checked, projections are built.
 
         Returns:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.core.errors import ConfigError, MatchError
+from kd_lightning.core.types import ModelInfo, Schedule
 from kd_lightning.losses import EMD
-from kd_lightning.matching import LEARNED, LayerMap, Match, Projection, layer_map
+from kd_lightning.objective.layer_maps import LEARNED, LayerMap, layer_map
+from kd_lightning.objective.match import Match
+from kd_lightning.objective.projections import Projection
 from kd_lightning.objective.term import Term
-from kd_lightning.types import Anatomy, Schedule
 
 
 class MatchScheme:
@@ -104,7 +106,7 @@ class MatchScheme:
     def _nothing_left(self, student_layers: int) -> str:
         return f"no student layer of {student_layers} is left to match with every={self.every}."
 
-    def expand(self, name: str, student: Anatomy, teacher: Anatomy | None) -> dict[str, Term]:
+    def expand(self, name: str, student: ModelInfo, teacher: ModelInfo | None) -> dict[str, Term]:
         """Return the named terms for two models; they are not yet bound."""
         if teacher is None:
             raise MatchError(f"Match scheme '{name}' needs a teacher, but none was given.")
@@ -115,7 +117,7 @@ class MatchScheme:
         learned = self.layers == LEARNED
         return {name if learned else f"{name}_{layer}": self._term(match, student, teacher) for layer, match in matches}
 
-    def _term(self, match: Match, student: Anatomy, teacher: Anatomy) -> Term:
+    def _term(self, match: Match, student: ModelInfo, teacher: ModelInfo) -> Term:
         own, target = student.width(match.student_addresses[0]), teacher.width(match.teacher_addresses[0])
         projection = None if own is not None and own == target else copy.deepcopy(self.projection)
         return Term(match, self._loss(match), self.weight, self.schedule, projection, self.projection_lr)

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.batches import field, is_batch_field, required_field
-from kd_lightning.errors import AddressError, ConfigError, MatchError, closest, hint
+from kd_lightning.core.batch import field, is_batch_field, required_field
+from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
+from kd_lightning.core.types import Batch, Features, ModelInfo, Schedule
 from kd_lightning.functional.precision import no_autocast, widen
-from kd_lightning.matching import Match, Projection, build_projection
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
 from kd_lightning.objective.masks import feature_mask
+from kd_lightning.objective.match import Match
+from kd_lightning.objective.projections import Projection, build_projection
 from kd_lightning.objective.widths import check_widths
-from kd_lightning.types import Anatomy, Batch, Features, Schedule
 
 LABELS_OF = {"start_logits": "start_positions", "end_logits": "end_positions"}
 """What the labels of an output are called in the batch, where not `labels`."""
@@ -86,7 +87,7 @@ class Term(nn.Module):
         """The addresses the teacher must give: its side of the match without the batch's own fields."""
         return tuple(a for a in self.match.teacher_addresses if not is_batch_field(a))
 
-    def bind(self, name: str, student: Anatomy, teacher: Anatomy | None) -> None:
+    def bind(self, name: str, student: ModelInfo, teacher: ModelInfo | None) -> None:
         """Check the term against both models and build its projection.
 
         Raises:
@@ -108,7 +109,7 @@ class Term(nn.Module):
         near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
         return " The batch's own field is 'labels'." if near else ""
 
-    def _bind_widths(self, student: Anatomy, teacher: Anatomy | None) -> None:
+    def _bind_widths(self, student: ModelInfo, teacher: ModelInfo | None) -> None:
         widths = [student.width(a) for a in self.match.student_addresses]
         targets = [teacher.width(a) for a in self.teacher_addresses] if teacher is not None else []
         if self._projection_kind is not None:
@@ -224,7 +225,7 @@ def _one_or_all(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     return tensors[0] if len(tensors) == 1 else tuple(tensors)
 
 
-def _required(teacher: Anatomy | None) -> Anatomy:
+def _required(teacher: ModelInfo | None) -> ModelInfo:
     if teacher is None:
         raise AddressError("this match needs a teacher, but none was given.")
     return teacher

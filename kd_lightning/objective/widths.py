@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.features.widths import module_widths
 
 Widths = Sequence[int | None]

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from kd_lightning.core.types import Batch, Features, ModelInfo
 from kd_lightning.teachers.weights import weights_hash
-from kd_lightning.types import Anatomy, Batch, Features
 
 
 class TeacherSource(ABC):
@@ -22,7 +22,7 @@ class TeacherSource(ABC):
 
     @property
     @abstractmethod
-    def anatomy(self) -> Anatomy:
+    def info(self) -> ModelInfo:
         """What can be asked for, and how wide it is."""
 
     @abstractmethod

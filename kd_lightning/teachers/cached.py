@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from kd_lightning.batches import field
-from kd_lightning.errors import AddressError, hint
+from kd_lightning.core.batch import field
+from kd_lightning.core.errors import AddressError, hint
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.batch_teacher import FIELD
 from kd_lightning.teachers.cache import Fingerprint, TeacherCache
 from kd_lightning.teachers.cache.fingerprint import check_expected
 from kd_lightning.teachers.cache.manifest import Manifest
-from kd_lightning.teachers.cache.marks import rows_of
-from kd_lightning.teachers.given import FIELD
-from kd_lightning.types import Batch, Features
+from kd_lightning.teachers.cache.row_fingerprints import rows_of
 
 
 class CachedTeacher(TeacherSource):
@@ -57,9 +57,9 @@ class CachedTeacher(TeacherSource):
         self._device = torch.device("cpu")
 
     @property
-    def anatomy(self) -> CacheAnatomy:
+    def info(self) -> CacheInfo:
         """What can be asked: what is in the cache."""
-        return CacheAnatomy(self.cache)
+        return CacheInfo(self.cache)
 
     def identity(self) -> dict[str, Any]:
         """Return what the cache was made from."""
@@ -67,7 +67,7 @@ class CachedTeacher(TeacherSource):
 
     def ask(self, addresses: Sequence[str]) -> None:
         """Settle which features every later call returns."""
-        self.anatomy.check(addresses)
+        self.info.check(addresses)
         self._addresses = tuple(addresses)
 
     def prepare(self, batch: Batch) -> Batch:
@@ -92,7 +92,7 @@ class CachedTeacher(TeacherSource):
         return self
 
 
-class CacheAnatomy:
+class CacheInfo:
     """What a cache holds, of which layers and widths.
 
     Args:

@@ -8,12 +8,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.errors import AddressError, ConfigError, MatchError, hint
+from kd_lightning.core.errors import AddressError, ConfigError, MatchError, hint
+from kd_lightning.core.types import NAME, Batch, Features, ModelInfo
 from kd_lightning.functional.ensembling import confidence, mean_logits, mean_probabilities
 from kd_lightning.functional.precision import widen
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.live import as_teacher
-from kd_lightning.types import NAME, Anatomy, Batch, Features
 
 Weights: TypeAlias = Mapping[str, float] | Literal["confidence"] | None
 
@@ -69,9 +69,9 @@ class EnsembleTeacher(TeacherSource):
         self._own: dict[str, list[str]] = {}
 
     @property
-    def anatomy(self) -> Anatomy:
+    def info(self) -> ModelInfo:
         """What can be asked: predictions of all together, and of each teacher by its name and a slash."""
-        return EnsembleAnatomy({name: teacher.anatomy for name, teacher in self.teachers.items()})
+        return EnsembleInfo({name: teacher.info for name, teacher in self.teachers.items()})
 
     def ask(self, addresses: Sequence[str]) -> None:
         """Settle which features every later call returns.
@@ -80,7 +80,7 @@ class EnsembleTeacher(TeacherSource):
             AddressError: for a feature that is neither a joint prediction nor some teacher's own.
 
         """
-        self.anatomy.check(addresses)
+        self.info.check(addresses)
         self._joint = tuple(address for address in addresses if "/" not in address)
         self._own = {
             name: [a.partition("/")[2] for a in addresses if a.startswith(f"{name}/")] for name in self.teachers
@@ -137,10 +137,10 @@ class EnsembleTeacher(TeacherSource):
             yield from teacher.models()
 
 
-class EnsembleAnatomy:
+class EnsembleInfo:
     """What can be asked of several teachers: `logits` of all, `name/address` of one, `name/stack` for its layers."""
 
-    def __init__(self, members: Mapping[str, Anatomy]) -> None:
+    def __init__(self, members: Mapping[str, ModelInfo]) -> None:
         self._members = members
 
     def layers(self, stack: str = "") -> int:
@@ -177,7 +177,7 @@ class EnsembleAnatomy:
             listed = ", ".join(f"{name} {width}" for name, width in widths.items())
             raise AddressError(f"The teachers' '{address}' differ in width ({listed}), so they cannot be combined.")
 
-    def _of(self, address: str) -> tuple[Anatomy, str]:
+    def _of(self, address: str) -> tuple[ModelInfo, str]:
         name, slash, rest = address.partition("/")
         if not slash:
             raise AddressError(

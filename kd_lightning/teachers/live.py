@@ -9,13 +9,13 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from kd_lightning.adapter import Adapter
-from kd_lightning.batches import view
-from kd_lightning.errors import ConfigError, hint
-from kd_lightning.runner import Runner
+from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.batch import sub_batch
+from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.types import Batch, Features, ModelInfo
+from kd_lightning.features.runner import Runner
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.weights import weights_hash
-from kd_lightning.types import Anatomy, Batch, Features
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -63,9 +63,9 @@ class LiveTeacher(TeacherSource):
         self._device: torch.device | None = None
 
     @property
-    def anatomy(self) -> Anatomy:
+    def info(self) -> ModelInfo:
         """What can be asked of the model."""
-        return self._runner.anatomy
+        return self._runner.info
 
     def ask(self, addresses: Sequence[str]) -> None:
         """Settle which features every later call returns."""
@@ -74,7 +74,7 @@ class LiveTeacher(TeacherSource):
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Features:
         """Return the features of one batch; follows it to its device."""
-        batch = view(batch, "teacher")
+        batch = sub_batch(batch, "teacher")
         device = _device_of(batch)
         if device is not None and device != self._device:
             self.to(device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.storage.digest import digest
+from kd_lightning.core.hashing import digest
 
 NOT_SHAPING = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "_attn_implementation", "architectures"}
 """Entries of a Transformers configuration that do not change what a model computes."""

@@ -23,8 +23,8 @@ from kd_lightning.cli.build import (
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.teacher import check_labels, check_teacher, load_teacher
 from kd_lightning.cli.train import settle
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.data.synthetic import word_tokenizer
-from kd_lightning.errors import ConfigError
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_counts_are_whole_numbers(value: object) -> None:
 def test_a_pretrained_student_is_fed_by_its_own_tokenizer(cfg: Any, data: Any, tmp_path: Path) -> None:
     fresh_teacher(cfg, data).save_pretrained(tmp_path)
     data.tokenizer.save_pretrained(tmp_path)
-    cfg.student = {"_target_": "kd_lightning.students.pretrained", "_partial_": True, "name": str(tmp_path)}
+    cfg.student = {"_target_": "kd_lightning.models.pretrained", "_partial_": True, "name": str(tmp_path)}
     made = build_data(cfg, word_tokenizer(["good", "film"]))
     assert made.tokenizer.get_vocab() == data.tokenizer.get_vocab()
     assert len(made.teacher_tokenizer) == 6
@@ -259,7 +259,7 @@ def test_tasks_that_share_a_head_share_data() -> None:
 
 def two_layers(like: Any, num_labels: int, vocab_size: int, pad_token_id: int) -> Any:
     """A builder of somebody's own, for classification and nothing else."""
-    from kd_lightning.students import shrink
+    from kd_lightning.models.shrink import shrink
 
     sizes = {"num_labels": num_labels, "vocab_size": vocab_size, "pad_token_id": pad_token_id}
     return shrink(like, **sizes, num_hidden_layers=2)

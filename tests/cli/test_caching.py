@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from kd_lightning.cli.caching import check_cache
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.teachers import TeacherCache
 
 SMALL = [

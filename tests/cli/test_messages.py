@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.cli.configs import compose_config, known_keys
 from kd_lightning.cli.messages import check_root_keys, check_targets, one_sentence
 from kd_lightning.cli.train import settle
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 
 FILES = {
     "train.yaml": """

@@ -13,8 +13,8 @@ from kd_lightning.cli.build import build_data, fresh_teacher
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.fitting import rehearse
 from kd_lightning.cli.positions import check_positions, positions
-from kd_lightning.errors import ConfigError
-from kd_lightning.students import bigru
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.models.bigru import bigru
 
 SIZES = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
 FEW = ["teacher=tiny_random", "teacher.architecture.num_hidden_layers=1", "student=t3", "match=[]", "data.limit=8"]

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from kd_lightning.cli import teacher as stage
 from kd_lightning.cli.build import build_data, load_tokenizer
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.errors import ConfigError, KDError
+from kd_lightning.core.errors import ConfigError, KDError
 
 PREPARE = """
 import json, sys

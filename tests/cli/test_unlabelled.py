@@ -15,7 +15,7 @@ from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.tasks import settle_tasks, task_configs
 from kd_lightning.cli.teacher import _own_recipe
 from kd_lightning.cli.unlabelled import check_unlabelled, labels_only
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.teachers import TeacherCache
 
 LINES = "the film was slow\nthe plot was bright\n\na dull scene\nvery good\nnot very bright\nbad"

@@ -255,7 +255,7 @@ def test_a_number_of_steps_over_a_loader_without_a_length(accumulated, tmp_path)
 
 
 def test_the_callback_counts_steps_over_a_loader_without_a_length(tmp_path):
-    from ..guest.hosts import Classifier
+    from ..training.modules_of_users import Classifier
 
     seen: list[float] = []
 
@@ -296,7 +296,7 @@ def test_a_postprocessor_is_a_hook_of_lightning(tmp_path):
 
 
 def test_a_hosts_own_postprocessor_reaches_the_callback(tmp_path):
-    from ..guest.hosts import Classifier
+    from ..training.modules_of_users import Classifier
 
     class Doubling(Classifier):
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

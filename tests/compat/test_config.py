@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 import kd_lightning as kd
 from kd_lightning.compat.textbrewer import adapter, objective, terms, training
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 
 from ..toys import mlp, pairs, ready, trainer
 from .theirs import adaptor, batches, distilled_by_them, models, our_module

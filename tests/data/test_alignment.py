@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kd_lightning.data import PairedRows, SyntheticSentiment, TextClassification, build_tokenizer, paired_rows
+from kd_lightning.core.errors import DataError
+from kd_lightning.data import (
+    DualTokenizedRows,
+    SyntheticSentiment,
+    TextClassification,
+    build_tokenizer,
+    dual_tokenized_rows,
+)
 from kd_lightning.data.alignment import align
-from kd_lightning.errors import DataError
 
 TEXTS = [
     "The unbelievable film wasn't good, was it?",
@@ -58,7 +64,7 @@ def covered(tokenizer: PreTrainedTokenizerFast, text: str, word_ids: list[int], 
 
 
 def numbers(text: str, student: object, teacher: object, max_length: int = 64) -> tuple[list[int], list[int]]:
-    row = paired_rows(student, teacher, [[text]], np.array([0]), max_length)[0]
+    row = dual_tokenized_rows(student, teacher, [[text]], np.array([0]), max_length)[0]
     return row["student"]["word_ids"].tolist(), row["teacher"]["word_ids"].tolist()
 
 
@@ -98,7 +104,7 @@ def test_words_that_one_side_cuts_off_have_no_number_on_the_other():
 
 
 def test_the_two_texts_of_a_pair_are_kept_apart():
-    rows = paired_rows(byte_pairs(), word_pieces(), [["a film"], ["a film"]], np.array([0]), 64)
+    rows = dual_tokenized_rows(byte_pairs(), word_pieces(), [["a film"], ["a film"]], np.array([0]), 64)
     own, other = (rows[0][role]["word_ids"].tolist() for role in ("student", "teacher"))
     assert max(own) == max(other) == 4
 
@@ -137,9 +143,9 @@ def test_alignment_joins_exactly_the_finest_stretches_both_sides_can_tell_apart(
 
 
 def test_rows_of_two_tokenizers_are_kept_on_disk_and_found_again(tmp_path):
-    rows = paired_rows(byte_pairs(), word_pieces(), [TEXTS], np.arange(5) % 2, 64)
+    rows = dual_tokenized_rows(byte_pairs(), word_pieces(), [TEXTS], np.arange(5) % 2, 64)
     rows.save(tmp_path)
-    again = PairedRows.open(tmp_path)
+    again = DualTokenizedRows.open(tmp_path)
     assert len(again) == 5
     for row in range(5):
         for role in ("student", "teacher"):
@@ -153,7 +159,7 @@ def test_a_tokenizer_without_offsets_is_a_sentence():
         is_fast = False
 
     with pytest.raises(DataError, match="The teacher's Slow does not say where its tokens lie in the text"):
-        paired_rows(word_pieces(), Slow(), [["a"]], np.array([0]), 8)
+        dual_tokenized_rows(word_pieces(), Slow(), [["a"]], np.array([0]), 8)
 
 
 def test_a_data_module_makes_batches_of_two_parts_each_padded_by_itself():
@@ -184,5 +190,9 @@ def test_another_teacher_tokenizer_makes_another_fingerprint_and_other_rows(tmp_
         data.setup()
         made.append(data)
     assert len({data.fingerprint for data in made}) == 3
-    assert [type(data.rows("train")).__name__ for data in made] == ["TokenRows", "PairedRows", "PairedRows"]
+    assert [type(data.rows("train")).__name__ for data in made] == [
+        "TokenRows",
+        "DualTokenizedRows",
+        "DualTokenizedRows",
+    ]
     assert len(made[2].rows("train")[0]["teacher"]["input_ids"]) > len(made[1].rows("train")[0]["teacher"]["input_ids"])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from kd_lightning.callbacks.step_seed import StepSeed
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Loader, TextClassification, TrainBatches
-from kd_lightning.errors import DataError
+from kd_lightning.training.callbacks.step_seed import StepSeed
 
 LENGTHS = [3, 9, 4, 8, 5, 3, 7, 6, 2, 5, 4, 6, 8]
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Loader, TrainBatches
 from kd_lightning.data.mixed import MixedBatches
-from kd_lightning.errors import DataError
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=100)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Mask, MultiTask, SyntheticSentiment, TrainBatches
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
-from kd_lightning.errors import DataError
 
 SIZES = (40, 12)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.padding import Padding
-from kd_lightning.errors import DataError
 
 
 def examples(tokenizer, texts: list[str]) -> list[dict]:

@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from pyarrow import parquet
 
 from kd_lightning.cli.configs import compose_config
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import SequenceLabelling, TextClassification, build_tokenizer
-from kd_lightning.errors import DataError
 
 
 @pytest.fixture

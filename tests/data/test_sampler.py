@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches
-from kd_lightning.errors import DataError
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=1003)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import SyntheticSentiment
 from kd_lightning.data.grammar import ADJECTIVES, FILM, OTHER, WORDS, review
-from kd_lightning.errors import DataError
 
 
 def value_of(sentence: str) -> float:

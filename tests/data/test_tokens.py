@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.encode import encode, tokenizer_fingerprint
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
 
 TEXTS = ["good film", "bad", "not a very good film", "", "plot " * 30]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Delete, MultiTask, SequenceLabelling, TextClassification, build_tokenizer
-from kd_lightning.errors import DataError
 from kd_lightning.losses import HardLabel
 
 LINES = ["good film", "very bad plot", "not good", "film plot film", "bad"]

@@ -12,8 +12,8 @@ import torch
 import transformers as tf
 from torch import nn
 
-from kd_lightning.errors import AddressError
-from kd_lightning.features import FeatureTap, describe
+from kd_lightning.core.errors import AddressError
+from kd_lightning.features import FeatureTap, model_info
 
 
 def take(model: nn.Module, address: str, batch: Any) -> torch.Tensor:
@@ -42,14 +42,14 @@ def test_a_wrong_address_names_the_closest_ones(bert: nn.Module, address: str, s
         FeatureTap(bert, ["hidden.1", address])
     assert f"'{address}'" in str(raised.value)
     with pytest.raises(AddressError, match=says):
-        describe(bert).check([address])
+        model_info(bert).check([address])
 
 
 def test_a_bare_name_is_refused_where_there_are_several_stacks(families: dict[str, Any]) -> None:
     with pytest.raises(AddressError, match=r"encoder\.hidden\.1 or decoder\.hidden\.1"):
         FeatureTap(families["t5"].build(), ["hidden.1"])
     with pytest.raises(AddressError, match=r"text_model\.hidden\.1 or vision_model\.hidden\.1"):
-        describe(families["clip"].build()).layers()
+        model_info(families["clip"].build()).layers()
 
 
 def test_a_prefix_may_be_the_whole_path_or_its_end(families: dict[str, Any]) -> None:
@@ -143,12 +143,12 @@ def test_module_paths_give_outputs_and_inputs(bert: nn.Module, words: Any) -> No
 def test_wrappers_are_seen_through(bert: nn.Module, words: Any) -> None:
     wrapped = nn.Sequential(torch.compile(bert, backend="eager"))[0]
     expected = take(bert, "attention.2", words)
-    assert describe(nn.DataParallel(wrapped)).layers() == 3
+    assert model_info(nn.DataParallel(wrapped)).layers() == 3
     for address in ("attention.2", "bert.attention.2", "_orig_mod.bert.attention.2"):
         assert torch.equal(take(bert, "attention.2", words), expected)
         assert FeatureTap(wrapped, [address]).addresses == (address,)
     for path in ("bert.pooler", "_orig_mod.bert.pooler", "module.bert.pooler", "module._orig_mod.bert.pooler"):
-        assert describe(nn.DataParallel(wrapped)).width(path) == 16
+        assert model_info(nn.DataParallel(wrapped)).width(path) == 16
 
 
 def test_a_model_in_ddp_is_tapped_by_the_same_names(bert: nn.Module, words: Any, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_wrapper_inside_the_model_is_seen_through(families: dict[str, Any]) ->
     bert, words = families["bert"].build(), families["bert"].batch()
     expected = take(bert, "attention.2", words), take(bert, "bert.encoder.layer.1.output", words)
     bert.bert.encoder.layer[1] = torch.compile(bert.bert.encoder.layer[1], backend="eager")
-    assert describe(bert).layers() == 3
+    assert model_info(bert).layers() == 3
     torch.testing.assert_close(take(bert, "attention.2", words), expected[0])
     torch.testing.assert_close(take(bert, "bert.encoder.layer.1.output", words), expected[1])
 
@@ -189,7 +189,7 @@ def test_a_transformer_inside_a_plain_module_has_its_layers(families: dict[str, 
 
     tagger, batch = Tagger(), families["distilbert"].batch()
     assert torch.equal(take(tagger, "hidden.3", batch), take(tagger, "head:in", batch))
-    assert describe(tagger).width("logits") == 4
+    assert model_info(tagger).width("logits") == 4
 
 
 def test_a_plain_module_is_tapped_without_importing_transformers() -> None:
@@ -208,6 +208,6 @@ def test_a_plain_module_is_tapped_without_importing_transformers() -> None:
 
 
 def _package() -> str:
-    import kd_lightning.errors as errors
+    import kd_lightning.core.errors as errors
 
     return errors.__file__.rpartition("/")[0]

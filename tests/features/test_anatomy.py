@@ -9,9 +9,9 @@ import torch
 import transformers as tf
 from torch import nn
 
-from kd_lightning.errors import AddressError
-from kd_lightning.features import FeatureTap, describe
-from kd_lightning.types import Anatomy
+from kd_lightning.core.errors import AddressError
+from kd_lightning.core.types import ModelInfo
+from kd_lightning.features import FeatureTap, model_info
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
@@ -31,25 +31,25 @@ def sizes(model: nn.Module, batch: Any, addresses: list[str]) -> dict[str, int]:
 
 def test_widths_of_layers_and_logits_are_known(family: Any) -> None:
     model, batch = family.build(), family.batch()
-    anatomy = describe(model)
+    info = model_info(model)
     kinds = ("query.1", "key.2", "value.2") if family.name not in ("deberta", "mpnet") else ()
-    addresses = [address for address in ("logits", "last_hidden_state") if _has(anatomy, address)]
+    addresses = [address for address in ("logits", "last_hidden_state") if _has(info, address)]
     for stack in family.stacks:
         prefix = f"{stack}." if stack else ""
-        addresses += [f"{prefix}hidden.{k}" for k in range(anatomy.layers(stack) + 1)]
+        addresses += [f"{prefix}hidden.{k}" for k in range(info.layers(stack) + 1)]
         addresses += [prefix + kind for kind in kinds]
-        assert anatomy.width(f"{prefix}attention.1") is None
+        assert info.width(f"{prefix}attention.1") is None
     for address, size in sizes(model, batch, addresses).items():
-        assert anatomy.width(address) == size, address
+        assert info.width(address) == size, address
 
 
 def test_widths_of_modules_are_right_or_unknown(family: Any) -> None:
     model, batch = family.build(), family.batch()
-    anatomy = describe(model)
+    info = model_info(model)
     modules = {name: module for name, module in model.named_modules() if name}
     plain = [name for name, module in modules.items() if not isinstance(module, CONVOLUTIONS)]
     found = sizes(model, batch, [name + side for name in plain for side in ("", ":in")])
-    widths = {address: anatomy.width(address) for address in found}
+    widths = {address: info.width(address) for address in found}
     assert all(width in (None, found[address]) for address, width in widths.items())
     for name, module in modules.items():
         if isinstance(module, (nn.Linear, nn.LayerNorm)) and name in found:
@@ -77,65 +77,65 @@ def test_widths_of_modules_are_right_or_unknown(family: Any) -> None:
     ],
 )
 def test_widths_of_single_modules(module: nn.Module, takes: int | None, gives: int | None) -> None:
-    anatomy = describe(nn.ModuleDict({"part": module}))
-    assert (anatomy.width("part:in"), anatomy.width("part")) == (takes, gives)
+    info = model_info(nn.ModuleDict({"part": module}))
+    assert (info.width("part:in"), info.width("part")) == (takes, gives)
 
 
 def test_widths_of_a_plain_stack_come_from_its_layers() -> None:
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 24, batch_first=True), 2)
-    anatomy = describe(model)
-    assert anatomy.width("hidden.1") == anatomy.width("layers.0") == anatomy.width("layers.1:in") == 16
-    assert anatomy.width("query.1") == 8
-    assert anatomy.width("logits") is None
+    info = model_info(model)
+    assert info.width("hidden.1") == info.width("layers.0") == info.width("layers.1:in") == 16
+    assert info.width("query.1") == 8
+    assert info.width("logits") is None
 
 
 def test_logits_of_plain_models() -> None:
-    assert describe(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 7))).width("logits") == 7
+    assert model_info(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 7))).width("logits") == 7
     model = nn.Module()
     model.fc, model.features = nn.Linear(4, 5), nn.Linear(4, 4)
-    assert describe(model).width("logits") == 5
+    assert model_info(model).width("logits") == 5
     model.head = nn.Linear(4, 6)  # which of the two gives the logits cannot be known
-    assert describe(model).width("logits") is None
+    assert model_info(model).width("logits") is None
 
 
 def test_layers_of_different_widths_are_unknown() -> None:
     config = tf.SwinConfig(image_size=8, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2)
-    anatomy = describe(tf.SwinModel(config))
-    assert anatomy.layers() == 2
-    assert anatomy.width("hidden.1") is None
+    info = model_info(tf.SwinModel(config))
+    assert info.layers() == 2
+    assert info.width("hidden.1") is None
 
 
 def test_albert_counts_calls(families: dict[str, Any]) -> None:
-    assert describe(families["albert"].build()).layers() == 3
-    assert describe(families["albert_groups"].build()).layers() == 8
+    assert model_info(families["albert"].build()).layers() == 3
+    assert model_info(families["albert_groups"].build()).layers() == 8
 
 
 def test_an_unknown_stack_names_those_there_are(families: dict[str, Any]) -> None:
     with pytest.raises(AddressError, match="'encoder', 'decoder'"):
-        describe(families["bart"].build()).layers("encodr")
+        model_info(families["bart"].build()).layers("encodr")
     with pytest.raises(AddressError, match="none"):
-        describe(nn.Linear(2, 2)).layers()
+        model_info(nn.Linear(2, 2)).layers()
 
 
 def test_describe_gives_an_anatomy(bert: nn.Module) -> None:
-    assert isinstance(describe(bert), Anatomy)
+    assert isinstance(model_info(bert), ModelInfo)
     with pytest.raises(AddressError, match=r"hidden\.1"):
-        describe(bert).width("hiden.1")
+        model_info(bert).width("hiden.1")
 
 
 def test_output_fields_are_those_the_model_declares(families: dict[str, Any]) -> None:
-    describe(families["bert_qa"].build()).check(["start_logits", "end_logits", "loss"])
-    describe(families["qwen2"].build()).check(["last_hidden_state"])
-    describe(families["clip"].build()).check(["logits_per_image", "text_embeds"])
+    model_info(families["bert_qa"].build()).check(["start_logits", "end_logits", "loss"])
+    model_info(families["qwen2"].build()).check(["last_hidden_state"])
+    model_info(families["clip"].build()).check(["logits_per_image", "text_embeds"])
     for name, field in (("bert_qa", "logits"), ("qwen2", "logits"), ("bert", "end_logits")):
         with pytest.raises(AddressError, match=f"'{field}'"):
-            describe(families[name].build()).check([field])
-    describe(families["bert"].build(), has_outputs=True).check(["end_logits"])
+            model_info(families[name].build()).check([field])
+    model_info(families["bert"].build(), has_outputs=True).check(["end_logits"])
 
 
-def _has(anatomy: Anatomy, address: str) -> bool:
+def _has(info: ModelInfo, address: str) -> bool:
     try:
-        anatomy.check([address])
+        info.check([address])
     except AddressError:
         return False
     return True

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
 from kd_lightning.features import FeatureTap
 
 INSIDE = ["attention.2", "scores.1", "query.3", "bert.encoder.layer.1.intermediate"]

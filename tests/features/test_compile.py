@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
 from kd_lightning.features import FeatureTap, TappedModel
 
 ADDRESSES = {

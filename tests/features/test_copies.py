@@ -13,7 +13,7 @@ import torch
 import transformers as tf
 from torch import nn
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
 from kd_lightning.features import FeatureTap, TappedModel
 
 MIXED = ["hidden.1", "hidden.3", "attention.2", "scores.2", "bert.pooler:in", "logits"]

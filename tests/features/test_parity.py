@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.features import FeatureTap, describe
+from kd_lightning.features import FeatureTap, model_info
 
 
 def addresses(family: Any, model: nn.Module) -> dict[str, tuple[str, int]]:
     """Return address → (output field, position in it), for hidden states and attention maps."""
-    anatomy, found = describe(model), {}
+    info, found = model_info(model), {}
     for stack, (hidden, attention) in family.stacks.items():
         prefix = f"{stack}." if stack else ""
-        for k in range(anatomy.layers(stack) + 1):
+        for k in range(info.layers(stack) + 1):
             found[f"{prefix}hidden.{k}"] = (hidden, k)
             if k:
                 found[f"{prefix}attention.{k}"] = (attention, k - 1)
@@ -53,7 +53,7 @@ def test_every_layer_equals_the_eager_twin(family: Any) -> None:
     with torch.no_grad():
         expected = family.build("eager")(**batch, output_hidden_states=True, output_attentions=True)
     for stack, (hidden, attention) in family.stacks.items():
-        layers = describe(model).layers(stack)
+        layers = model_info(model).layers(stack)
         assert len(attrgetter(hidden)(expected)) == layers + 1
         assert len(attrgetter(attention)(expected)) == layers
     for address, (field, position) in wanted.items():

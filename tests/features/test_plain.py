@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.errors import AddressError
-from kd_lightning.features import FeatureTap, describe
+from kd_lightning.core.errors import AddressError
+from kd_lightning.features import FeatureTap, model_info
 
 PADDING = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
 
@@ -65,7 +65,7 @@ def test_a_list_of_layers_is_a_stack() -> None:
         scaled = 2 * x if k < 3 else x  # between layers it is what the next layer is given
         torch.testing.assert_close(features[f"hidden.{k}"], scaled)
         x = scaled
-    assert describe(model).layers() == 3
+    assert model_info(model).layers() == 3
 
 
 def test_features_of_a_multihead_attention_equal_its_own_weights() -> None:
@@ -116,7 +116,7 @@ def test_layers_without_the_batch_first_are_refused() -> None:
 
 def test_an_encoder_and_a_decoder_are_two_stacks() -> None:
     model = nn.Transformer(16, 2, 2, 3, 24, batch_first=True)
-    assert (describe(model).layers("encoder"), describe(model).layers("decoder")) == (2, 3)
+    assert (model_info(model).layers("encoder"), model_info(model).layers("decoder")) == (2, 3)
     features = take(model, ["encoder.hidden.2", "decoder.attention.3"], torch.randn(2, 5, 16), torch.randn(2, 4, 16))
     assert features["decoder.attention.3"].shape == (2, 2, 4, 4)
 
@@ -148,7 +148,7 @@ def test_a_model_without_a_list_of_layers_says_so() -> None:
 
 def test_a_layer_address_that_is_a_path_is_one_where_there_are_no_layers() -> None:
     model = nn.ModuleDict({"hidden": nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])})
-    assert describe(model).width("hidden.0") == 2
+    assert model_info(model).width("hidden.0") == 2
 
 
 def test_a_packed_sequence_is_refused() -> None:
@@ -198,7 +198,7 @@ def test_a_function_may_name_the_output_fields() -> None:
     assert torch.equal(features["boxes"], output + 1)
     with pytest.raises(AddressError, match="'boxes'"):
         FeatureTap(model, ["boxes"])
-    describe(model, has_outputs=True).check(["boxes"])
+    model_info(model, has_outputs=True).check(["boxes"])
 
 
 def test_a_field_that_is_missing_this_time_is_an_error(bert: nn.Module, words: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import kd_lightning as kd
-from kd_lightning.features import FeatureTap, describe
+from kd_lightning.features import FeatureTap, model_info
 from kd_lightning.teachers import EnsembleTeacher, LiveTeacher
 
 from ..toys import mlp, pairs
@@ -55,8 +55,8 @@ def layer_addresses(family: Any, model: nn.Module) -> list[str]:
     found = []
     for stack in family.stacks:
         prefix = f"{stack}." if stack else ""
-        found += [f"{prefix}hidden.{k}" for k in range(describe(model).layers(stack) + 1)]
-        found += [f"{prefix}attention.{k}" for k in range(1, describe(model).layers(stack) + 1)]
+        found += [f"{prefix}hidden.{k}" for k in range(model_info(model).layers(stack) + 1)]
+        found += [f"{prefix}attention.{k}" for k in range(1, model_info(model).layers(stack) + 1)]
         if family.has_interface:
             found += [f"{prefix}{kind}.2" for kind in ("scores", "query")]
     return found

@@ -10,7 +10,7 @@ import torch
 import transformers as tf
 from torch import nn
 
-from kd_lightning.errors import AddressError
+from kd_lightning.core.errors import AddressError
 from kd_lightning.features import FeatureTap, probes
 
 MIXED = ["hidden.1", "attention.2", "query.3", "hidden.3", "bert.pooler", "classifier:in", "logits"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.squares import squared_distance, token_gram_distance
 
 

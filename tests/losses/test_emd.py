@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning import losses
-from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.core.errors import ConfigError, MatchError
 
 from . import oracles
 from .cases import MASK

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning import losses
-from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.core.errors import ConfigError, MatchError
 
 BAD_OPTIONS: list[tuple[Callable[[], Any], str]] = [
     (lambda: losses.SoftTarget(kind="mse"), "Expected argument `kind` to be one of 'kl', 'ce' but got 'mse'."),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import kd_lightning as kd
 from kd_lightning import losses, schedules
-from kd_lightning.errors import ConfigError, MatchError
+from kd_lightning.core.errors import ConfigError, MatchError
 
 from ..toys import bert, pairs, ready, trainer, words
 

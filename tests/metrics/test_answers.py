@@ -11,8 +11,8 @@ import torch
 from torch import distributed, multiprocessing
 from torchmetrics.functional.text import squad
 
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import QuestionAnswering
-from kd_lightning.errors import ConfigError
 from kd_lightning.metrics import Answers, AnswerScores
 
 from ..reading import asked, library, reader, write

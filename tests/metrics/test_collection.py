@@ -5,7 +5,7 @@ import torch
 from torchmetrics import MetricCollection, PearsonCorrCoef
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.metrics import BatchMetric, Scores
 
 

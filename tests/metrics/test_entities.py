@@ -11,7 +11,7 @@ import torch
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torch import Tensor
 
-from kd_lightning.data.labelling.rebuilt import Rebuilt
+from kd_lightning.data.labelling.reassemble import Rebuilt
 from kd_lightning.metrics import EntityScores, Scores
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -21,7 +21,7 @@ Tags = list[list[str]]
 class Sentences:
     """A data module whose rows are sentences."""
 
-    splits_here = ("train", "validation", "test")
+    available_splits = ("train", "validation", "test")
 
     def __init__(self, gold: Tags, words: list[list[str]] | None = None) -> None:
         self.gold = gold

@@ -5,7 +5,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.text import Perplexity
 
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.metrics import MaskedTokens, Scores
 
 

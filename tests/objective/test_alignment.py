@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import kd_lightning as kd
-from kd_lightning.errors import MatchError
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.words import has_word, mean_by_word
 
 from ..toys import bert, ready, trainer, weights

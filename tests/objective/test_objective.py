@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import kd_lightning as kd
 from kd_lightning import schedules
-from kd_lightning.errors import ConfigError, MatchError
-from kd_lightning.features import describe
+from kd_lightning.core.errors import ConfigError, MatchError
+from kd_lightning.features import model_info
 
 from ..toys import bert, mlp, pairs
 
@@ -119,7 +119,7 @@ def test_a_term_and_a_schemes_term_of_one_name_are_refused(order):
         "hidden_1": kd.Term(kd.Match("loss"), kd.losses.Identity()),
     }
     with pytest.raises(ConfigError, match=r"two terms.*'hidden_1'"):
-        kd.Objective({name: made[name] for name in order}).bind(describe(bert(2)), describe(bert(4)))
+        kd.Objective({name: made[name] for name in order}).bind(model_info(bert(2)), model_info(bert(4)))
 
 
 # -- binding
@@ -136,7 +136,7 @@ def objective() -> kd.Objective:
 
 
 def test_schemes_become_terms_in_their_place():
-    made = objective().bind(describe(bert(2, 16)), describe(bert(4, 24)))
+    made = objective().bind(model_info(bert(2, 16)), model_info(bert(4, 24)))
     assert list(made.named_terms()) == ["hard", "hidden_0", "hidden_1", "hidden_2", "logits"]
     assert made.student_addresses == ("logits", "hidden.0", "hidden.1", "hidden.2")
     assert made.teacher_addresses == ("hidden.0", "hidden.2", "hidden.4", "logits")
@@ -147,30 +147,30 @@ def test_schemes_become_terms_in_their_place():
 
 
 def test_each_layer_has_a_projection_and_a_loss_of_its_own():
-    terms = objective().bind(describe(bert(2, 16)), describe(bert(4, 24))).named_terms()
+    terms = objective().bind(model_info(bert(2, 16)), model_info(bert(4, 24))).named_terms()
     one, other = terms["hidden_1"], terms["hidden_2"]
     assert one.projection is not other.projection
     assert one.loss is not other.loss
 
 
 def test_an_objective_meets_another_student_as_if_it_were_the_first():
-    first = objective().bind(describe(bert(2, 16)), describe(bert(4, 24)))
-    made = first.bind(describe(bert(3, 8)), describe(bert(3, 12)))
+    first = objective().bind(model_info(bert(2, 16)), model_info(bert(4, 24)))
+    made = first.bind(model_info(bert(3, 8)), model_info(bert(3, 12)))
     assert made.named_terms()["hidden_3"].projection.weight.shape == (12, 8)
     assert made.teacher_addresses == ("hidden.0", "hidden.1", "hidden.2", "hidden.3", "logits")
 
 
 def test_it_serves_the_first_as_before():
-    first = objective().bind(describe(bert(2, 16)), describe(bert(4, 24)))
+    first = objective().bind(model_info(bert(2, 16)), model_info(bert(4, 24)))
     before = first.projections()
-    first.bind(describe(bert(3, 8)), describe(bert(3, 12)))
+    first.bind(model_info(bert(3, 8)), model_info(bert(3, 12)))
     assert first.projections() == before
     assert "hidden_3" not in first.named_terms()
 
 
 def test_a_scheme_without_a_teacher_is_a_sentence():
     with pytest.raises(MatchError, match="'hidden' needs a teacher"):
-        objective().bind(describe(bert(2)), None)
+        objective().bind(model_info(bert(2)), None)
 
 
 def test_schemes_that_wait_are_shown():
@@ -179,7 +179,7 @@ def test_schemes_that_wait_are_shown():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
 def test_a_bound_objective_can_be_copied(copied):
-    made = objective().bind(describe(bert(2, 16)), describe(bert(4, 24)))
+    made = objective().bind(model_info(bert(2, 16)), model_info(bert(4, 24)))
     other = copied(made)
     assert other.state_dict().keys() == made.state_dict().keys()
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_a_parameter_of_a_loss_is_trained_and_saved():
             return (self.scale * student - teacher).square().mean()
 
     made = kd.Objective({"a": kd.Term(kd.Match("logits", "logits"), Learned())}).bind(
-        describe(mlp(5)), describe(mlp(7))
+        model_info(mlp(5)), model_info(mlp(7))
     )
     assert list(made.state_dict()) == ["terms.a.loss.scale"]
 

@@ -9,9 +9,9 @@ from torch import nn
 
 import kd_lightning as kd
 from kd_lightning.cli.configs import CONFIGS, compose_config
-from kd_lightning.errors import ConfigError, MatchError
-from kd_lightning.features import describe
-from kd_lightning.types import Anatomy
+from kd_lightning.core.errors import ConfigError, MatchError
+from kd_lightning.core.types import ModelInfo
+from kd_lightning.features import model_info
 
 from ..toys import bert
 
@@ -32,8 +32,8 @@ def config(name: str) -> Any:
 
 
 @functools.cache
-def anatomy(layers: int, width: int = 16) -> Anatomy:
-    return describe(bert(layers, width))
+def info(layers: int, width: int = 16) -> ModelInfo:
+    return model_info(bert(layers, width))
 
 
 def schemes(name: str) -> dict[str, kd.MatchScheme]:
@@ -76,7 +76,7 @@ def test_all_of_textbrewers_names_are_there():
 def test_a_name_that_fixes_the_depth_refuses_another_in_a_sentence(name):
     wanted = DEPTHS[name.split("_")[0].rstrip("nt")]
     with pytest.raises(MatchError, match=f"made for {wanted} student layers, but the student has 5"):
-        kd.Objective(schemes(name)).bind(anatomy(5), anatomy(6))
+        kd.Objective(schemes(name)).bind(info(5), info(6))
 
 
 def test_names_without_a_depth_adapt():
@@ -110,8 +110,8 @@ def test_each_name_has_its_loss(name, loss, paired):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_match_meets_models_of_equal_and_of_other_widths(name):
     student = {"L3": 3, "L4": 4, "L6": 6}.get(name.split("_")[0].rstrip("nt"), 2)
-    made = kd.Objective(schemes(name)).bind(anatomy(student), anatomy(6))
-    wide = kd.Objective(schemes(name)).bind(anatomy(student), anatomy(6, 24))
+    made = kd.Objective(schemes(name)).bind(info(student), info(6))
+    wide = kd.Objective(schemes(name)).bind(info(student), info(6, 24))
     assert not made.projections(), "equal widths need no projection"
     equal = (kd.losses.HiddenMSE, kd.losses.HiddenCosine, kd.losses.FSP)
     losses = {
@@ -123,20 +123,20 @@ def test_every_match_meets_models_of_equal_and_of_other_widths(name):
 
 def test_projections_stand_only_where_widths_differ():
     scheme = kd.MatchScheme("hidden", kd.losses.HiddenMSE(), projection="tanh")
-    assert not kd.Objective({"h": scheme}).bind(anatomy(2), anatomy(4)).projections()
-    assert len(kd.Objective({"h": scheme}).bind(anatomy(2), anatomy(4, 24)).projections()) == 2
+    assert not kd.Objective({"h": scheme}).bind(info(2), info(4)).projections()
+    assert len(kd.Objective({"h": scheme}).bind(info(2), info(4, 24)).projections()) == 2
 
 
 def test_a_module_as_projection_is_copied_for_each_layer():
     own = nn.Linear(16, 24)
     scheme = kd.MatchScheme("hidden", kd.losses.HiddenMSE(), projection=own)
-    made = kd.Objective({"h": scheme}).bind(anatomy(2), anatomy(4, 24)).projections()
+    made = kd.Objective({"h": scheme}).bind(info(2), info(4, 24)).projections()
     assert len({id(projection) for projection in [own, *made.values()]}) == 3
 
 
 def test_weight_schedule_and_learning_rate_go_to_every_term():
     scheme = kd.MatchScheme("hidden", nn.MSELoss(), weight=0.3, schedule=kd.schedules.Cosine(), projection_lr=0.1)
-    for term in kd.Objective({"h": scheme}).bind(anatomy(2), anatomy(4)).named_terms().values():
+    for term in kd.Objective({"h": scheme}).bind(info(2), info(4)).named_terms().values():
         assert (term.weight, term.schedule, term.projection_lr) == (0.3, kd.schedules.Cosine(), 0.1)
 
 
@@ -152,13 +152,13 @@ def test_a_stack_in_front_is_where_layers_are_counted():
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 8}
     model = BartModel(BartConfig(encoder_layers=2, decoder_layers=3, **sizes, **heads))
     scheme = kd.MatchScheme("decoder.hidden", nn.MSELoss())
-    made = kd.Objective({"h": scheme}).bind(describe(model), describe(model))
+    made = kd.Objective({"h": scheme}).bind(model_info(model), model_info(model))
     assert made.student_addresses == ("decoder.hidden.1", "decoder.hidden.2", "decoder.hidden.3")
 
 
 def test_a_scheme_that_matches_nothing_is_refused():
     with pytest.raises(MatchError, match=r"Match scheme 'h'.*no student layer of 1 .* every=2"):
-        kd.Objective({"h": kd.MatchScheme("hidden", nn.MSELoss(), every=2)}).bind(anatomy(1), anatomy(2))
+        kd.Objective({"h": kd.MatchScheme("hidden", nn.MSELoss(), every=2)}).bind(info(1), info(2))
 
 
 # -- a map of all layers that is learned
@@ -166,7 +166,7 @@ def test_a_scheme_that_matches_nothing_is_refused():
 
 def emd_term(student: int, teacher: int, width: int = 16, **options: Any) -> kd.Term:
     scheme = kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear", **options)
-    terms = kd.Objective({"flow": scheme}).bind(anatomy(student), anatomy(teacher, width)).named_terms()
+    terms = kd.Objective({"flow": scheme}).bind(info(student), info(teacher, width)).named_terms()
     assert list(terms) == ["flow"]
     return terms["flow"]
 
@@ -190,7 +190,7 @@ def test_a_learned_map_takes_embeddings_as_one_more_layer_and_leaves_layers_out(
 def test_a_learned_map_comes_from_a_config_with_its_temperature(name):
     objective = compose_config([f"match={name}", f"objective.terms.{name}.loss.temperature=3"]).objective
     declared = {name: hydra.utils.instantiate(objective).declared[name]}
-    (term,) = kd.Objective(declared).bind(anatomy(2), anatomy(3)).named_terms().values()
+    (term,) = kd.Objective(declared).bind(info(2), info(3)).named_terms().values()
     assert term.loss.temperature == 3
     assert type(term.loss.loss).__name__ == {"h": "HiddenMSE", "a": "AttentionMSE"}[name[0]]
 

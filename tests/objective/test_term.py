@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kd_lightning as kd
-from kd_lightning.errors import AddressError, ConfigError, MatchError
-from kd_lightning.features import describe
+from kd_lightning.core.errors import AddressError, ConfigError, MatchError
+from kd_lightning.features import model_info
 
 from ..toys import bert, mlp, pairs, words
 
@@ -27,7 +27,7 @@ class Keeps(nn.Module):
 
 
 def bound(term: kd.Term, student: Any = None, teacher: Any = None) -> kd.Term:
-    term.bind("t", describe(student or mlp(5)), describe(teacher or mlp(7)))
+    term.bind("t", model_info(student or mlp(5)), model_info(teacher or mlp(7)))
     return term
 
 
@@ -282,11 +282,11 @@ def test_an_address_that_a_model_lacks_names_term_and_nearest(match, words):
 
 def test_a_teacher_that_is_asked_for_must_be_there():
     with pytest.raises(AddressError, match=r"Term 't'.*needs a teacher"):
-        kd.Term(HIDDEN, nn.MSELoss()).bind("t", describe(mlp(5)), None)
+        kd.Term(HIDDEN, nn.MSELoss()).bind("t", model_info(mlp(5)), None)
 
 
 def test_a_term_of_labels_needs_no_teacher():
-    kd.Term(kd.Match("logits", "labels"), nn.CrossEntropyLoss()).bind("t", describe(mlp(5)), None)
+    kd.Term(kd.Match("logits", "labels"), nn.CrossEntropyLoss()).bind("t", model_info(mlp(5)), None)
 
 
 @pytest.mark.parametrize("weight", ["1.0", float("nan"), float("inf"), None, torch.ones(())])
@@ -407,7 +407,7 @@ def test_garbage_in_padding_changes_neither_loss_nor_gradient():
 def test_teacher_and_student_with_other_numbers_of_labels_are_refused_before_the_first_batch():
     term = kd.Objective({"logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget())})
     with pytest.raises(MatchError, match=r"the student's width is 2 and the teacher's 3.*number of labels"):
-        term.bind(describe(nn.Sequential(nn.Linear(4, 2))), describe(nn.Sequential(nn.Linear(4, 3))))
+        term.bind(model_info(nn.Sequential(nn.Linear(4, 2))), model_info(nn.Sequential(nn.Linear(4, 3))))
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_what_is_no_loss_no_schedule_and_no_rate_is_refused(options, sentence):
 def test_a_built_projection_does_not_map_the_width_of_pictures():
     student, teacher = (nn.Sequential(nn.Conv2d(3, 6, 3)) for _ in range(2))
     term = kd.Term(kd.Match("0", "0"), nn.MSELoss(), projection="linear")
-    term.bind("t", describe(student), describe(teacher))
+    term.bind("t", model_info(student), model_info(teacher))
     picture = torch.randn(2, 6, 6, 6)
     with pytest.raises(MatchError, match=r"maps the last axis.*nn\.Conv2d\(6, …, kernel_size=1\)"):
         term({"0": picture}, {"0": picture}, {})

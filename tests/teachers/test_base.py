@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import kd_lightning as kd
-from kd_lightning.features import describe
-from kd_lightning.types import Anatomy, Batch, Features
+from kd_lightning.core.types import Batch, Features, ModelInfo
+from kd_lightning.features import model_info
 
 from ..toys import mlp, pairs, ready, trainer
 
@@ -20,8 +20,8 @@ class Lookup(kd.TeacherSource):
         self.calls = 0
 
     @property
-    def anatomy(self) -> Anatomy:
-        return describe(mlp(5))
+    def info(self) -> ModelInfo:
+        return model_info(mlp(5))
 
     def ask(self, addresses: Sequence[str]) -> None:
         self.addresses = addresses

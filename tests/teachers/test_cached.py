@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import kd_lightning as kd
-from kd_lightning.errors import AddressError, CacheError, ConfigError
-from kd_lightning.teachers.given import FIELD, BatchTeacher
+from kd_lightning.core.errors import AddressError, CacheError, ConfigError
+from kd_lightning.teachers.batch_teacher import FIELD, BatchTeacher
 
 from ..toys import bert, mlp, pairs, ready, same, trainer, weights, words
 from .cache.making import Counting, build, cached, compare, in_batches, live, shuffled, token_rows
@@ -392,8 +392,8 @@ def test_an_ensemble_may_be_cached_and_a_cache_be_in_an_ensemble(tmp_path):
     for source in (ensemble, mixed):
         source.ask(asked)
     teacher = cached(tmp_path / "all", asked)
-    assert teacher.anatomy.layers("a/") == mixed.anatomy.layers("a/") == 2
-    assert teacher.anatomy.width("a/hidden.1") == mixed.anatomy.width("a/hidden.1") == 16
+    assert teacher.info.layers("a/") == mixed.info.layers("a/") == 2
+    assert teacher.info.width("a/hidden.1") == mixed.info.width("a/hidden.1") == 16
     for batch in batches:
         expected = ensemble(batch)
         for said in (teacher(batch), mixed(batch)):
@@ -417,13 +417,13 @@ def test_validation_on_other_rows_is_a_sentence_and_on_the_same_a_loss(tmp_path)
 
 
 def test_its_anatomy_is_what_the_cache_holds(caches):
-    anatomy = cached(caches("fp32"), []).anatomy
-    assert anatomy.layers() == 2
-    assert (anatomy.width("hidden.2"), anatomy.width("logits"), anatomy.width("attention.1")) == (16, 3, None)
+    info = cached(caches("fp32"), []).info
+    assert info.layers() == 2
+    assert (info.width("hidden.2"), info.width("logits"), info.width("attention.1")) == (16, 3, None)
     with pytest.raises(AddressError, match=r"does not hold 'hidden\.1'\. Closest: hidden\.[02]"):
-        anatomy.check(["logits", "hidden.1"])
+        info.check(["logits", "hidden.1"])
     with pytest.raises(AddressError, match=r"holds no layers of 'encoder', only .*hidden\.0, hidden\.2"):
-        anatomy.layers("encoder")
+        info.layers("encoder")
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import kd_lightning as kd
-from kd_lightning.errors import AddressError, ConfigError, KDError, MatchError
+from kd_lightning.core.errors import AddressError, ConfigError, KDError, MatchError
 from kd_lightning.functional.ensembling import confidence, mean_probabilities
 
 from ..toys import bert, mlp, pairs, ready, same, trainer, weights, words

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kd_lightning as kd
-from kd_lightning.errors import AddressError, MatchError
+from kd_lightning.core.errors import AddressError, MatchError
 
 from ..toys import bert, hooks_on, ready, same, trainer, weights, words
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from kd_lightning.adapter import Adapter
-from kd_lightning.errors import AddressError, ConfigError
+from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.errors import AddressError, ConfigError
 from kd_lightning.teachers import LiveTeacher, as_teacher
 
 from ..toys import bert, hooks_on, mlp, pairs, words

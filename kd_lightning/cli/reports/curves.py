@@ -21,7 +21,7 @@ from kd_lightning.cli.reports.pictures import (
     new_figure,
     tidy,
 )
-from kd_lightning.figures import save
+from kd_lightning.core.figures import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

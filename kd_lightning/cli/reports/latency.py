@@ -7,7 +7,7 @@ import logging
 import torch
 from torch import nn
 
-from kd_lightning.inspection.timing import forward_ms
+from kd_lightning.models.inspection.timing import forward_ms
 
 log = logging.getLogger(__name__)
 

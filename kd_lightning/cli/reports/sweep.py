@@ -19,7 +19,7 @@ from rich.table import Table
 from kd_lightning.cli.reports.results import ROLES
 from kd_lightning.cli.reports.sweep_jobs import Job, best, read_jobs, shared_metric, short_names, varying
 from kd_lightning.cli.reports.sweep_picture import draw_sweep
-from kd_lightning.storage.files import write_text
+from kd_lightning.core.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kd_lightning.cli.reports.pictures import ALONE, FAILED, LINES, STUDENT, TEACHER, legend, new_figure, tidy
 from kd_lightning.cli.reports.sweep_jobs import Job, best, shared_metric, short_names, varying
-from kd_lightning.figures import save
+from kd_lightning.core.figures import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

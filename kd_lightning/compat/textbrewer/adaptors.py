@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.adapter import Adapter
-from kd_lightning.batches import BOOKKEEPING
-from kd_lightning.errors import ConfigError
+from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.batch import BOOKKEEPING
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.precision import widen
-from kd_lightning.types import Batch, Features
 
 Adaptor: TypeAlias = Callable[[Any, Any], Mapping[str, Any]]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kd_lightning.errors import ConfigError, hint
+from kd_lightning.core.errors import ConfigError, hint
 
 Config: TypeAlias = Mapping[str, Any] | str | Path | object
 """A dict, the path of a JSON file, or an object with such attributes, as TextBrewer's own are."""

@@ -13,9 +13,9 @@ from kd_lightning.compat.textbrewer.adaptors import MASK, AdaptedLoss
 from kd_lightning.compat.textbrewer.config import Config, read
 from kd_lightning.compat.textbrewer.matches import IntermediateMatch, intermediate_match
 from kd_lightning.compat.textbrewer.schedulers import sample_temperature, weight_schedule
-from kd_lightning.errors import ConfigError
-from kd_lightning.matching import Match
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.objective import Objective, Term
+from kd_lightning.objective.match import Match
 
 Features: TypeAlias = Literal["addresses", "adaptors"]
 

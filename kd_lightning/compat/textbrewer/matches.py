@@ -10,8 +10,8 @@ from torch import nn
 
 from kd_lightning import losses
 from kd_lightning.compat.textbrewer.config import read
-from kd_lightning.errors import ConfigError, hint
-from kd_lightning.matching import build_projection
+from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.objective.projections import build_projection
 
 MATCH: dict[str, Any] = {"layer_T": None, "layer_S": None, "feature": None, "loss": None, "weight": None, "proj": None}
 

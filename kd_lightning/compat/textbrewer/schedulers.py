@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kd_lightning.errors import ConfigError, hint
+from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.types import Schedule
 from kd_lightning.losses.temperature import SampleTemperature
-from kd_lightning.schedules import CWSM, FLSW, LinearDecay, LinearGrowth
-from kd_lightning.types import Schedule
+from kd_lightning.objective.schedules.samples import CWSM, FLSW
+from kd_lightning.objective.schedules.weights import LinearDecay, LinearGrowth
 
 WEIGHTS: dict[str, type[LinearDecay] | type[LinearGrowth]] = {
     "linear_decay": LinearDecay,

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from kd_lightning.compat.textbrewer.config import Config, read
-from kd_lightning.errors import ConfigError, hint
+from kd_lightning.core.errors import ConfigError, hint
 
 TRAINING: dict[str, Any] = {
     "gradient_accumulation_steps": 1,

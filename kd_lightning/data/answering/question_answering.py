@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.answering.questions import COLUMNS, OPTIONAL, Questions
 from kd_lightning.data.answering.windows import Cut, windows
 from kd_lightning.data.base import Rows
 from kd_lightning.data.sourced import SourcedDataModule
-from kd_lightning.errors import DataError
 from kd_lightning.metrics.answers import Answers
 
 

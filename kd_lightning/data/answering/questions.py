@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_lightning.errors import DataError
+from kd_lightning.core.errors import DataError
 
 COLUMNS = ("id", "context", "question", "answers")
 OPTIONAL = ("title", "answer_start_exact")

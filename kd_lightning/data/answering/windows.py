@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.answering.questions import Questions
 from kd_lightning.data.encode import FIELDS
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
 from kd_lightning.functional.hard_label import IGNORED
 
 log = logging.getLogger(__name__)

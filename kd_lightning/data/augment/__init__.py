@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kd_lightning.data.augment.base import Augmentation
+from kd_lightning.data.augment.deletion import Delete, Mask, NGramSample
 from kd_lightning.data.augment.reorder import LongReorder, ShortReorder
 from kd_lightning.data.augment.rows import AugmentedRows
-from kd_lightning.data.augment.thin import Delete, Mask, NGramSample
 
 __all__ = [
     "Augmentation",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_lightning.errors import DataError
+from kd_lightning.core.errors import DataError
 
 
 class Augmentation:

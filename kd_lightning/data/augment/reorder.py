@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.augment.base import Augmentation, check_probability, cumulated, distribution
-from kd_lightning.errors import DataError
 
 PATTERNS = ((0,), (1, 0), (2, 1, 0), (2, 0, 1), (1, 2, 0))  # abc stays, bac, cba, cab, bca
 

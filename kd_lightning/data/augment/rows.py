@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch.utils.data import Dataset
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.augment.base import Augmentation
 from kd_lightning.data.mixed import MixedRows
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
 
 STREAM = 0xA06  # keeps these draws apart from those that order the batches
 FIELDS = {"input_ids", "token_type_ids"}

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError, hint
 from kd_lightning.data.classification.multilabel import label_matrix
 from kd_lightning.data.reading.files import check_columns, class_names
-from kd_lightning.errors import DataError, hint
 from kd_lightning.functional.hard_label import IGNORED
 
 NONE = (None, -1, "-")

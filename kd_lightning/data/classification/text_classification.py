@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.base import Rows
 from kd_lightning.data.classification.labels import Labels
 from kd_lightning.data.encode import check_room, check_tokenizer
 from kd_lightning.data.reading.files import Source, texts_of
 from kd_lightning.data.reading.text_formats import Row
 from kd_lightning.data.sourced import SourcedDataModule
-from kd_lightning.errors import DataError
 from kd_lightning.functional.hard_label import IGNORED
 from kd_lightning.metrics.labels import LabelRecorder
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from kd_lightning.data.labelling.rebuilt import Rebuilt, rebuild, sentence_of_row
+from kd_lightning.core.errors import DataError
+from kd_lightning.data.labelling.reassemble import Rebuilt, rebuild, sentence_of_row
 from kd_lightning.data.labelling.tags import OUTSIDE, Sentences, check_labels, read_sentences
 from kd_lightning.data.labelling.words import IGNORED, tagged_rows, words_of
 from kd_lightning.data.reading.text_formats import Row
 from kd_lightning.data.sourced import SourcedDataModule
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
 from kd_lightning.metrics import EntityScores
 
 log = logging.getLogger(__name__)

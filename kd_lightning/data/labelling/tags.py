@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kd_lightning.core.errors import DataError, hint
 from kd_lightning.data.reading.files import Source, check_columns, class_names
-from kd_lightning.errors import DataError, hint
 from kd_lightning.functional.hard_label import IGNORED
 
 OUTSIDE = "O"

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.alignment import CHINESE
 from kd_lightning.data.encode import CHUNK, FIELDS
 from kd_lightning.data.labelling.spans import owners, spans
 from kd_lightning.data.labelling.tags import Sentences
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
 from kd_lightning.functional.hard_label import IGNORED
 
 _LETTER = rf"[^\W{CHINESE}]"

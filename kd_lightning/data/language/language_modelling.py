@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import digest
+from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.data.base import TokenDataModule
 from kd_lightning.data.encode import check_tokenizer
 from kd_lightning.data.language.masking import MaskedRows, Masking
@@ -15,9 +18,6 @@ from kd_lightning.data.language.packing import packed
 from kd_lightning.data.reading.origin import Origin
 from kd_lightning.data.sampler import TrainBatches
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
-from kd_lightning.storage.digest import digest
-from kd_lightning.storage.once import build_once, cache_root
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class LanguageModelling(TokenDataModule):
     @property
     def fingerprint(self) -> str:
         """Hash of the text and of all that was done to it; batch size and order do not count. Needs the tokenizer."""
-        return digest([self._key(split) for split in self.splits_here], self.share, self.whole_word)
+        return digest([self._key(split) for split in self.available_splits], self.share, self.whole_word)
 
     def setup(self, stage: str | None = None) -> None:
         """Pack all splits, or find them packed.

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.augment.base import check_probability
 from kd_lightning.data.augment.rows import special_ids
 from kd_lightning.data.tokens import TokenRows
-from kd_lightning.errors import DataError
 from kd_lightning.functional.hard_label import IGNORED
 
 STREAM, ONCE = 0x3A5C, 0x3A5D  # keep these draws apart from those of augmentations and orders

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.encode import CHUNK, batched
-from kd_lightning.errors import DataError
 
 AS_IT_IS = {"add_special_tokens": False, "truncation": False, "return_attention_mask": False, "verbose": False}
 

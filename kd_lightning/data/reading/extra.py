@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.core.errors import DataError, hint
 from kd_lightning.data.reading.files import Source
-from kd_lightning.errors import DataError, hint
 
 log = logging.getLogger(__name__)
 

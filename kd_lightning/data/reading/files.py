@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.errors import DataError, hint
+from kd_lightning.core.errors import DataError, hint
 
 HUGGINGFACE = b"huggingface"
 """Where the `datasets` library notes in a table what its columns are."""

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_lightning.core.errors import DataError, hint
+from kd_lightning.core.hashing import digest
 from kd_lightning.data.reading.files import Source
 from kd_lightning.data.reading.texts import Document, Texts, lines_in
-from kd_lightning.errors import DataError, hint
-from kd_lightning.storage.digest import digest
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kd_lightning.errors import DataError, hint
+from kd_lightning.core.errors import DataError, hint
 
 PLAIN = (".txt",)
 TABLES = (".parquet", ".csv", ".jsonl", ".json")

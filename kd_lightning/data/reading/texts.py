@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
+from kd_lightning.core.errors import DataError, closest, hint
+from kd_lightning.core.hashing import digest
 from kd_lightning.data.reading.text_formats import PLAIN, SUFFIXES, Row, column_names, lines_of, rows_of
-from kd_lightning.errors import DataError, closest, hint
-from kd_lightning.storage.digest import digest
 
 Document: TypeAlias = list[str]
 """The lines of a text that belongs together, none of them blank."""

@@ -12,17 +12,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kd_lightning.errors import CacheError, ConfigError
+from kd_lightning.core.errors import CacheError, ConfigError
+from kd_lightning.core.locks import locked
+from kd_lightning.core.types import ModelInfo
 from kd_lightning.features.addresses import layer_address
-from kd_lightning.storage.once import locked
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec
+from kd_lightning.teachers.cache.determinism import check_rows
 from kd_lightning.teachers.cache.fingerprint import Fingerprint
 from kd_lightning.teachers.cache.manifest import MANIFEST, Manifest, settle_plan
 from kd_lightning.teachers.cache.predictor import Predictor
-from kd_lightning.teachers.cache.steady import check_rows
 from kd_lightning.teachers.live import as_teacher
-from kd_lightning.types import Anatomy
 
 
 def build_cache(
@@ -93,7 +93,7 @@ def plan_of(source: TeacherSource, addresses: Sequence[str], codec: Codec, data:
         (['addresses', 'data', 'dtype', 'teacher', 'top_k'], {'logits': None})
 
     """
-    anatomy = source.anatomy
+    info = source.info
     parts = {
         "teacher": source.identity(),
         "data": data,
@@ -101,14 +101,14 @@ def plan_of(source: TeacherSource, addresses: Sequence[str], codec: Codec, data:
         "dtype": codec.dtype,
         "top_k": codec.top_k,
     }
-    return Manifest(Fingerprint(parts), _stacks(anatomy, addresses), {a: anatomy.width(a) for a in addresses})
+    return Manifest(Fingerprint(parts), _stacks(info, addresses), {a: info.width(a) for a in addresses})
 
 
-def _stacks(anatomy: Anatomy, addresses: Sequence[str]) -> dict[str, int]:
+def _stacks(info: ModelInfo, addresses: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for address in addresses:
         teacher, slash, rest = address.rpartition("/")
         if (asked := layer_address(rest)) is not None:
             stack = f"{teacher}{slash}{asked.stack}"
-            found[stack] = anatomy.layers(stack)
+            found[stack] = info.layers(stack)
     return found

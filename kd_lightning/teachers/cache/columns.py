@@ -9,10 +9,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from kd_lightning.errors import CacheError, ConfigError, hint
+from kd_lightning.core.errors import CacheError, ConfigError, hint
+from kd_lightning.core.types import Features
 from kd_lightning.teachers.cache.layout import Layout, check_same
 from kd_lightning.teachers.cache.top_k import TopK, can_be_cut
-from kd_lightning.types import Features
 
 Columns: TypeAlias = dict[str, Tensor]
 """What is stored, by `address` or `address#part`: (B, …) each."""

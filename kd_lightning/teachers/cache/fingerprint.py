@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd_lightning.errors import CacheError, ConfigError
-from kd_lightning.storage.digest import digest
+from kd_lightning.core.errors import CacheError, ConfigError
+from kd_lightning.core.hashing import digest
 
 
 @dataclass(frozen=True)

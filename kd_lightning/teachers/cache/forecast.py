@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache.columns import Codec
 
 

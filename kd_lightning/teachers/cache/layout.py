@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from torch import Tensor
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.features.addresses import layer_address
 from kd_lightning.objective.masks import has_token_axis
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.errors import CacheError, closest
-from kd_lightning.storage.digest import digest
-from kd_lightning.storage.files import write_json
+from kd_lightning.core.errors import CacheError, closest
+from kd_lightning.core.files import write_json
+from kd_lightning.core.hashing import digest
 from kd_lightning.teachers.cache.fingerprint import Fingerprint, check_expected
 from kd_lightning.teachers.cache.shard import ENDING, ShardInfo
 

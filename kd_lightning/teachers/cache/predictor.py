@@ -12,17 +12,17 @@ import numpy as np
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
+from kd_lightning.core.types import Batch, Features
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec
+from kd_lightning.teachers.cache.determinism import check_features, reversed_rows
 from kd_lightning.teachers.cache.forecast import Forecast, forecast
 from kd_lightning.teachers.cache.layout import spans_of
 from kd_lightning.teachers.cache.manifest import Manifest
-from kd_lightning.teachers.cache.marks import rows_of
+from kd_lightning.teachers.cache.row_fingerprints import rows_of
 from kd_lightning.teachers.cache.shard import Shard, finished_shards
-from kd_lightning.teachers.cache.steady import check_features, reversed_rows
 from kd_lightning.teachers.cache.writer import Writer, seen_in
-from kd_lightning.types import Batch, Features
 
 
 class Predictor(LightningModule):

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kd_lightning.errors import CacheError, ConfigError
-from kd_lightning.storage.files import write_json
+from kd_lightning.core.errors import CacheError, ConfigError
+from kd_lightning.core.files import write_json
 from kd_lightning.teachers.cache.columns import Codec
-from kd_lightning.teachers.cache.marks import Marks
+from kd_lightning.teachers.cache.row_fingerprints import Marks
 
 ENDING = ".safetensors"
 

@@ -11,17 +11,17 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
+from kd_lightning.core.types import Features
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.build import build_cache, listed, plan_of
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.fingerprint import Fingerprint
 from kd_lightning.teachers.cache.layout import spans_of
 from kd_lightning.teachers.cache.manifest import Manifest
-from kd_lightning.teachers.cache.marks import Marks, Rows, marks_of
+from kd_lightning.teachers.cache.row_fingerprints import Marks, Rows, marks_of
 from kd_lightning.teachers.cache.shard import Shard, as_numpy
 from kd_lightning.teachers.live import as_teacher
-from kd_lightning.types import Features
 
 
 class TeacherCache:

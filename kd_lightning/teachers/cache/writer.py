@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kd_lightning.core.types import Features
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.layout import spans_of
-from kd_lightning.teachers.cache.marks import Marks, Rows, marks_of
-from kd_lightning.teachers.cache.seen import Seen
+from kd_lightning.teachers.cache.row_fingerprints import Marks, Rows, marks_of
+from kd_lightning.teachers.cache.row_index import Seen
 from kd_lightning.teachers.cache.shard import BOOK, ENDING, Shard, finished_shards, next_number, write_shard
-from kd_lightning.types import Features
 
 SHARD_BYTES = 1 << 26
 SHARD_SECONDS = 30.0

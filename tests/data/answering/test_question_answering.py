@@ -7,8 +7,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Mask, QuestionAnswering
-from kd_lightning.errors import DataError
 
 from ...reading import asked, library, reader, write
 

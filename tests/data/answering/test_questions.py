@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.answering.questions import Questions
-from kd_lightning.errors import DataError
 
 CONTEXT = "Rome is a city; Rome is old."
 

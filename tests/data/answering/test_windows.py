@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.answering.questions import Questions
 from kd_lightning.data.answering.windows import Cut, _shortened, windows
-from kd_lightning.errors import DataError
 
 from ...reading import PAIRS, asked, reader
 

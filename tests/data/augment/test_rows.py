@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import (
     Augmentation,
     AugmentedRows,
@@ -24,7 +25,6 @@ from kd_lightning.data import (
 )
 from kd_lightning.data.augment.rows import special_ids
 from kd_lightning.data.encode import encode
-from kd_lightning.errors import DataError
 
 MARK = -7  # stands for [MASK] below
 CLS, SEP = 2, 3

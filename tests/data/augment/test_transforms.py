@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textbrewer import data_utils as theirs
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Augmentation, Delete, LongReorder, Mask, NGramSample, ShortReorder
-from kd_lightning.errors import DataError
 
 EVERY = (
     Mask(0.3, token=103),

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import TextClassification
 from kd_lightning.data.classification.labels import Labels
-from kd_lightning.errors import DataError
 
 NLI = ("entailment", "neutral", "contradiction")
 

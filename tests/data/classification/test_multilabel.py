@@ -8,8 +8,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Padding, TextClassification, TokenRows
-from kd_lightning.errors import DataError
 
 TEXTS = ["good film", "bad plot", "film", "very good not bad film"]
 LISTS = [[0, 2], [1], [], [2, 0, 1]]

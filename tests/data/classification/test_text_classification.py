@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import TextClassification
-from kd_lightning.errors import DataError
 
 
 def films(root: Path, tokenizer: Any, **settings: Any) -> TextClassification:

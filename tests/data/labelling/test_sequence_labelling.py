@@ -11,10 +11,10 @@ import torch
 from pyarrow import parquet
 from transformers import PreTrainedTokenizerFast
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Mask, SequenceLabelling, build_tokenizer
 from kd_lightning.data.labelling.words import check_word_tokenizer
 from kd_lightning.data.reading.files import Source, class_names
-from kd_lightning.errors import DataError
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SENTENCES: list[tuple[list[str], list[str]]] = [

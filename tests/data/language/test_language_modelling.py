@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import Delete, LanguageModelling, MultiTask, build_tokenizer
 from kd_lightning.data.language.masking import MaskedRows
-from kd_lightning.errors import DataError
 from kd_lightning.losses import HardLabel, SoftTarget
-from kd_lightning.matching import Match
 from kd_lightning.objective import Objective, Term
+from kd_lightning.objective.match import Match
 
 WORDS = [
     "the",

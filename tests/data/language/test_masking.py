@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import build_tokenizer
 from kd_lightning.data.encode import encode
 from kd_lightning.data.language.masking import MaskedRows, Masking
-from kd_lightning.errors import DataError
 
 TEXT = "the unbelievable film was not unbelievably good but the plot was believable and the actors were goodish"
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import build_tokenizer
 from kd_lightning.data.language.packing import packed
-from kd_lightning.errors import DataError
 
 TOKENIZER = build_tokenizer(["a b c d e f g"], vocab_size=30)
 CLS, SEP = TOKENIZER.cls_token_id, TOKENIZER.sep_token_id

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data import QuestionAnswering, SequenceLabelling, TextClassification
 from kd_lightning.data.reading.extra import extra_source
 from kd_lightning.data.reading.files import Source
-from kd_lightning.errors import DataError
 
 
 @pytest.fixture

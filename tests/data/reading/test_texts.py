@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from kd_lightning.core.errors import DataError
 from kd_lightning.data.reading.texts import LONGEST, Texts
-from kd_lightning.errors import DataError
 
 RECORDS = [{"text": "one", "id": 1}, {"text": "two\nlines", "id": 2}, {"text": "größer, “quoted”", "id": 3}]
 

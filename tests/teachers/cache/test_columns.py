@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from kd_lightning.errors import CacheError, ConfigError
+from kd_lightning.core.errors import CacheError, ConfigError
 from kd_lightning.teachers.cache.columns import Codec
 
 

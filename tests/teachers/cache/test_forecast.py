@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache import forecast as module
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.forecast import Forecast, forecast

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache.layout import Layout, check_same, spans_of
 
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])

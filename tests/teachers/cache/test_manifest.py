@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache.fingerprint import Fingerprint
 from kd_lightning.teachers.cache.manifest import MANIFEST, PLAN, Manifest, settle_plan
 from kd_lightning.teachers.cache.shard import ShardInfo

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache.layout import spans_of
-from kd_lightning.teachers.cache.marks import TOLERANCE, Marks, marks_of, rows_of
+from kd_lightning.teachers.cache.row_fingerprints import TOLERANCE, Marks, marks_of, rows_of
 
 from ...toys import words
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kd_lightning.errors import CacheError
-from kd_lightning.teachers.cache.marks import Marks
-from kd_lightning.teachers.cache.seen import Seen
+from kd_lightning.core.errors import CacheError
+from kd_lightning.teachers.cache.row_fingerprints import Marks
+from kd_lightning.teachers.cache.row_index import Seen
 
 
 def marks(*hashes: int) -> Marks:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache import shard as module
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.shard import BOOK, Shard, finished_shards, next_number, write_shard

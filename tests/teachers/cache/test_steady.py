@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from kd_lightning.errors import CacheError
-from kd_lightning.teachers.cache.steady import check_features, check_rows, reversed_rows
+from kd_lightning.core.errors import CacheError
+from kd_lightning.teachers.cache.determinism import check_features, check_rows, reversed_rows
 
 
 class Numbered(IterableDataset[Any]):

@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import kd_lightning as kd
-from kd_lightning.errors import CacheError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache import writer
-from kd_lightning.teachers.cache.marks import rows_of
+from kd_lightning.teachers.cache.row_fingerprints import rows_of
 
 from ...toys import bert
 from .making import build, cached, in_batches, token_rows

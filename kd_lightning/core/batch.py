@@ -1,0 +1,124 @@
+"""Reading a batch, whichever of the accepted forms it has: mapping, `(x, y)`, or `{"student": …, "teacher": …}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+from kd_lightning.core.errors import AddressError, hint
+from kd_lightning.core.types import Batch
+
+Role: TypeAlias = Literal["student", "teacher"]
+
+_BATCH_FIELD = re.compile(r"labels?|\w+_(labels?|positions)|sample_id")
+
+BOOKKEEPING = frozenset({"logits_mask", "split", "task", "teacher_cache", "word_ids"})
+"""Fields of a batch that no model is meant to eat, unless its `forward` names them."""
+
+
+def is_batch_field(address: str) -> bool:
+    """Tell whether an address names something the batch brings (`labels`, `start_positions`) and not a model's feature.
+
+    Example:
+        >>> is_batch_field("labels"), is_batch_field("start_positions"), is_batch_field("logits")
+        (True, True, False)
+
+    """
+    return _BATCH_FIELD.fullmatch(address) is not None
+
+
+def sub_batch(batch: Batch, role: Role) -> Batch:
+    """Return what one of the two models eats: its sub-batch where the batch has one per role, else the batch itself."""
+    if isinstance(batch, Mapping) and "student" in batch and "teacher" in batch:
+        return batch[role]
+    return batch
+
+
+def field(batch: Batch, name: str) -> Any | None:
+    """Return a field of the batch, or None where it has no such field; the second of a pair `(x, y)` is `labels`.
+
+    Where x of such a pair is a mapping, it has the other fields. Where each role has its own sub-batch, fields beside
+    them count first, then the student's.
+    """
+    if isinstance(batch, Mapping):
+        if name in batch:
+            return batch[name]
+        return field(batch["student"], name) if "student" in batch else None
+    if not _is_pair(batch):
+        return None
+    return batch[1] if name == "labels" else field(batch[0], name)
+
+
+def _is_pair(batch: Batch) -> bool:
+    return isinstance(batch, Sequence) and not isinstance(batch, str) and len(batch) == 2
+
+
+def required_field(batch: Batch, name: str) -> Any:
+    """Return a field of the batch.
+
+    Raises:
+        AddressError: naming the fields the batch does have.
+
+    """
+    value = field(batch, name)
+    if value is None:
+        if isinstance(batch, Mapping):
+            advice = hint(name, [str(key) for key in batch])
+        elif _is_pair(batch):
+            advice = "It is a pair (x, labels); give a mapping for more names."
+        else:
+            advice = "Collate batches into mappings, such as {'input_ids': …, 'attention_mask': …, 'labels': …}."
+        raise AddressError(f"The batch has no field '{name}', which a match asks for. {advice}")
+    return value
+
+
+def task_of(batch: Batch, tasks: Collection[str]) -> str:
+    """Return which of several tasks a batch is of: its field `task`.
+
+    Raises:
+        AddressError: for a batch without that field, or of another task.
+
+    Example:
+        >>> task_of({"task": "sst2", "labels": 1}, ["sst2", "cola"])
+        'sst2'
+
+    """
+    task = batch.get("task") if isinstance(batch, Mapping) else None
+    if not isinstance(task, str):
+        raise AddressError(f"Each batch must say whose it is: a mapping with 'task', one of {', '.join(tasks)}.")
+    if task not in tasks:
+        raise AddressError(f"There is no task '{task}'. {hint(task, list(tasks))}")
+    return task
+
+
+def logits_mask(batch: Batch) -> Tensor | None:
+    """Return the (B, L) mask of positions whose logits count, or None where the batch has no such field."""
+    mask = field(batch, "logits_mask")
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
+def token_mask(batch: Batch) -> Tensor | None:
+    """Return the (B, L) attention mask, 1 at real tokens, or None where the batch has none (images, plain tensors)."""
+    mask = field(batch, "attention_mask")
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
+def batch_size(batch: Batch) -> int:
+    """Return the number of rows, taken from the first tensor found."""
+    for value in _tensors(batch):
+        return len(value) if value.ndim else 1
+    return 1
+
+
+def _tensors(batch: Any) -> Any:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, Sequence) and not isinstance(batch, str):
+        for value in batch:
+            yield from _tensors(value)

@@ -1,0 +1,89 @@
+"""Build a folder once, however many processes want it; a builder that dies leaves nothing to be mistaken for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+from filelock import FileLock, Timeout
+
+from kd_lightning.core.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """Return the folder for things worth keeping: `cache_dir`, else `$KD_CACHE`, else `~/.cache/kd_lightning`.
+
+    Example:
+        >>> cache_root("somewhere").name
+        'somewhere'
+
+    """
+    return Path(cache_dir or os.environ.get("KD_CACHE") or "~/.cache/kd_lightning").expanduser()
+
+
+def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
+    """Make `folder` by calling `build` on an empty folder beside it, unless it is there.
+
+    The folder appears whole, by one rename, or not at all. Processes that come meanwhile wait and use it; the system
+    frees the lock of a builder that is killed, and the next one removes what that left.
+
+    Returns:
+        True if it was built now, False if it was there.
+
+    Raises:
+        DataError: the folder's parent cannot be made or written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as root:
+        ...     make = lambda folder: (folder / "x").write_text("1")
+        ...     build_once(Path(root) / "a", make), build_once(Path(root) / "a", make)
+        (True, False)
+
+    """
+    if folder.is_dir():
+        return False
+    with locked(folder):
+        if folder.is_dir():
+            return False
+        for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        scratch = Path(mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            scratch.chmod(0o755)  # mkdtemp's is for its maker only; a cache may be shared
+            build(scratch)
+            scratch.rename(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same folder, and wait for one that does; the folder need not be there.
+
+    Raises:
+        DataError: the folder's parent cannot be made or written.
+
+    """
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("Waiting for another process that is making %s.", folder)
+            lock.acquire()
+    except OSError as error:
+        raise DataError(f"Cannot write the cache folder {folder.parent} ({error.strerror}); set KD_CACHE.") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,78 @@
+"""The few types everything else speaks in. Imports torch only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+NAME = re.compile(r"[A-Za-z0-9_]+")
+"""What terms, teachers and tasks may be called: letters, digits and underscores."""
+
+Batch: TypeAlias = Mapping[str, Any] | Sequence[Any]
+"""What a loader yields: a mapping (`input_ids`, `labels`, …), a pair `(x, y)`, or `{"student": …, "teacher": …}`."""
+
+Features: TypeAlias = dict[str, Tensor]
+"""Tensors by address: `{"hidden.3": (B, L, D), "logits": (B, C)}`."""
+
+Schedule: TypeAlias = Callable[[float], float]
+"""Progress of training in [0, 1] → factor on a base weight."""
+
+
+@runtime_checkable
+class ModelInfo(Protocol):
+    """What can be known of a model before it runs: its layers, and how wide each addressed feature is.
+
+    `kd_lightning.features.describe(model)` makes one from a live model; a cache's manifest is another.
+    """
+
+    def layers(self, stack: str = "") -> int:
+        """Return the number of layers of a stack (`""` where the model has only one)."""
+
+    def width(self, address: str) -> int | None:
+        """Return the size of the feature's last axis, or None where the structure does not tell."""
+
+    def check(self, addresses: Sequence[str]) -> None:
+        """Raise `AddressError` for the first address this model cannot give."""
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """One evaluation of an objective: what to back-propagate, and what it was made of.
+
+    Args:
+        total: scalar, Σ weight · part, with gradient.
+        parts: unweighted scalar per term, in the objective's order.
+        weights: the factor each part had in `total` (base weight × schedule).
+
+    Example:
+        >>> report = LossReport(torch.tensor(3.0), {"hard": torch.tensor(6.0)}, {"hard": 0.5})
+        >>> sorted(report.logs("train"))
+        ['train/loss', 'train/loss/hard', 'train/weighted/hard']
+
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def weighted(self) -> dict[str, Tensor]:
+        """Each part times its weight; they sum to `total`."""
+        return {name: part * self.weights.get(name, 1.0) for name, part in self.parts.items()}
+
+    def logs(self, prefix: str, parts: bool = True) -> dict[str, Tensor]:
+        """Return detached scalars for a logger: `<prefix>/loss`, `<prefix>/loss/<term>`, `<prefix>/weighted/<term>`."""
+        logs = {f"{prefix}/loss": self.total.detach()}
+        if not parts:
+            return logs
+        logs |= {f"{prefix}/loss/{name}": part.detach() for name, part in self.parts.items()}
+        return logs | {f"{prefix}/weighted/{name}": part.detach() for name, part in self.weighted.items()}
+
+    def non_finite(self) -> list[str]:
+        """Return the names of the terms that are infinite or not-a-number (waits for the device)."""
+        return [name for name, part in self.parts.items() if not torch.isfinite(part).all()]

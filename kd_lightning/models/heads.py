@@ -1,0 +1,48 @@
+"""Which Transformers class carries which head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import transformers
+
+from kd_lightning.core.errors import ConfigError, hint
+
+AUTO_CLASSES = {
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "multiple-choice": "AutoModelForMultipleChoice",
+    "masked-lm": "AutoModelForMaskedLM",
+    "feature-extraction": "AutoModel",
+}
+
+
+def auto_class(task: str) -> Any:
+    """Return the Transformers Auto class of a task.
+
+    Raises:
+        ConfigError: for an unknown task.
+
+    Example:
+        >>> auto_class("masked-lm").__name__
+        'AutoModelForMaskedLM'
+
+    """
+    if task not in AUTO_CLASSES:
+        raise ConfigError(f"Unknown task '{task}'. {hint(task, AUTO_CLASSES)}")
+    return getattr(transformers, AUTO_CLASSES[task])
+
+
+def build(task: str, config: Any) -> Any:
+    """Build a randomly initialised float32 model of `config` with the head of `task`.
+
+    Raises:
+        ConfigError: if the architecture has no such head.
+
+    """
+    auto = auto_class(task)
+    mapping = getattr(auto, "_model_mapping", None)
+    if mapping is not None and type(config) not in mapping:
+        raise ConfigError(f"A {type(config).__name__} model has no head for task '{task}'.")
+    return auto.from_config(config, dtype="float32")

@@ -1,0 +1,77 @@
+"""Loading models and tokenizers by name: from the Hugging Face hub, a folder, or an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.core.errors import ConfigError, closest
+
+
+def locate(name: str) -> str:
+    """Return a hub name or folder as it is, and `pkg://package/folder` as the folder inside the installed package.
+
+    Raises:
+        ConfigError: if the package or its folder is not there.
+
+    Example:
+        >>> locate("bert-base-cased")
+        'bert-base-cased'
+
+    """
+    if not name.startswith("pkg://"):
+        return name
+    package, _, inner = name.removeprefix("pkg://").partition("/")
+    spec = importlib.util.find_spec(package)
+    folder = Path(spec.origin).parent / inner if spec is not None and spec.origin else None
+    if folder is None or not folder.is_dir():
+        raise ConfigError(f"{name} is not installed. Type: pip install {package.replace('_', '-')}")
+    return str(folder)
+
+
+def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
+    """Load from a folder, package or the hub, and say in one sentence why that cannot be done.
+
+    Args:
+        load: `from_pretrained` of a Transformers class.
+        name: a hub name, a folder, or `pkg://package/folder`.
+        options: for `load`.
+
+    Raises:
+        ConfigError: where neither hub nor folder has it.
+
+    """
+    try:
+        return load(locate(name), **options)
+    except OSError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
+            "Give a folder that is here, as teacher.path=DIR is one, or use teacher=minilm_l6, which needs no hub."
+        ) from error
+
+
+def model_folder(folder: Path, key: str, what: str) -> Path:
+    """Return a model's folder, or say what is near.
+
+    Args:
+        folder: where it should be.
+        key: what the user typed it for.
+        what: should be in it.
+
+    Raises:
+        ConfigError: there is no `config.json` in it.
+
+    """
+    if not (folder / "config.json").is_file():
+        near = closest(str(folder), (str(path.parent) for path in _models_near(folder)))
+        advice = f" Closest: {', '.join(near)}." if near else ""
+        raise ConfigError(f"{key}={folder} holds no {what} (no config.json).{advice}")
+    return folder
+
+
+def _models_near(folder: Path) -> list[Path]:
+    """Return the models beside a folder, and those in it: a run's folder has its student in `student`."""
+    return [*folder.parent.glob("*/config.json"), *folder.glob("*/config.json")]

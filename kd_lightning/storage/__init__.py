@@ -1,1 +1,0 @@
-"""Things on disk: whole or not at all, made once, known by a hash of what they were made from."""

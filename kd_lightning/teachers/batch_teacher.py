@@ -1,0 +1,126 @@
+"""A teacher whose features come with the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_lightning.core.batch import field
+from kd_lightning.core.errors import AddressError
+from kd_lightning.core.types import Batch, Features, ModelInfo
+from kd_lightning.features.addresses import layer_address
+from kd_lightning.features.outputs import output_fields
+from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.live import as_teacher
+
+FIELD = "teacher_cache"
+
+LISTS: dict[str, tuple[tuple[str, ...], int]] = {
+    "hidden": (("hidden_states", "hidden"), 0),
+    "attention": (("attentions", "attention"), 1),
+}
+"""What lists of hidden states and maps are called, and which layer comes first in them."""
+
+
+class BatchTeacher(TeacherSource):
+    """Takes features from the batch's field `teacher_cache`, and asks another teacher only where they are missing.
+
+    The field holds what a teacher has once returned for these rows: features by address, or a model's output, whose
+    `hidden_states` and `attentions` are read as `hidden.k` and `attention.k`.
+
+    Args:
+        teacher: whom to ask about batches without the field, or without a feature in it; None: that is an error.
+
+    Example:
+        >>> teacher = BatchTeacher()
+        >>> teacher.ask(["logits", "hidden.1"])
+        >>> cached = {"logits": torch.zeros(2, 3), "hidden_states": [torch.zeros(2, 5, 4), torch.ones(2, 5, 4)]}
+        >>> {address: x.shape for address, x in teacher({"input_ids": None, "teacher_cache": cached}).items()}
+        {'logits': torch.Size([2, 3]), 'hidden.1': torch.Size([2, 5, 4])}
+
+    """
+
+    def __init__(self, teacher: TeacherSource | nn.Module | None = None) -> None:
+        self.teacher = as_teacher(teacher) if teacher is not None else None
+        self._addresses: tuple[str, ...] = ()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What can be asked: of a teacher that was given, what it has; else anything, of unknown width."""
+        return self.teacher.info if self.teacher is not None else _Unknown()
+
+    def ask(self, addresses: Sequence[str]) -> None:
+        """Settle which features every later call returns."""
+        self._addresses = tuple(addresses)
+        if self.teacher is not None:
+            self.teacher.ask(addresses)
+
+    def __call__(self, batch: Batch) -> Features:
+        """Return the features of one batch.
+
+        Raises:
+            AddressError: for a feature that the batch does not bring where there is no teacher to ask.
+
+        """
+        given = field(batch, FIELD)
+        fields = {} if given is None else output_fields(given)
+        found = {address: x.detach() for address in self._addresses if (x := _read(fields, address)) is not None}
+        missing = next((address for address in self._addresses if address not in found), None)
+        if missing is None:
+            return found
+        if self.teacher is None:
+            has = f"has {', '.join(map(str, fields))}" if fields else "is not there"
+            raise AddressError(
+                f"The batch's '{FIELD}' {has}, but '{missing}' is asked for. Give BatchTeacher a model to ask for it."
+            )
+        return {**self.teacher(batch), **found}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Let the teacher that is asked prepare batches that bring nothing."""
+        return batch if self.teacher is None or field(batch, FIELD) is not None else self.teacher.prepare(batch)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the teacher is that is asked; what batches bring has no identity."""
+        return {"kind": "BatchTeacher", "teacher": self.teacher.identity() if self.teacher is not None else None}
+
+    def to(self, device: torch.device | str) -> BatchTeacher:
+        """Move the teacher that is asked where features are missing."""
+        if self.teacher is not None:
+            self.teacher.to(device)
+        return self
+
+    def close(self) -> None:
+        """Take standing taps off."""
+        if self.teacher is not None:
+            self.teacher.close()
+
+    def models(self) -> Iterator[nn.Module]:
+        """Yield the models of the teacher that is asked."""
+        return self.teacher.models() if self.teacher is not None else iter(())
+
+
+def _read(fields: Mapping[str, Any], address: str) -> Tensor | None:
+    if isinstance(fields.get(address), Tensor):
+        return fields[address]
+    asked = layer_address(address)
+    if asked is None or asked.stack or asked.kind not in LISTS:
+        return None
+    names, first = LISTS[asked.kind]
+    found = next((fields[name] for name in names if isinstance(fields.get(name), list | tuple)), ())
+    return found[asked.index - first] if 0 <= asked.index - first < len(found) else None
+
+
+class _Unknown:
+    """Nothing is known of a teacher that never runs."""
+
+    def layers(self, stack: str = "") -> int:
+        raise AddressError("How many layers the teacher has cannot be told from batches; name the layers themselves.")
+
+    def width(self, address: str) -> int | None:
+        return None
+
+    def check(self, addresses: Sequence[str]) -> None:
+        return None

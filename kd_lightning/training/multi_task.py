@@ -1,0 +1,221 @@
+"""Several tasks in one run: one student body with a head per task, and for each task its own teachers and objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from kd_lightning.core.batch import batch_size, sub_batch, task_of
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import NAME, Batch, Features
+from kd_lightning.training.checks import check_factory, check_finite, check_not_shared, check_trainable
+from kd_lightning.training.module import HOST_HOOK, CloseOnException, DistillationModule, prepare_on_host
+from kd_lightning.training.optim import (
+    OptimizerFactory,
+    SchedulerFactory,
+    configure,
+    default_optimizer,
+    parameter_groups,
+)
+from kd_lightning.training.progress import TrainingProgress, terms_are_logged
+
+
+class MultiTaskModule(LightningModule):
+    """Trains students of several tasks in one run; what they share learns from all of them.
+
+    Each task is a `DistillationModule` as it would stand alone: a student, teachers, an objective and metrics. Students
+    that share a body (`students.share_body`) become one student with a head per task. A batch is a mapping with a field
+    `task`, and is of that task alone; `data.MultiTask` makes such batches.
+
+    Logged are `train/loss`, for each task `train/<task>/loss/<term>` and the like, `val/<task>/<metric>`, and
+    `val/mean`, the mean of the tasks' first metrics (as shares of 1, where one is in percent).
+
+    Args:
+        tasks: modules by task (letters, digits, underscores). Their own optimizers and schedulers are not used.
+        optimizer: as of `DistillationModule`, over everything that is trained, each parameter once.
+        scheduler: as of `DistillationModule`; `ReduceLROnPlateau` watches `val/mean`.
+
+    Raises:
+        ConfigError: for no tasks, a name that cannot be, or a teacher source that serves two tasks. In `setup`: under
+            a DDP strategy that does not look for parameters without gradient, as other tasks' heads are.
+
+    Example:
+        >>> from kd_lightning import Match, Objective, Term
+        >>> body = nn.Linear(4, 8)
+        >>> def task(labels):
+        ...     objective = Objective({"mse": Term(Match("logits", "logits"), nn.MSELoss())})
+        ...     return DistillationModule(nn.Sequential(body, nn.Linear(8, labels)), nn.Linear(4, labels), objective)
+        >>> module = MultiTaskModule({"two": task(2), "three": task(3)})
+        >>> len(module.configure_optimizers().param_groups[0]["params"])
+        6
+
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, DistillationModule],
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+    ) -> None:
+        super().__init__()
+        check_factory(optimizer, "optimizer", "functools.partial(torch.optim.AdamW, lr=1e-4)")
+        check_factory(
+            scheduler, "scheduler", "functools.partial(kd_lightning.training.optim.linear_warmup, warmup=0.1)"
+        )
+        _check_tasks(tasks)
+        _check_metrics(tasks)
+        for task in tasks.values():
+            for other in tasks.values():
+                check_not_shared(task.student, other.teacher)
+            check_trainable(task.student)
+        self.tasks = nn.ModuleDict(tasks)
+        self._make_optimizer = optimizer or default_optimizer
+        self._make_scheduler = scheduler
+        self._progress = TrainingProgress()
+        self._seen: set[str] = set()
+
+    def named_tasks(self) -> dict[str, DistillationModule]:
+        """Return the tasks' modules by name, in order."""
+        return {name: task for name, task in self.tasks.items() if isinstance(task, DistillationModule)}
+
+    # -- one batch ---------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compare the batch's student with its teachers."""
+        name, task = self._task_of(batch)
+        report = task.compare(batch, across_ranks=True)
+        check_finite(report, self.trainer)
+        logs = {"train/loss": report.total.detach(), **report.logs(f"train/{name}", terms_are_logged(self.trainer))}
+        self.log_dict(logs, batch_size=batch_size(sub_batch(batch, "student")))
+        return report.total
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch with what its task's teacher can do for it before it leaves the host."""
+        return self._task_of(batch)[1].prepare(batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
+        """Update the metrics of the batch's task."""
+        name, task = self._task_of(batch)
+        self._seen.add(name)
+        return task.validation_step(batch, batch_idx)
+
+    def _task_of(self, batch: Batch) -> tuple[str, DistillationModule]:
+        tasks = self.named_tasks()
+        name = task_of(batch, tasks)
+        return name, tasks[name]
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
+        """Do what `validation_step` does."""
+        return self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every task's metrics as `val/<task>/<name>`, and their mean as `val/mean`."""
+        self.log_dict({f"val/{name}": value for name, value in self.scores().items()}, prog_bar=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Log every task's metrics as `test/<task>/<name>`, and their mean as `test/mean`."""
+        self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
+
+    def scores(self) -> dict[str, Tensor]:
+        """Return `<task>/<metric>` of every task that was seen, and `mean` over these tasks' first metrics."""
+        tasks = self.named_tasks()
+        scores = {name: task.scores() for name, task in tasks.items() if name in self._seen}
+        self._seen.clear()
+        flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
+        main = [own[tasks[name].main_metric] / tasks[name].main_best for name, own in scores.items()]
+        return {"mean": torch.stack(main).mean(), **flat}
+
+    # -- the run -----------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Let every task meet the trainer, and bring its teachers to the device."""
+        self._progress = TrainingProgress()
+        _check_strategy(self.trainer.strategy)
+        for task in self.named_tasks().values():
+            task.trainer = self.trainer  # Lightning hands it to direct children only
+            task.setup(stage)
+        prepare_on_host(self, [task.teacher for task in self.named_tasks().values()])
+
+    def teardown(self, stage: str) -> None:
+        """Leave all models as they were found."""
+        self.__dict__.pop(HOST_HOOK, None)
+        for task in self.named_tasks().values():
+            task.teardown(stage)
+
+    def close(self) -> None:
+        """Take standing taps off all models."""
+        for task in self.named_tasks().values():
+            task.close()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Close after an exception too, when a trainer calls no teardown."""
+        return [CloseOnException()]
+
+    def configure_optimizers(self) -> Any:
+        """Build one optimizer over all students and projections, and the scheduler, stepped every step."""
+        tasks = self.named_tasks().values()
+        if any(task.objective.scheduled for task in tasks):
+            self.total_steps()  # fails here, not in the first step
+        students = nn.ModuleList([task.student for task in tasks])
+        groups = parameter_groups(students, *(task.objective for task in tasks))
+        return configure(self._make_optimizer, self._make_scheduler, groups, self.total_steps, "val/mean")
+
+    def total_steps(self) -> int:
+        """Return the optimizer steps of the whole run.
+
+        Raises:
+            ConfigError: for an endless loader without `max_steps`.
+
+        """
+        return self._progress.steps(self.trainer)
+
+
+def check_task_name(name: object) -> None:
+    """Refuse what cannot be the name of a task.
+
+    Raises:
+        ConfigError: with what a name is made of.
+
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
+        raise ConfigError(f"A task cannot be named {name!r}: take letters, digits and underscores, such as 'sst2'.")
+
+
+def _check_tasks(tasks: Mapping[str, DistillationModule]) -> None:
+    if not isinstance(tasks, Mapping) or not tasks:
+        raise ConfigError("Several tasks need modules by name, such as {'sst2': DistillationModule(…)}.")
+    sources: dict[int, str] = {}
+    for name, task in tasks.items():
+        check_task_name(name)
+        if not isinstance(task, DistillationModule):
+            raise ConfigError(f"Expected task '{name}' to be a DistillationModule but got {type(task).__name__}.")
+        other = sources.setdefault(id(task.teacher), name) if task.teacher is not None else name
+        if other != name:
+            raise ConfigError(
+                f"Tasks '{other}' and '{name}' have one teacher source, which is asked for one task's features at a "
+                "time. Give each a source of its own: LiveTeacher(model) twice may hold the same model."
+            )
+
+
+def _check_metrics(tasks: Mapping[str, DistillationModule]) -> None:
+    """Refuse a mean of losses and scores."""
+    without = [name for name, task in tasks.items() if task.metrics is None]
+    if without and len(without) < len(tasks):
+        raise ConfigError(
+            f"Task '{without[0]}' has no metrics, so its loss would be averaged with other tasks' scores. "
+            "Give metrics to every task, or to none."
+        )
+
+
+def _check_strategy(strategy: Any) -> None:
+    several = isinstance(strategy, DDPStrategy) and strategy.world_size > 1
+    if several and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise ConfigError(
+            "A step trains one task's head and no other, which DDP takes for a mistake. "
+            "Use Trainer(strategy='ddp_find_unused_parameters_true')."
+        )

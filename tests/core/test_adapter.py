@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections import UserDict
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kd_lightning.core.adapter import Adapter, ArgumentRule
+from kd_lightning.core.errors import DataError
+
+from ..toys import bert, words
+
+
+class Named(nn.Module):
+    def forward(self, input_ids: Any, attention_mask: Any = None, labels: Any = None) -> None: ...
+
+
+class Open(nn.Module):
+    def forward(self, input_ids: Any, **kwargs: Any) -> None: ...
+
+
+class Anything(nn.Module):
+    def forward(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Holder(nn.Module):
+    """Its only child is called `module`, as in a data-parallel wrapper, but it has a signature of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Linear(2, 2)
+
+    def forward(self, tokens: Any) -> None: ...
+
+
+def names(model: nn.Module, batch: Any, with_labels: bool = False) -> set[str]:
+    args, kwargs = ArgumentRule(model, with_labels=with_labels)(batch)
+    assert args == ()
+    return set(kwargs)
+
+
+BATCH = {"input_ids": 1, "attention_mask": 2, "labels": 3, "sample_id": 4, "token_type_ids": 5}
+
+
+def test_fields_go_by_the_names_that_forward_takes():
+    assert names(Named(), BATCH) == {"input_ids", "attention_mask"}
+
+
+def test_labels_go_in_only_where_the_models_own_loss_is_wanted():
+    assert names(Named(), BATCH, with_labels=True) == {"input_ids", "attention_mask", "labels"}
+
+
+def test_a_forward_that_takes_anything_gets_all_but_what_the_batch_teaches():
+    assert names(Anything(), BATCH) == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def test_named_arguments_beside_open_ones_do_not_swallow_the_mask():
+    assert names(Open(), BATCH) == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def test_transformers_models_get_only_what_they_name():
+    assert names(bert(), BATCH | {"idx": 6}) == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
+def test_wrappers_are_looked_through(wrap):
+    assert names(wrap(Named()), BATCH) == {"input_ids", "attention_mask"}
+
+
+def test_a_child_called_module_does_not_make_a_wrapper():
+    assert names(Holder(), {"tokens": 1, "input": 2}) == {"tokens"}
+
+
+def test_mappings_of_other_classes_are_mappings():
+    assert names(Named(), UserDict(BATCH)) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize("batch", [(1, 2), [1, 2], (1,)])
+def test_of_a_pair_the_model_eats_the_first(batch):
+    assert ArgumentRule(nn.Linear(2, 2))(batch) == ((1,), {})
+
+
+def test_anything_else_is_the_one_argument():
+    x = torch.zeros(2)
+    assert ArgumentRule(nn.Linear(2, 2))(x)[0][0] is x
+
+
+def test_no_fitting_field_names_both_sides():
+    with pytest.raises(DataError, match=r"image, labels.*attention_mask, input_ids.*Adapter\(inputs"):
+        ArgumentRule(Named())({"image": 1, "labels": 2})
+
+
+@pytest.mark.parametrize(
+    ("made", "called"),
+    [({"a": 1}, ((), {"a": 1})), ((1, 2), ((1, 2), {})), (5, ((5,), {})), ([1, 2], (([1, 2],), {}))],
+    ids=str,
+)
+def test_what_an_adapter_makes_is_passed_on(made, called):
+    assert ArgumentRule(Named(), Adapter(inputs=lambda batch: made))(BATCH) == called
+
+
+def test_an_adapter_of_outputs_alone_leaves_the_inputs_alone():
+    assert ArgumentRule(Named(), Adapter(outputs=dict))(words())[1].keys() == {"input_ids", "attention_mask"}
+
+
+def test_of_a_mapping_and_labels_the_fields_go_by_name():
+    fields = {key: value for key, value in words().items() if key != "labels"}
+    assert ArgumentRule(Named())((fields, words()["labels"]))[1].keys() == {"input_ids", "attention_mask"}
+
+
+def test_a_batch_with_too_little_for_the_model_is_a_sentence():
+    class Pair(nn.Module):
+        def forward(self, left, right, *, scale=1.0):
+            return left * right * scale
+
+    rule = ArgumentRule(Pair())
+    assert rule({"left": 1, "right": 2}) == ((), {"left": 1, "right": 2})
+    with pytest.raises(DataError, match=r"Pair.forward also wants right, .*Adapter\(inputs=…\)"):
+        rule((1, 2))
+    with pytest.raises(DataError, match=r"also wants left"):
+        rule({"right": 2, "labels": 3})

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.core import locks as once
+from kd_lightning.core.errors import DataError
+from kd_lightning.core.locks import build_once, cache_root
+
+fork = multiprocessing.get_context("fork")  # a spawned process would import everything first
+
+
+def slow_build(folder: Path, marks: Path, seconds: float) -> bool:
+    def build(scratch: Path) -> None:
+        (marks / f"started-{os.getpid()}").touch()
+        (scratch / "half").write_text("x")
+        time.sleep(seconds)
+        (scratch / "whole").write_text("y")
+
+    return build_once(folder, build)
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def wait_for(happened, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_two_processes_build_once_and_both_find_it_whole(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    workers = [fork.Process(target=slow_build, args=(tmp_path / "c" / "a", marks, 0.5)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    assert len(visible(marks)) == 1
+    assert visible(tmp_path / "c") == ["a"]
+    assert visible(tmp_path / "c" / "a") == ["half", "whole"]
+
+
+def test_a_killed_builder_leaves_nothing_and_the_next_builds_anew(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    victim = fork.Process(target=slow_build, args=(tmp_path / "c" / "a", marks, 60.0))
+    victim.start()
+    wait_for(lambda: visible(marks))
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join(30)
+    assert not (tmp_path / "c" / "a").exists()
+    assert slow_build(tmp_path / "c" / "a", marks, 0.0)
+    assert visible(tmp_path / "c") == ["a"]
+    assert visible(tmp_path / "c" / "a") == ["half", "whole"]
+
+
+def test_a_failed_build_leaves_nothing(tmp_path):
+    def build(scratch: Path) -> None:
+        (scratch / "half").touch()
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        build_once(tmp_path / "a", build)
+    assert visible(tmp_path) == []
+
+
+def hold_until(folder: Path, started: Path, release: Path) -> None:
+    def build(scratch: Path) -> None:
+        started.touch()
+        wait_for(release.exists)
+
+    build_once(folder, build)
+
+
+def test_one_that_waits_says_so(tmp_path, monkeypatch):
+    started, release, said = tmp_path / "started", tmp_path / "release", []
+
+    def heard(message: str, *values: object) -> None:
+        said.append(message % values)
+        release.touch()
+
+    builder = fork.Process(target=hold_until, args=(tmp_path / "a", started, release))
+    builder.start()
+    wait_for(started.exists)
+    monkeypatch.setattr(once.log, "info", heard)
+    assert not build_once(tmp_path / "a", lambda scratch: pytest.fail("built twice"))
+    builder.join(30)
+    assert said == [f"Waiting for another process that is making {tmp_path / 'a'}."]
+
+
+def test_a_cache_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"Cannot write the cache folder .* set KD_CACHE"):
+        build_once(tmp_path / "file" / "a", lambda scratch: None)
+
+
+def test_the_root_is_the_argument_then_the_variable_then_the_home_folder(monkeypatch):
+    monkeypatch.setenv("KD_CACHE", "/x")
+    assert cache_root("/y") == Path("/y")
+    assert cache_root() == Path("/x")
+    monkeypatch.delenv("KD_CACHE")
+    assert cache_root() == Path.home() / ".cache" / "kd_lightning"

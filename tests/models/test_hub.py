@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.models.hub import locate
+
+
+def test_a_package_is_a_place_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "some_models" / "small").mkdir(parents=True)
+    (tmp_path / "some_models" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert locate("pkg://some_models/small") == str(tmp_path / "some_models" / "small")
+    with pytest.raises(ConfigError, match=r"pkg://some_models/large"):
+        locate("pkg://some_models/large")
+    sys.modules.pop("some_models", None)
+
+
+def test_names_and_folders_stay_what_they_are() -> None:
+    assert locate("bert-base-cased") == "bert-base-cased"
+    assert locate("/a/folder") == "/a/folder"
+
+
+def test_a_package_that_is_missing_is_named_as_it_is_installed() -> None:
+    with pytest.raises(ConfigError, match=r"Type: pip install gt-no-such-model"):
+        locate("pkg://gt_no_such_model/model")
