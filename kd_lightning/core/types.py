@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,11 +23,35 @@ Schedule: TypeAlias = Callable[[float], float]
 """Progress of training in [0, 1] → factor on a base weight."""
 
 
+Kind: TypeAlias = Literal["scalar", "vector", "tokens", "heads", "attention", "map", "classes", "positions", "queries"]
+"""What the axes of a feature are.
+
+`vector` (B, D); `tokens` (B, L, D); `heads` (B, H, L, D); `attention` (B, H, L, L); `map` (B, C, H, W); `classes`,
+logits over classes, (B, C) or (B, L, C); `positions`, logits over tokens, (B, L); `queries` of a detector, (B, Q, D).
+"""
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What is known of a feature before any model runs.
+
+    Args:
+        kind: what its axes are; None where only the tensor itself will tell.
+        width: size of the axis that a projection maps: D, C of maps, the number of classes; None where it is not known.
+        stack: the stack of layers it comes from, such as `encoder`; "" where the model has one.
+
+    """
+
+    kind: Kind | None = None
+    width: int | None = None
+    stack: str = ""
+
+
 @runtime_checkable
 class ModelInfo(Protocol):
-    """What can be known of a model before it runs: its layers, and how wide each addressed feature is.
+    """What is known of a model before it runs: its layers, and what each addressed feature is.
 
-    `kd_lightning.features.describe(model)` makes one from a live model; a cache's manifest is another.
+    `kd_lightning.features.model_info(model)` makes one from a live model; a cache's manifest is another.
     """
 
     def layers(self, stack: str = "") -> int:
