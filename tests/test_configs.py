@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
+from kd_lightning.cli.build import plain
+from kd_lightning.cli.schema import TrainSchema
+from kd_lightning.cli.tasks import settle_tasks, task_configs
 from omegaconf import OmegaConf
 
-from kd_lightning.cli.build import plain
+from kd_lightning.cli.checks import check_root_keys, check_targets
 from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.experiments import experiments, lines
-from kd_lightning.cli.schema import TrainSchema
-from kd_lightning.cli.targets import check_root_keys, check_targets
-from kd_lightning.cli.tasks import settle_tasks, task_configs
 from kd_lightning.cli.train import check_metric
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import Augmentation

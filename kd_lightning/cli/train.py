@@ -1,39 +1,35 @@
-"""`kd-train`, `python train.py`: from what was typed to a run, and from any mistake to one sentence."""
+"""`kd-train`, `python train.py`: from what was typed to a run, and from any error of the user's to one sentence."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.cli import experiments, schema
-from kd_lightning.cli.configs import CONFIGS, known_keys
+from kd_lightning.cli.checks import check_config, check_root_keys
+from kd_lightning.cli.configs import CONFIGS, for_jobs_only, known_keys, register
+from kd_lightning.cli.experiments import typed_folder
 from kd_lightning.cli.messages import one_sentence
-from kd_lightning.cli.precision import fast_precision
-from kd_lightning.cli.quiet import quiet
-from kd_lightning.cli.sweeping import for_jobs_only
-from kd_lightning.cli.targets import check_root_keys, check_targets
-from kd_lightning.cli.tasks import settle_tasks
-from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.cli.terminal import quiet
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.files import write_text
+from kd_lightning.core.version import VERSION
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run the command; exits with 1 after any error, or after a sweep with a failed job."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, and leave as one sentence
-    schema.register()
-    experiments.register(CONFIGS, experiments.typed_folder(sys.argv[1:]))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach this function, which prints one sentence
+    register(typed_folder(sys.argv[1:]))
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
         _task()
@@ -42,7 +38,7 @@ def main() -> None:
         if sentence is None:
             raise
         sys.exit(f"error: {sentence}")
-    from kd_lightning.cli.reports.sweep import last_failures
+    from kd_lightning.cli.sweep_report import last_failures
 
     if last_failures():
         sys.exit(1)
@@ -64,6 +60,11 @@ def _arguments(typed: list[str]) -> list[str]:
     folder = Path(resumed[-1])
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"resume={folder} is no run's folder: it has no config.yaml.")
+    if not re.search(r"^kd_version:", (folder / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE):
+        raise ConfigError(
+            f"resume={folder} was made by kd_lightning 0.1.0, and this is {VERSION}: go on with the version that made "
+            "it (pip install kd-lightning==0.1.0), or start a new run."
+        )
     return [*typed, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 
 
@@ -94,36 +95,15 @@ def _single(cfg: DictConfig, run_dir: Path) -> float | None:
 
 def _job(cfg: DictConfig, run_dir: Path) -> float | None:
     """Check the configuration as a whole, run it, and return the main metric."""
-    from kd_lightning.cli.build import check_whole
-    from kd_lightning.cli.run import run
+    from kd_lightning.cli.settle import settings_of, settle
+    from kd_lightning.pipeline.run import run
 
     quiet()
-    check_root_keys(cfg, schema.TrainSchema)
-    cfg = _saved(cfg, run_dir) if cfg.resume is not None else settle(cfg)
-    check_targets(cfg)
-    check_whole("seed", cfg.seed)
-    check_metric(cfg)
-    metrics = run(cfg, run_dir)
-    return metrics["student"]["metrics"].get(cfg.task.metric)
-
-
-def check_metric(cfg: DictConfig) -> None:
-    """Refuse a main metric that is not computed: it would be missed only after the first epoch.
-
-    Raises:
-        ConfigError: naming the metrics there are.
-
-    """
-    for own in (cfg, *cfg.tasks.values()):
-        metric, computed = own.task.metric, [name for node in own.task.metrics.items() for name in _gives(*node)]
-        if metric not in computed:
-            raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
-
-
-def _gives(name: Any, node: Any) -> list[str]:
-    """Return the names of the scores of one of a task's metrics."""
-    made = get_object(node["_target_"]) if node is not None else None
-    return list(getattr(made, "gives", ())) or [str(name)]
+    check_root_keys(cfg)
+    cfg = check_config(_saved(cfg, run_dir) if cfg.resume is not None else settle(cfg))
+    settings = settings_of(cfg)
+    metrics = run(settings, run_dir)
+    return metrics["student"]["metrics"].get(settings.metric)
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
@@ -131,7 +111,8 @@ def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
 
     Where a group was chosen again, the whole configuration counts, and is compared before the first stage.
     """
-    from kd_lightning.cli.run import check_same
+    from kd_lightning.cli.settle import settle
+    from kd_lightning.pipeline.run import check_same
 
     typed = [text.lstrip("+~").partition("=")[0].partition("@")[0] for text in HydraConfig.get().overrides.task]
     if any((CONFIGS / key).is_dir() for key in typed):
@@ -141,40 +122,3 @@ def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
         if key != "resume":
             check_same(run_dir, key, OmegaConf.select(saved, key), OmegaConf.select(now, key))
     return saved  # type: ignore[return-value]
-
-
-NAMES_OR_FOLDERS = ("path", "validation", "unlabelled")
-"""Arguments of data modules that are a place, or else the name of a data set below `data.root`."""
-
-
-def settle(cfg: DictConfig) -> DictConfig:
-    """Make folders absolute and `auto` definite, so that the configuration means the same wherever it is read."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise ConfigError(f"'{missing[0]}' has no value: type {missing[0]}=VALUE.")
-    settle_tasks(cfg)
-    with open_dict(cfg):
-        for own in (cfg, *cfg.tasks.values()):
-            _settle_teacher(own.get("teacher", {}))
-            _absolute(own.data, "root")
-            for key in NAMES_OR_FOLDERS:
-                if own.data.get(key) is not None and Path(str(own.data[key])).expanduser().exists():
-                    _absolute(own.data, key)
-        _absolute(cfg.student, "path")
-    return cfg
-
-
-def _settle_teacher(teacher: Any) -> None:
-    if teacher.get("precision") == "auto":
-        teacher.precision = fast_precision()
-    paths = teacher.get("path")
-    if isinstance(paths, DictConfig):
-        for name in paths:
-            _absolute(paths, str(name))
-    elif paths is not None:
-        _absolute(teacher, "path")
-
-
-def _absolute(node: Any, key: str) -> None:
-    if node.get(key) is not None:
-        node[key] = str(Path(str(node[key])).expanduser().resolve())

@@ -9,31 +9,27 @@ from omegaconf import OmegaConf
 
 from kd_lightning.cli.configs import known_keys
 from kd_lightning.cli.messages import one_sentence
-from kd_lightning.cli.quiet import quiet
-from kd_lightning.cli.stages import run_stage, stage_folder
+from kd_lightning.cli.settle import settings_of
+from kd_lightning.cli.terminal import quiet
 from kd_lightning.core.files import write_text
+from kd_lightning.pipeline.run import CONFIG, stages_of
+from kd_lightning.pipeline.stage import run_stage, stage_folder
 
 
-def main(run_dir: str, stage: str) -> None:
-    """Run a stage; a mistake of the user's becomes one sentence in the stage's folder, other errors a traceback."""
-    from kd_lightning.cli.run import find_teacher
-
+def main(run_dir: Path, name: str) -> None:
+    """Run a stage; an error of the user's becomes one sentence in the stage's folder, other errors a traceback."""
     quiet()
-    folder = Path(run_dir)
-    cfg = OmegaConf.load(folder / "config.yaml")
     try:
-        if stage == "find_teacher":
-            find_teacher(cfg, folder)  # type: ignore[arg-type]
-        else:
-            run_stage(cfg, folder, stage)  # type: ignore[arg-type]
+        settings = settings_of(OmegaConf.load(run_dir / CONFIG))  # type: ignore[arg-type]
+        stage = next(stage for stage in stages_of(settings) if stage.name == name)
+        run_stage(stage, settings, run_dir)
     except Exception as error:
         sentence = one_sentence(error, known_keys)
         if sentence is None:
             raise
-        where = "teacher" if stage == "find_teacher" else stage
-        write_text(stage_folder(folder, where) / "error.txt", sentence)  # type: ignore[arg-type]
+        write_text(stage_folder(run_dir, name) / "error.txt", sentence)
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.cli.reports.curves import draw_curves, read_curves
+from kd_lightning.pipeline.report.curves import draw_curves, read_curves
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -12,12 +12,12 @@ from typing import Any
 import hydra
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from kd_lightning.cli.reports import sweep
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from kd_lightning.cli.reports import sweep
-from kd_lightning.cli.reports.sweep import SweepReport, full_rows, last_failures, report
-from kd_lightning.cli.reports.sweep_jobs import best, read_jobs, varying
+from kd_lightning.cli.sweep_jobs import best, read_jobs, varying
+from kd_lightning.cli.sweep_report import SweepReport, full_rows, last_failures, report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -193,7 +193,7 @@ def test_hydra_calls_the_report_at_the_end_of_a_sweep(
     (tmp_path / "train.yaml").write_text(
         "defaults: [_self_, {override hydra/job_logging: disabled}, {override hydra/hydra_logging: disabled}]\n"
         "temperature: 1\nhydra:\n  sweep: {dir: out, subdir: '${hydra.job.num}'}\n"
-        "  callbacks:\n    report: {_target_: kd_lightning.cli.reports.sweep.SweepReport}\n"
+        "  callbacks:\n    report: {_target_: kd_lightning.cli.sweep_report.SweepReport}\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train", "-m", "temperature=2,4,8"])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from kd_lightning.cli.reports.results import Metric, main_metric, metric_of
+from kd_lightning.pipeline.report.results import Metric, main_metric, metric_of
 
 
 @dataclass(frozen=True)

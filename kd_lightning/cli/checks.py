@@ -1,4 +1,4 @@
-"""Checks of a composed configuration, before anything in it is built: root keys, targets and their arguments."""
+"""Checks of a composed configuration, before anything in it is built: keys, targets and their arguments, values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from kd_lightning.cli.configs import TrainSchema
 from kd_lightning.core.errors import ConfigError, hint
 
-HOLDERS = ("callbacks", "logger", "objective.terms")
+HOLDERS = ("callbacks", "logger", "objective.terms", "plan")
 """Places whose entries are all built: one without `_target_` would be dropped in silence."""
 
 OWN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
@@ -71,18 +73,57 @@ def _makers(called: Any) -> Iterator[Any]:
             yield base
 
 
-def check_root_keys(cfg: DictConfig, schema_class: type) -> None:
-    """Refuse keys at the root that the schema does not have, which `+key=value` would slip past it.
+def check_config(cfg: DictConfig) -> DictConfig:
+    """Return a configuration that can be run as far as can be told without building anything.
+
+    Raises:
+        ConfigError: for the first key, target, argument or value that cannot be.
+
+    """
+    check_targets(cfg)
+    check_whole("seed", cfg.seed)
+    for own in (cfg, *cfg.tasks.values()):
+        for key in WHOLE:
+            check_whole(f"data.{key}", own.data.get(key))
+        metric, computed = own.task.metric, [name for node in own.task.metrics.items() for name in _score_names(*node)]
+        if metric not in computed:
+            raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
+    return cfg
+
+
+WHOLE = ("batch_size", "eval_batch_size", "max_length", "num_labels", "num_workers", "limit")
+"""Arguments of data modules that count something."""
+
+
+def check_whole(key: str, value: Any) -> None:
+    """Raise an error for what is no whole number where one must be; null leaves the choice to the class.
+
+    Raises:
+        ConfigError: naming the key.
+
+    """
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ConfigError(f"'{key}' cannot be {value!r}: it must be a whole number, not below 0.")
+
+
+def _score_names(name: Any, node: Any) -> list[str]:
+    """Return the names of the scores of one of a task's metrics."""
+    from kd_lightning.tasks.base import score_names  # tasks take long to import
+
+    return score_names(str(name), get_object(node["_target_"]) if node is not None else None)
+
+
+def check_root_keys(cfg: DictConfig) -> None:
+    """Raise an error for keys at the root that the schema does not have, which `+key=value` would slip past it.
 
     Args:
         cfg: the composed configuration.
-        schema_class: the dataclass that types its root.
 
     Raises:
         ConfigError: for the first unknown key.
 
     """
-    known = [field.name for field in dataclasses.fields(schema_class)]
+    known = [field.name for field in dataclasses.fields(TrainSchema)]
     for key in map(str, cfg):
         if key not in known and key != "hydra":
             raise ConfigError(f"There is no key '{key}' at the root of the configuration. {hint(key, known)}")

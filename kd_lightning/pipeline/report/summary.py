@@ -15,8 +15,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from torch import nn
 
-from kd_lightning.cli.reports.results import ROLES, Metric, main_metric, metric_of, share_kept
 from kd_lightning.objective import Objective, Term
+from kd_lightning.pipeline.report.results import ROLES, Metric, main_metric, metric_of, share_kept
 
 TITLES = {"teacher": "teacher", "alone": "student alone", "student": "student distilled"}
 """How each entry of `metrics.json` is called on the terminal."""

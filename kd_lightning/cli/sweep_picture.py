@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kd_lightning.cli.reports.pictures import ALONE, FAILED, LINES, STUDENT, TEACHER, legend, new_figure, tidy
-from kd_lightning.cli.reports.sweep_jobs import Job, best, shared_metric, short_names, varying
+from kd_lightning.cli.sweep_jobs import Job, best, shared_metric, short_names, varying
 from kd_lightning.core.figures import save
+from kd_lightning.pipeline.report.pictures import ALONE, FAILED, LINES, STUDENT, TEACHER, legend, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from kd_lightning.cli.reports.pictures import (
+from kd_lightning.core.figures import save
+from kd_lightning.pipeline.report.pictures import (
     ALONE,
     LINES,
     STUDENT,
@@ -21,7 +22,6 @@ from kd_lightning.cli.reports.pictures import (
     new_figure,
     tidy,
 )
-from kd_lightning.core.figures import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

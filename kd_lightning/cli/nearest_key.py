@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from kd_lightning.cli.targets import Arguments, arguments_of
+from kd_lightning.cli.checks import Arguments, arguments_of
 from kd_lightning.core.errors import closest, hint
 
 Known: TypeAlias = Callable[[], list[str]] | None

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kd_lightning.cli.reports.results import ROLES
-from kd_lightning.cli.reports.sweep_jobs import Job, best, read_jobs, shared_metric, short_names, varying
-from kd_lightning.cli.reports.sweep_picture import draw_sweep
+from kd_lightning.cli.sweep_jobs import Job, best, read_jobs, shared_metric, short_names, varying
+from kd_lightning.cli.sweep_picture import draw_sweep
 from kd_lightning.core.files import write_text
+from kd_lightning.pipeline.report.results import ROLES
 
 log = logging.getLogger(__name__)
 

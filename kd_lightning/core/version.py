@@ -1,0 +1,3 @@
+"""The version of this package, written into every run's folder."""
+
+VERSION = "0.2.0"

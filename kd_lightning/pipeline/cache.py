@@ -1,0 +1,133 @@
+"""The stage `cache`: teacher outputs of the training rows, found under their fingerprint or computed once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import seed_everything
+from rich.console import Console
+
+from kd_lightning.core.errors import CacheError
+from kd_lightning.core.locks import cache_root
+from kd_lightning.objective import Objective
+from kd_lightning.pipeline.settings import ONE_DEVICE, RunSettings, TrainerSettings
+from kd_lightning.pipeline.setup import TaskSetup, build_module, load_setups, modules_of, quiet_trainer
+from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
+from kd_lightning.teachers import Fingerprint, TeacherCache
+from kd_lightning.teachers.cache.build import build_cache
+from kd_lightning.teachers.cache.manifest import MANIFEST, Manifest
+from kd_lightning.training.callbacks import ProgressBar
+
+log = logging.getLogger(__name__)
+
+ORDINARY = {
+    "_target_", "accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "max_steps",
+    "accumulate_grad_batches", "gradient_clip_val", "val_check_interval", "check_val_every_n_epoch",
+    "limit_train_batches", "limit_val_batches", "log_every_n_steps", "num_sanity_val_steps", "enable_progress_bar",
+    "enable_model_summary", "use_distributed_sampler",
+}  # fmt: skip
+"""Trainer arguments beside which `limit_train_batches` decides alone which rows are trained on, or fewer are."""
+
+
+class BuildCache(Stage):
+    """Writes the teachers' outputs of all training rows to disk, unless a cache has them already."""
+
+    inputs = ("teacher",)
+    one_process = True
+
+    def is_wanted(self, settings: RunSettings) -> bool:
+        """Return whether `cache=true`."""
+        return settings.cache and settings.has_teacher
+
+    def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
+        """Return the caches' folders by task, and the seconds they took to build."""
+        seed_everything(settings.seed, verbose=False)
+        setups, folders, seconds = load_setups(settings, run_dir), {}, 0.0
+        for name, own in modules_of(build_module(setups, alone=False)).items():
+            rows = None if len(setups) > 1 else _rows_of_cut_run(settings.fitting, setups[name])
+            path, spent = _fill(setups[name], own.objective, stage_folder(run_dir, self.name), rows)
+            seconds += spent
+            if path is not None:
+                folders[name] = str(path)
+        return {"folders": folders, "seconds": round(seconds, 2)}
+
+    def check_outputs(self, run_dir: Path) -> None:
+        """Remove the result where a cache was deleted since, or a damaged file of it."""
+        result = read_result(run_dir, self.name) or {"folders": {}}
+        if not all(is_complete(Path(folder)) for folder in result["folders"].values()):
+            (stage_folder(run_dir, self.name) / "result.json").unlink()
+
+
+def is_complete(path: Path) -> bool:
+    """Tell whether a cache is finished and has all its files; what is in them is for a reader to check."""
+    if not (path / MANIFEST).is_file():
+        return False
+    return all((path / info.name).is_file() for info in Manifest.open(path).shards)
+
+
+def _fill(setup: TaskSetup, objective: Objective, folder: Path, rows: np.ndarray | None) -> tuple[Path | None, float]:
+    """Return the folder of the cache of a task's teachers, and the seconds that its building took now.
+
+    Args:
+        setup: the task, with its teachers and data.
+        objective: bound to them; its teacher addresses are cached. Where it has none, there is nothing to cache.
+        folder: of the stage.
+        rows: those that are trained on; None: all.
+
+    """
+    start, source, wanted = time.perf_counter(), setup.source(), list(objective.teacher_addresses)
+    assert source is not None, "a run without a teacher has no such stage"
+    if not wanted:
+        return None, 0.0
+    settings, data = setup.settings, setup.data
+    stored: dict[str, Any] = {
+        "top_k": settings.teacher.cache.top_k, "dtype": settings.teacher.cache.dtype, "data": data.fingerprint,
+    }  # fmt: skip
+    expected = TeacherCache.fingerprint_of(source, wanted, **stored)
+    path = _covering(expected)
+    if path is None:
+        path = cache_root() / "caches" / f"{settings.teacher.name}-{settings.data_name}-{expected}"
+    data.setup("fit")
+    cached = TeacherCache(path).sample_ids if is_complete(path) else np.zeros(0, np.int64)
+    missing = np.arange(len(data.train_rows)) if rows is None else rows
+    if not len(np.setdiff1d(missing, cached)):
+        log.info("Teacher cache: found in %s.", path)
+        return path, 0.0
+    if (path / MANIFEST).is_file():  # more rows are added to a finished cache, of the features it has
+        wanted = list(Manifest.open(path).fingerprint.parts["addresses"])
+    changes = {"limit_predict_batches": None, "fast_dev_run": False, "overfit_batches": 0.0, **ONE_DEVICE}
+    trainer = quiet_trainer(settings.fitting, folder, [ProgressBar(leave=True)], **changes)
+    build_cache(source, data.iterate_once(missing), path, wanted, **stored, trainer=trainer, announce=_print)
+    return path, time.perf_counter() - start
+
+
+def _print(text: str) -> None:
+    Console(soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def _covering(expected: Fingerprint) -> Path | None:
+    """Return a finished cache of the same teacher and data that has at least the expected features."""
+    for path in sorted((cache_root() / "caches").glob(f"*/{MANIFEST}")):
+        try:
+            if not Manifest.open(path.parent).fingerprint.differences(expected):
+                return path.parent
+        except CacheError as error:  # an unreadable cache of another run
+            log.info("%s", error)
+    return None
+
+
+def _rows_of_cut_run(fitting: TrainerSettings, setup: TaskSetup) -> np.ndarray | None:
+    """Return the rows that a run with `limit_train_batches`, and nothing else out of the ordinary, trains on."""
+    trainer = fitting.trainer
+    limit, epochs, devices = (trainer.get(name) for name in ("limit_train_batches", "max_epochs", "devices"))
+    ordinary = (
+        trainer.get("num_nodes") == 1 and isinstance(devices, int) and devices > 0 and not set(trainer) - ORDINARY
+    )
+    if limit is None or not ordinary or not isinstance(epochs, int) or epochs < 1:
+        return None
+    setup.data.setup("fit")
+    return setup.data.visited_rows(epochs, limit, devices)

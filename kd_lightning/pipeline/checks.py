@@ -1,0 +1,197 @@
+"""What is known to be wrong before anything is trained: models, data and settings that do not go together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.utilities import CombinedLoader
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from kd_lightning.core.batch import is_batch_field
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.data import DataModule
+from kd_lightning.models import check_exportable
+from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings
+from kd_lightning.tasks import Task
+from kd_lightning.teachers import TeacherSource
+from kd_lightning.teachers.cache.columns import Codec
+from kd_lightning.training.optim import build_optimizer, parameter_groups
+
+if TYPE_CHECKING:
+    from kd_lightning.pipeline.setup import TaskSetup
+
+log = logging.getLogger(__name__)
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def check_settings(settings: RunSettings) -> None:
+    """Raise an error for settings that exclude each other, of any task."""
+    for own in settings.tasks.values():
+        _check_teacher(own)
+        if own.cache:
+            _check_cache(own)
+        if own.data.get("unlabelled") is not None:
+            _check_unlabelled(own)
+
+
+def _check_teacher(settings: TaskSettings) -> None:
+    teacher, several = settings.teacher, isinstance(settings.teacher.path, Mapping)
+    if several and not teacher.path:
+        raise ConfigError("'teacher.path' is empty. Type teacher.path=DIR, or 'teacher.path={a: DIR, b: DIR}'.")
+    if teacher.combine not in ("logits", "probabilities"):
+        raise ConfigError(f"'teacher.combine' cannot be '{teacher.combine}': choose logits or probabilities.")
+    if teacher.weights is not None and not several:
+        raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
+
+
+def _check_cache(settings: TaskSettings) -> None:
+    if not settings.teacher.exists:
+        raise ConfigError("cache=true stores a teacher's outputs, and there is no teacher: leave cache out.")
+    if any(node is not None for node in (settings.data.get("augment") or {}).values()):
+        raise ConfigError(
+            "cache=true stores the teacher's outputs of each row once, and 'augment' changes rows in every epoch: "
+            "leave one of them out."
+        )
+    Codec(settings.teacher.cache.dtype, settings.teacher.cache.top_k)  # raises an error for what cannot be
+
+
+def _check_unlabelled(settings: TaskSettings) -> None:
+    if not settings.teacher.exists:
+        raise ConfigError("data.unlabelled is text for a teacher to label, and there is no teacher: leave it out.")
+    terms = settings.objective.get("terms") or {}
+    if not any(node is not None and _learns_from_teacher(node) for node in terms.values()):
+        raise ConfigError(
+            "Nothing can be learnt from data.unlabelled: only labels count in this objective, and that text has none. "
+            "Type objective.terms.logits.weight=1, or leave data.unlabelled out."
+        )
+
+
+def _learns_from_teacher(term: Node) -> bool:
+    """Tell whether a term that counts compares the student with a teacher's output or feature."""
+    if not term.get("weight", 1.0):
+        return False
+    if (match := term.get("match")) is None:  # a scheme of features
+        return True
+    addresses = match.get("teacher")
+    addresses = addresses if isinstance(addresses, list) else [addresses]
+    return any(address is not None and not is_batch_field(address) for address in addresses)
+
+
+def check_task(settings: TaskSettings, task: Task, data: DataModule) -> None:
+    """Raise an error for a task that is not the data's, or whose teacher outputs cannot be cached."""
+    task.check_data(data)
+    if settings.cache and not task.cacheable:
+        raise ConfigError(
+            "cache=true stores the teacher's outputs of each row once, and this task hides other tokens of a row in "
+            "every epoch: leave cache out."
+        )
+
+
+# -- models and data -------------------------------------------------------------------------------------------------
+
+
+def check_labels(model: nn.Module, data: DataModule, folder: object) -> None:
+    """Raise an error for a teacher that was trained for other labels.
+
+    Args:
+        model: the teacher.
+        data: knows how many labels there are, and what they are called.
+        folder: where the teacher is from.
+
+    Raises:
+        ConfigError: its head has another number of labels than the data, or the same ones in another order.
+
+    """
+    config: Any = getattr(model, "config", None)
+    if config is None:
+        return
+    if data.num_labels is not None and config.num_labels != data.num_labels:
+        raise ConfigError(
+            f"The teacher in {folder} has {config.num_labels} labels, but the data has {data.num_labels} "
+            "(data.num_labels). Choose a teacher that was fine-tuned for this data."
+        )
+    own = {int(number): str(name).lower() for number, name in config.id2label.items()}
+    wanted = {number: name.lower() for number, name in enumerate(data.classes or ())}
+    if own != wanted and sorted(own.values()) == sorted(wanted.values()):
+        theirs, ours = (", ".join(name for _, name in sorted(names.items())) for names in (own, wanted))
+        raise ConfigError(
+            f"The teacher in {folder} numbers its labels {theirs}, but the data {ours} "
+            "(data.labels). Choose a teacher that was fine-tuned for this data."
+        )
+    if wanted and own != wanted and not all(name.startswith("label_") for name in own.values()):
+        log.warning("The labels of the teacher in %s are %s, those of the data %s.", folder, own, wanted)
+
+
+def positions(model: nn.Module) -> int | None:
+    """Return how many tokens a model has positions for; None where it has no table of positions.
+
+    RoBERTa and its like number tokens from after the padding's id; the entries up to there stay unused.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> small = dict(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4)
+        >>> positions(BertModel(BertConfig(**small, max_position_embeddings=40)))
+        40
+
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[-1] == "position_embeddings":
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def missing_positions(model: nn.Module, data: DataModule) -> int:
+    """Return for how many tokens of the longest possible rows a model has no position."""
+    known = positions(model)
+    return max(0, data.max_length - known) if data.max_length is not None and known is not None else 0
+
+
+def check_positions(model: nn.Module, data: DataModule, role: str) -> None:
+    """Raise an error for rows that are longer than a model takes, before one of them comes up in training.
+
+    Args:
+        model: teacher or student.
+        data: the data module, whose `max_length` counts.
+        role: what to call the model.
+
+    Raises:
+        ConfigError: with how long rows may be.
+
+    """
+    if missing_positions(model, data):
+        known = positions(model)
+        raise ConfigError(
+            f"Rows may have {data.max_length} tokens (data.max_length), but the {role} takes {known} at most. "
+            f"Type data.max_length={known}, or choose another {role}."
+        )
+
+
+def check_compatibility(setup: TaskSetup, teacher: nn.Module | TeacherSource, like: nn.Module | None = None) -> None:
+    """Compare a new student with its teacher on two rows: what does not fit raises its error before any training.
+
+    Args:
+        setup: the task, with its data.
+        teacher: a model or a source; students are built like the model, or like the first of the source's.
+        like: of several tasks the first one's teacher, like which all students are built.
+
+    """
+    setup = replace(setup, settings=replace(setup.settings, compile=False))
+    for model in [teacher] if isinstance(teacher, nn.Module) else teacher.models():
+        check_positions(model, setup.data, "teacher")
+    student = setup.student(like)
+    check_exportable(student, setup.student_recipe(student), required=True)
+    module = setup.module(student, teacher, instantiate(setup.settings.objective))
+    build_optimizer(instantiate(setup.settings.fitting.optimizer), parameter_groups(student, module.objective))
+    setup.data.setup("fit")
+    for batch, _, _ in CombinedLoader(setup.data.val_dataloader(), "sequential"):
+        with torch.no_grad():
+            module.compare(apply_to_collection(batch, Tensor, lambda x: x[:2]))
+        break

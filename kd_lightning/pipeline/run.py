@@ -1,0 +1,152 @@
+"""A whole run: its stages in order, each unless it is finished, then the report. Knows nothing of how it was typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.files import write_json, write_text
+from kd_lightning.core.version import VERSION
+from kd_lightning.pipeline.checks import check_settings
+from kd_lightning.pipeline.launch import check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
+from kd_lightning.pipeline.report.curves import draw_curves
+from kd_lightning.pipeline.report.summary import final_table
+from kd_lightning.pipeline.settings import RunSettings
+from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
+
+CONFIG = "config.yaml"
+
+
+def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
+    """Carry out the stages of a run in a folder, without those that are finished there, and return `metrics.json`."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with only_one(run_dir) if outer_rank() == 0 else nullcontext():
+        if inside_torchrun():
+            check_ranks(settings)
+        if outer_rank() == 0:
+            save_config(settings.config, run_dir)
+        wait_for(run_dir / CONFIG)
+        stages = stages_of(settings)
+        if not all(stage.is_done(run_dir) for stage in stages):
+            check_settings(settings)
+        for stage in stages if outer_rank() == 0 else ():
+            if any(stage.name in later.inputs and not later.is_done(run_dir) for later in stages):
+                stage.check_outputs(run_dir)
+        for stage in stages:
+            start_stage(stage, settings, run_dir)
+        return report(settings.config, run_dir, stages)
+
+
+@contextmanager
+def only_one(run_dir: Path) -> Iterator[None]:
+    """Keep a second process out of a run's folder; the system frees the lock of a process that is killed.
+
+    Raises:
+        ConfigError: a run is going on there.
+
+    """
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"Another process works in {run_dir}. Wait, or give another hydra.run.dir.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def stages_of(settings: RunSettings) -> list[Stage]:
+    """Return the stages of a run in the order of its plan, without those that its settings do not want.
+
+    Raises:
+        ConfigError: an entry of the plan that is no stage, or reads a stage that does not come before it.
+
+    """
+    planned: dict[str, Stage] = {}
+    for name, node in settings.plan.items():
+        if node is None:
+            continue
+        stage = instantiate(node, name=name)
+        if not isinstance(stage, Stage):
+            raise ConfigError(
+                f"'plan.{name}' builds a {type(stage).__name__}, which is no kd_lightning.pipeline.Stage."
+            )
+        missing = next((other for other in stage.inputs if other not in planned), None)
+        if missing is not None and missing in settings.plan:
+            raise ConfigError(f"Stage '{name}' reads '{missing}', which must come before it. {hint(missing, planned)}")
+        planned[name] = stage
+    return [stage for stage in planned.values() if stage.is_wanted(settings)]
+
+
+def report(config: dict[str, Any], run_dir: Path, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Write `metrics.json` and the curves, and print the comparison."""
+    results = {stage.name: read_result(run_dir, stage.name) or {} for stage in stages}
+    seconds: dict[str, float] = {name: result.pop("seconds", 0.0) for name, result in results.items()}
+    spent = stage_folder(run_dir, "teacher") / "seconds.json"  # of its training alone, which a later run finds done
+    seconds["teacher"] = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    for result in results.values():
+        result.pop("kd_version", None)
+    scored = {name: result for name, result in results.items() if "metrics" in result}
+    metrics = scored | {"seconds": seconds, "config": config}
+    if outer_rank() == 0:
+        write_json(run_dir / "metrics.json", metrics)
+        draw_curves(run_dir, run_dir / "curves.png")
+        console = Console()
+        final_table(console, metrics)
+        text = f"Everything of this run is in {run_dir}; the student is in {run_dir / 'student'}."
+        console.print(text, soft_wrap=True)
+    return metrics
+
+
+def save_config(config: dict[str, Any], run_dir: Path) -> None:
+    """Save the resolved configuration, or check that it is the one the folder was made with.
+
+    Raises:
+        ConfigError: naming the first value that differs.
+
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        write_text(path, OmegaConf.to_yaml(OmegaConf.create({"kd_version": VERSION, **config})))
+        return
+    saved, now = flatten(OmegaConf.to_container(OmegaConf.load(path))), flatten(config)
+    for key in sorted({*saved, *now} - {"resume", "kd_version"}):
+        check_same(run_dir, key, saved.get(key), now.get(key))
+
+
+def check_same(run_dir: Path, key: str, saved: Any, now: Any) -> None:
+    """Raise an error where a run would continue with another value than it was made with.
+
+    Raises:
+        ConfigError: with both values.
+
+    """
+    if saved != now:
+        raise ConfigError(
+            f"{run_dir} was made with {key}={saved}, not {now}. "
+            "A run is resumed as it was configured: type resume=DIR alone, or start a new run."
+        )
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key.
+
+    Example:
+        >>> flatten({"a": {"b": 1}, "c": [2]})
+        {'a.b': 1, 'c.0': 2}
+
+    """
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None or not value:
+        return {prefix.rstrip("."): value}
+    return {k: v for key, inner in items for k, v in flatten(inner, f"{prefix}{key}.").items()}

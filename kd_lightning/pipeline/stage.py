@@ -1,0 +1,76 @@
+"""What a stage is: a named step of a run with a folder of its own and a result that is written last."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kd_lightning.core.files import write_json
+from kd_lightning.core.version import VERSION
+from kd_lightning.pipeline.settings import RunSettings
+
+
+class Stage(ABC):
+    """One step of a run. A run is an ordered list of them: the group `plan`.
+
+    A stage is finished when its folder, `stages/NAME`, has a `result.json`, which is written last; a run that was
+    killed repeats only the stages that have none. Results with `metrics` become entries of `metrics.json` and rows of
+    the final table, under the stage's name.
+
+    To add one, write a subclass with `run`, in a file of its own, and name it in a YAML of the group `plan`.
+
+    Args:
+        name: of its folder and of its entry in `metrics.json`.
+
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """The stages whose results it reads."""
+
+    one_process: ClassVar[bool] = False
+    """Whether it always runs in one process, as stages do whose outcome other runs share."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
+    def is_wanted(self, settings: RunSettings) -> bool:
+        """Return whether a run with these settings has this stage."""
+        return True
+
+    @abstractmethod
+    def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
+        """Do the work in this process (one of several, under DDP) and return the result, as JSON takes it."""
+
+    def is_done(self, run_dir: Path) -> bool:
+        """Return whether the stage is finished in a run's folder."""
+        return read_result(run_dir, self.name) is not None
+
+    def check_outputs(self, run_dir: Path) -> None:  # noqa: B027 - most outputs are in the run's folder
+        """Remove the result where outputs that a later stage still needs are gone, so that it runs again."""
+
+
+def stage_folder(run_dir: Path, name: str) -> Path:
+    """Return where a stage has its checkpoints, curves and result."""
+    return run_dir / "stages" / name
+
+
+def read_result(run_dir: Path, name: str) -> dict[str, Any] | None:
+    """Return the result of a finished stage, None while it is not finished."""
+    path = stage_folder(run_dir, name) / "result.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def run_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
+    """Run a stage in this process and write its result."""
+    start = time.perf_counter()
+    result = stage.run(settings, run_dir)
+    if int(os.environ.get("RANK", 0)) == 0:
+        seconds = {"seconds": round(time.perf_counter() - start, 2)}
+        write_json(stage_folder(run_dir, stage.name) / "result.json", seconds | result | {"kd_version": VERSION})

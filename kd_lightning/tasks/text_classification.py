@@ -1,0 +1,48 @@
+"""Classification of texts or pairs of texts: one class, several labels, or a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kd_lightning.losses import HardLabels, LabelMSE, LogitMSE, SoftLabels
+from kd_lightning.metrics import BatchMetric, LabelRecorder
+from kd_lightning.tasks.base import Task
+
+if TYPE_CHECKING:
+    from kd_lightning.data import DataModule
+
+
+class ClassificationTask(Task):
+    """One class per text: logits (B, C) against labels (B,)."""
+
+    head = "sequence-classification"
+
+    def recorder(self, data: DataModule) -> BatchMetric:
+        """Return what writes GLUE's `predictions.tsv`."""
+        return LabelRecorder(data.classes, self.multilabel, self.regression, data.row_numbers)
+
+
+class MultilabelTask(ClassificationTask):
+    """Any number of labels per text: logits (B, C) against labels of 0 and 1, (B, C), one sigmoid each."""
+
+    multilabel = True
+    hard_loss = HardLabels
+    soft_loss = SoftLabels
+    soft_cross_entropy = SoftLabels
+
+    def model_options(self, data: DataModule) -> dict[str, Any]:
+        """Return what a model's configuration says of several labels."""
+        return super().model_options(data) | {"problem_type": "multi_label_classification"}
+
+
+class RegressionTask(ClassificationTask):
+    """A number per text: outputs (B, 1) against labels (B,)."""
+
+    regression = True
+    hard_loss = LabelMSE
+    soft_loss = LogitMSE
+    soft_cross_entropy = LogitMSE
+
+    def model_options(self, data: DataModule) -> dict[str, Any]:
+        """Return what a model's configuration says of a number."""
+        return super().model_options(data) | {"problem_type": "regression"}
