@@ -3,8 +3,8 @@
 `python -m benchmarks.walk` traces the quickstart until the distilled student's first training step. A *stay* is an
 uninterrupted run of calls into one module that are given the run's configuration as an argument; a *room* is a module
 with at least one stay; *returns* are the stays beyond the first in each room. Counted as the configuration are
-OmegaConf's containers and the dataclasses of the command layer (`cli`, `pipeline`), which are made from it. The batch is
-followed in the same way through one `training_step`.
+OmegaConf's containers and the dataclasses of the command layer (`cli`, `pipeline`), which are made from it. The batch
+is followed in the same way through one `training_step`.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def stages_of(settings: RunSettings) -> list[Stage]:
             continue
         stage = instantiate(node, name=name)
         if not isinstance(stage, Stage):
-            raise ConfigError(
-                f"'plan.{name}' builds a {type(stage).__name__}, which is no kd_lightning.pipeline.Stage."
-            )
+            raise ConfigError(f"'plan.{name}' builds a {type(stage).__name__}, and no kd_lightning.pipeline.Stage.")
         missing = next((other for other in stage.inputs if other not in planned), None)
         if missing is not None and missing in settings.plan:
             raise ConfigError(f"Stage '{name}' reads '{missing}', which must come before it. {hint(missing, planned)}")

@@ -47,7 +47,7 @@ def fresh_teacher(settings: TaskSettings, task: Task, data: DataModule) -> nn.Mo
 
 
 def teacher_recipe(node: Node, task: Task, data: DataModule) -> Node:
-    """Return the `_target_` and all arguments of a teacher that a builder makes: one that is `_partial_` gets labels."""
+    """Return the `_target_` and all arguments that build a teacher; a `_partial_` builder is also told the labels."""
     plain = {key: value for key, value in node.items() if key != "_partial_"}
     options = {key: value for key, value in task.model_options(data).items() if value is not None}
     return plain | (options if node.get("_partial_") else {})

@@ -1,4 +1,4 @@
-"""Tasks: one object each says which head models get, what goes in and out, and how that is trained, scored and written."""
+"""Tasks: one object each says which head models get, what goes in and out, and how that is trained and evaluated."""
 
 from kd_lightning.tasks.base import Task
 from kd_lightning.tasks.masked_lm import MaskedLMTask
