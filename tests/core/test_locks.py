@@ -36,7 +36,7 @@ def wait_for(happened, seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def test_two_processes_build_once_and_both_find_it_whole(tmp_path):
+def test_two_processes_build_once_and_both_see_the_complete_folder(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     workers = [fork.Process(target=slow_build, args=(tmp_path / "c" / "a", marks, 0.5)) for _ in range(2)]
@@ -50,7 +50,7 @@ def test_two_processes_build_once_and_both_find_it_whole(tmp_path):
     assert visible(tmp_path / "c" / "a") == ["half", "whole"]
 
 
-def test_a_killed_builder_leaves_nothing_and_the_next_builds_anew(tmp_path):
+def test_a_killed_builder_leaves_nothing_and_the_next_builds_again(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     victim = fork.Process(target=slow_build, args=(tmp_path / "c" / "a", marks, 60.0))
@@ -82,23 +82,23 @@ def hold_until(folder: Path, started: Path, release: Path) -> None:
     build_once(folder, build)
 
 
-def test_one_that_waits_says_so(tmp_path, monkeypatch):
-    started, release, said = tmp_path / "started", tmp_path / "release", []
+def test_waiting_is_logged(tmp_path, monkeypatch):
+    started, release, messages = tmp_path / "started", tmp_path / "release", []
 
-    def heard(message: str, *values: object) -> None:
-        said.append(message % values)
+    def info(message: str, *values: object) -> None:
+        messages.append(message % values)
         release.touch()
 
     builder = fork.Process(target=hold_until, args=(tmp_path / "a", started, release))
     builder.start()
     wait_for(started.exists)
-    monkeypatch.setattr(once.log, "info", heard)
+    monkeypatch.setattr(once.log, "info", info)
     assert not build_once(tmp_path / "a", lambda scratch: pytest.fail("built twice"))
     builder.join(30)
-    assert said == [f"Waiting for another process that is making {tmp_path / 'a'}."]
+    assert messages == [f"Waiting for another process that is making {tmp_path / 'a'}."]
 
 
-def test_a_cache_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_a_folder_that_cannot_be_created_raises(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"Cannot write the cache folder .* set KD_CACHE"):
         build_once(tmp_path / "file" / "a", lambda scratch: None)

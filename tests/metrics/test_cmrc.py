@@ -35,7 +35,7 @@ def scores(prediction: str, *references: str) -> tuple[float, float]:
         ("，。", ["、"], 100, 0),  # nothing is left of either: equal, but no run is shared
     ],
 )
-def test_answers_get_what_a_hand_computes(prediction, references, exact, f1):
+def test_scores_equal_values_computed_by_hand(prediction, references, exact, f1):
     assert scores(prediction, *references) == (exact, pytest.approx(f1))
 
 
@@ -59,7 +59,7 @@ def test_words_of_other_scripts_are_those_of_the_penn_treebank(text, words):
     assert list(segments(text)) == words  # as NLTK 3.10's NLTKWordTokenizer gives them
 
 
-def test_the_longest_run_is_the_one_found_by_trying_all():
+def test_the_longest_run_equals_brute_force():
     for one, other in itertools.product(
         ("".join(t) for n in range(5) for t in itertools.product("ab", repeat=n)), repeat=2
     ):

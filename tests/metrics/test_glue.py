@@ -137,7 +137,7 @@ def worker(rank: int, folder: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.timeout(200)
-def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_score_like_one(tmp_path: Path) -> None:
     for name in ORACLES:
         write(tmp_path, name)
         given(tmp_path, name)[1].setup()  # the rows are there before two processes want them
@@ -171,13 +171,13 @@ def test_numbers_are_written_as_they_are(tmp_path: Path) -> None:
     assert [float(value) for value in found] == [2.5, -0.125]
 
 
-def test_a_recorder_that_saw_nothing_writes_no_row(tmp_path: Path) -> None:
+def test_without_batches_no_row_is_written(tmp_path: Path) -> None:
     recorder = LabelRecorder(SimpleNamespace())
     assert recorder.compute() == {}
     assert recorder.write(tmp_path).read_text() == "index\tprediction\n"
 
 
-def test_a_second_validation_does_not_remember_the_first(tmp_path: Path) -> None:
+def test_reset_clears_the_first_validation(tmp_path: Path) -> None:
     recorder = LabelRecorder(SimpleNamespace())
     for logits in ([[0.0, 1.0]], [[1.0, 0.0]]):
         recorder.reset()

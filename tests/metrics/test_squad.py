@@ -17,7 +17,7 @@ from kd_lightning.metrics.squad import squad_scores
         ("cat", ["dog"], 0, 0),
     ],
 )
-def test_answers_get_what_a_hand_computes(prediction, references, exact, f1):
+def test_scores_equal_values_computed_by_hand(prediction, references, exact, f1):
     found = squad_scores({"q": prediction}, {"q": references})
     assert found == {"exact_match": exact, "f1": pytest.approx(f1)}
 
