@@ -16,7 +16,7 @@ from kd_lightning.cli.build import scoring_trainer
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.data.splits import OTHER_SPLITS
 from kd_lightning.metrics import Scores
-from kd_lightning.metrics.collection import names_of
+from kd_lightning.metrics.base import score_names_of
 from kd_lightning.teachers import TeacherSource
 from kd_lightning.training.callbacks.predictions import WritePredictions
 
@@ -67,7 +67,7 @@ def task_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
     """
     made = {str(name): instantiate(node) for name, node in cfg.task.metrics.items()}
     built = {name: metric(data) if isinstance(metric, partial) else metric for name, metric in made.items()}
-    return dict(sorted(built.items(), key=lambda item: cfg.task.metric not in names_of(*item)))
+    return dict(sorted(built.items(), key=lambda item: cfg.task.metric not in score_names_of(*item)))
 
 
 def score(

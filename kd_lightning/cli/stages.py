@@ -74,7 +74,7 @@ def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path
         rehearse(lesson.cfg, lesson.data, teacher, first)
         judge = Judge(teacher, task_metrics(lesson.cfg, lesson.data))
         home = folder / task
-        main[task] = lesson.cfg.task.metric, judge.metrics.best.get(lesson.cfg.task.metric, 1.0)
+        main[task] = lesson.cfg.task.metric, judge.metrics.best_values.get(lesson.cfg.task.metric, 1.0)
         scores[task] = score(on_one_device(cfg), judge, lesson.data, home, _recorders({"": lesson}))
     models = [model for lesson in lessons.values() for model in lesson.models.values()]
     one_task = next(iter(lessons.values())).models.values()

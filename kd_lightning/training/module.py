@@ -90,7 +90,7 @@ class DistillationModule(LightningModule):
         self.objective = objective.bind(self._runner.info, self.teacher.info if self.teacher else None)
         self.metrics = Scores(metrics) if metrics else None
         self.main_metric = self.metrics.names[0] if self.metrics is not None else "loss"
-        self.main_best_value = self.metrics.best[self.main_metric] if self.metrics is not None else 1.0
+        self.main_best_value = self.metrics.best_values[self.main_metric] if self.metrics is not None else 1.0
         self._val_loss = MeanMetric()  # weights batches by rows, which `self.log(sync_dist=True)` does only roughly
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler

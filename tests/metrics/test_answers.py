@@ -182,7 +182,7 @@ def test_copies_share_the_data_but_no_state(tmp_path):
     data = reads(library(tmp_path / "data"))
     metric = fed(Answers(data), data)
     other = copy.deepcopy(metric)
-    assert other.data.it is data
+    assert other.data.value is data
     other.reset()
     fed(other, data)
     metric.compute()

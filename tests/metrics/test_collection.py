@@ -10,10 +10,10 @@ from kd_lightning.metrics import BatchMetric, Scores
 
 
 class Rows(BatchMetric):
-    """Counts rows, and what the split is called."""
+    """Counts rows, and records the width of a feature."""
 
     addresses = ("pooled",)
-    gives = ("rows", "width")
+    score_names = ("rows", "width")
 
     def __init__(self):
         super().__init__()
@@ -73,5 +73,5 @@ def test_a_metric_collection_is_accepted():
 
 
 def test_two_scores_of_one_name_raise():
-    with pytest.raises(ConfigError, match="Two metrics give a score called 'rows'"):
+    with pytest.raises(ConfigError, match="Two metrics compute a score named 'rows'"):
         Scores({"rows": MulticlassAccuracy(2), "others": Rows()})

@@ -11,7 +11,6 @@ import torch
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torch import Tensor
 
-from kd_lightning.data.labelling.reassemble import Rebuilt
 from kd_lightning.metrics import EntityScores, Scores
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -27,12 +26,13 @@ class Sentences:
         self.gold = gold
         self.words = words
 
-    def rebuild(self, split: str, rows: Any, tags: Any) -> Rebuilt:
+    def rebuild(self, split: str, rows: Any, tags: Any) -> SimpleNamespace:
         ends = torch.tensor([0, *(len(self.gold[row]) for row in rows)]).cumsum(0).tolist()
         found = {row: tags[ends[i] : ends[i + 1]] for i, row in enumerate(rows.tolist())}
         numbers = sorted(found)
         predicted = [[LABELS[tag] for tag in found[number]] for number in numbers]
-        return Rebuilt(numbers, [self.gold[number] for number in numbers], predicted)
+        gold = [self.gold[number] for number in numbers]
+        return SimpleNamespace(numbers=numbers, gold=gold, predicted=predicted)
 
     def sentences(self, split: str) -> Sentences:
         return self
@@ -145,7 +145,7 @@ def test_predictions_are_written_in_columns_that_conlleval_reads(tmp_path: Path)
 
 def test_the_split_is_that_of_the_batches(tmp_path: Path):
     class Two(Sentences):
-        def rebuild(self, split: str, rows: Any, tags: Any) -> Rebuilt:
+        def rebuild(self, split: str, rows: Any, tags: Any) -> SimpleNamespace:
             self.asked = split
             return super().rebuild(split, rows, tags)
 

@@ -126,8 +126,8 @@ def test_the_mean_is_over_each_tasks_first_metric_whatever_its_name(tmp_path):
 class Percent(BatchMetric):
     """A score out of a hundred."""
 
-    gives = ("percent",)
-    best = 100.0
+    score_names = ("percent",)
+    best_value = 100.0
 
     def update(self, features, batch):
         pass
