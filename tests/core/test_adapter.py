@@ -117,7 +117,7 @@ def test_a_missing_required_argument_raises():
 
     rule = ArgumentRule(Pair())
     assert rule({"left": 1, "right": 2}) == ((), {"left": 1, "right": 2})
-    with pytest.raises(DataError, match=r"Pair.forward also wants right, .*Adapter\(inputs=…\)"):
+    with pytest.raises(DataError, match=r"Pair.forward also requires right, .*Adapter\(inputs=…\)"):
         rule((1, 2))
-    with pytest.raises(DataError, match=r"also wants left"):
+    with pytest.raises(DataError, match=r"also requires left"):
         rule({"right": 2, "labels": 3})

@@ -169,7 +169,7 @@ def test_a_student_that_runs_twice_in_a_step_raises(pl):
 
 def test_a_teacher_with_more_inputs_than_the_batch_raises(pl):
     callback = kd.DistillationCallback(pl.SimpleLSTM(TOKENS), kd.Objective(soft(1.0)))
-    with pytest.raises(DataError, match=r"SimpleLSTM.forward also wants hidden.*Adapter\(inputs=…\)"):
+    with pytest.raises(DataError, match=r"SimpleLSTM.forward also requires hidden.*Adapter\(inputs=…\)"):
         fit(pl, pl.LightningLSTM(TOKENS), callback)
 
 

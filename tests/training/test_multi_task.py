@@ -251,7 +251,7 @@ def test_schedules_run_over_the_whole_run_of_all_tasks(tmp_path):
     ("data", "message"),
     [
         ({"task": "thre"}, "There is no task 'thre'. Closest: three"),
-        ({}, "Each batch must say whose it is"),
+        ({}, "Each batch must name its task"),
     ],
 )
 def test_a_batch_of_an_unknown_task_raises(tmp_path, data, message):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kd_lightning.cli.reports.pictures import ALONE, FAILED, LINES, STUDENT, TEACHER, legend, new_figure, tidy
 from kd_lightning.cli.reports.sweep_jobs import Job, best, shared_metric, short_names, varying
-from kd_lightning.core.figures import save
+from kd_lightning.core.files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def draw_sweep(jobs: Sequence[Job], out: Path) -> None:
         figure = _lines(jobs, along, next((key for key in axes_keys if key != along), None))
     else:
         figure = _ranking(jobs, keys)
-    save(figure, out)
+    write_figure(out, figure)
 
 
 def _number(text: str | None) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as pl
 from torch import Tensor, nn
 
-from kd_lightning.core.figures import save
+from kd_lightning.core.files import write_figure
 from kd_lightning.losses import EMD
 from kd_lightning.objective import Term
 
@@ -40,7 +40,7 @@ class LayerFlow(pl.Callback):
         for name, term, loss in _flows(pl_module):
             figure = draw_flow(loss.flow, term.match.student_addresses, term.match.teacher_addresses)
             figure.suptitle(f"{name}, epoch {trainer.current_epoch + 1}", fontsize=10)
-            save(figure, Path(trainer.default_root_dir) / f"layer_flow_{name}.png")
+            write_figure(Path(trainer.default_root_dir) / f"layer_flow_{name}.png", figure)
             for logger in trainer.loggers:
                 add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)
                 if add_figure is not None:
