@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.objective import Objective
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
-SchedulerFactory: TypeAlias = Callable[..., Any]
+SchedulerFactory: TypeAlias = Callable[[Optimizer], LRScheduler]
 
 STEP_ARGUMENTS = ("total_steps", "num_training_steps", "T_max")
 """Arguments of schedulers for the number of steps of a whole run; filled in where they are not given."""
@@ -139,10 +139,10 @@ def clippable(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def build_scheduler(factory: SchedulerFactory, optimizer: Optimizer, total_steps: Callable[[], int]) -> Any:
+def build_scheduler(factory: Callable[..., Any], optimizer: Optimizer, total_steps: Callable[[], int]) -> Any:
     """Build a scheduler, with the total number of steps if it has an argument for that and none was given."""
     given = getattr(factory, "keywords", {})
-    names = inspect.signature(factory).parameters
+    names = {*inspect.signature(factory).parameters, *given}  # partials of LightningCLI name theirs in `given` only
     missing = [name for name in STEP_ARGUMENTS if name in names and given.get(name) is None]
     if given.get("steps_per_epoch") is not None:  # OneCycleLR's other form, with `epochs`
         missing = []

@@ -73,6 +73,7 @@ def test_a_module_shared_by_two_terms_is_trained_once():
         (CosineAnnealingLR, "_T_max"),
         (partial(CosineAnnealingLR, eta_min=0.1), "T_max"),
         (partial(OneCycleLR, max_lr=1.0, total_steps=None), "total_steps"),
+        (partial(lambda *args, **more: OneCycleLR(*args, **more), max_lr=1.0, total_steps=None), "total_steps"),
     ],
 )
 def test_the_number_of_steps_is_filled_in(factory, name):
