@@ -22,6 +22,7 @@ from kd_lightning.pipeline.report.pictures import (
     new_figure,
     tidy,
 )
+from kd_lightning.core.files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +100,7 @@ def draw_curves(run_dir: Path, out: Path) -> None:
         _draw_metric(next(axes), metric, stages)
     if not losses and not metrics:
         next(axes).set_title("nothing was logged")
-    save(figure, out)
+    write_figure(out, figure)
 
 
 def _stage_names(run_dir: Path) -> list[str]:
