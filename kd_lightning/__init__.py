@@ -10,7 +10,7 @@ from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.errors import KDError
 from kd_lightning.core.types import LossReport
 from kd_lightning.features import FeatureTap, TappedModel
-from kd_lightning.models.bigru_model import register as _register_bigru
+from kd_lightning.models.bigru import register as _register_bigru
 from kd_lightning.models.export import export
 from kd_lightning.objective import MatchScheme, Objective, Term, schedules
 from kd_lightning.objective.match import Match

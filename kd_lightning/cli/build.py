@@ -20,7 +20,7 @@ from kd_lightning.losses import HardLabel
 from kd_lightning.models.heads import auto_class
 from kd_lightning.models.heads import build as build_model
 from kd_lightning.models.hub import from_hub, model_folder
-from kd_lightning.models.saved import saved
+from kd_lightning.models.pretrained import saved
 from kd_lightning.models.vocabulary import transfer_vocabulary
 from kd_lightning.objective import Objective, Term
 from kd_lightning.objective.match import Match
@@ -174,7 +174,7 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: n
     vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     said = {name: value for name, value in labels_of(data).items() if value is not None}
     head = {} if head_of(cfg) == USUAL_HEAD else {"task": head_of(cfg)}  # a builder for one kind of task need not ask
-    student = made(base, **head, **said, **vocabulary)
+    student = made(like=base, **head, **said, **vocabulary)
     theirs = getattr(data, "teacher_tokenizer", None)
     if like is None and teacher is not None and theirs is not None and cfg.student.get("layers") is not None:
         transfer_vocabulary(teacher, student, theirs, tokenizer)

@@ -20,13 +20,13 @@ from kd_lightning.cli.caching import fill_cache
 from kd_lightning.cli.fitting import build_module, fit, join, rehearse
 from kd_lightning.cli.judging import Judge, score, task_metrics
 from kd_lightning.cli.lessons import Lesson, load_lessons
-from kd_lightning.cli.reports.latency import latency_ms
 from kd_lightning.cli.reports.summary import startup
 from kd_lightning.cli.tasks import ALL
 from kd_lightning.cli.unlabelled import labels_only
 from kd_lightning.core.files import write_json
 from kd_lightning.data import MultiTask
 from kd_lightning.models.export import export
+from kd_lightning.models.inspection.cost import latency_ms, token_example
 from kd_lightning.models.share_body import share_body
 from kd_lightning.teachers import CachedTeacher, TeacherSource
 from kd_lightning.training.module import DistillationModule
@@ -81,7 +81,7 @@ def _judge_teachers(cfg: DictConfig, lessons: Mapping[str, Lesson], folder: Path
     return {
         "metrics": _joined(scores, main),
         "parameters": sum(_size(model) for model in models),
-        "latency_ms": _one_after_the_other([latency_ms(model) for model in one_task]),
+        "latency_ms": _one_after_the_other([latency_ms(model, token_example(model)) for model in one_task]),
     }
 
 
@@ -133,7 +133,8 @@ def _train(cfg: DictConfig, run_dir: Path, lessons: Mapping[str, Lesson], stage:
         for task, own in modules.items():
             export(own, home / "student" / task, tokenizer=lessons[task].data.tokenizer)
     students = nn.ModuleList([own.student for own in modules.values()])
-    return {"metrics": metrics, "parameters": _size(students), "latency_ms": latency_ms(students[0])}
+    latency = latency_ms(students[0], token_example(students[0]))
+    return {"metrics": metrics, "parameters": _size(students), "latency_ms": latency}
 
 
 def _recorders(lessons: Mapping[str, Lesson]) -> dict[str, Any]:
