@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,17 @@ def model_folder(folder: Path, key: str, what: str) -> Path:
         advice = f" Closest: {', '.join(near)}." if near else ""
         raise ConfigError(f"{key}={folder} holds no {what} (no config.json).{advice}")
     return folder
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Run the block without the progress bars that Transformers prints when it loads and saves."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
