@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from kd_lightning.core.figures import save
 from kd_lightning.pipeline.report.pictures import (
     ALONE,
     LINES,
