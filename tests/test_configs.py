@@ -6,15 +6,12 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
-from kd_lightning.cli.build import plain
-from kd_lightning.cli.schema import TrainSchema
-from kd_lightning.cli.tasks import settle_tasks, task_configs
 from omegaconf import OmegaConf
 
-from kd_lightning.cli.checks import check_root_keys, check_targets
+from kd_lightning.cli.checks import check_config, check_root_keys, check_targets
 from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.experiments import experiments, lines
-from kd_lightning.cli.train import check_metric
+from kd_lightning.cli.settle import plain, settle, task_configs
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import Augmentation
 from kd_lightning.objective import MatchScheme, Objective, Term
@@ -40,7 +37,7 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
 def composed(*overrides: str) -> Any:
     """Compose, and check as the command does before anything is built."""
     cfg = compose_config(list(overrides))
-    check_root_keys(cfg, TrainSchema)
+    check_root_keys(cfg)
     check_targets(cfg)
     return cfg
 
@@ -107,7 +104,7 @@ def crossed() -> list[str]:
 def test_every_task_and_every_student_makes_experiments(name: str) -> None:
     cfg = composed(f"experiment={name}")
     assert name == f"{cfg.data.name}_{name.removeprefix(f'{cfg.data.name}_')}"
-    check_metric(cfg)
+    check_config(cfg)
     assert cfg.temperature == (2.0 if cfg.data.name == "mlm" or name.endswith("_best") else 8.0)
     assert isinstance(instantiate(cfg.objective), Objective)
 
@@ -170,7 +167,7 @@ def test_temperatures_of_samples_go_into_the_logits_loss(name: str, objective: s
 
 def test_any_data_set_becomes_a_further_task() -> None:
     cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "+data@tasks.rte=rte", "data.root=DIR")
-    settle_tasks(cfg)
+    settle(cfg)
     tasks = task_configs(cfg)
     assert {name: own.data.name for name, own in tasks.items()} == {"sst2": "sst2", "cola": "cola", "rte": "rte"}
     assert {own.data.root for own in tasks.values()} == {"DIR"}
@@ -187,7 +184,7 @@ def test_a_tasks_values_are_its_own() -> None:
         "data=synthetic", "+data@tasks.sst2=sst2", "tasks.sst2.data.num_labels=7", "data.limit=5",
         "+tasks.sst2.teacher.path=DIR", "+tasks.sst2.objective.terms.logits.weight=0.5", "+tasks.sst2.temperature=2",
     )  # fmt: skip
-    settle_tasks(cfg)
+    settle(cfg)
     synthetic, sst2 = task_configs(cfg).values()
     assert sst2.task.metrics.accuracy.num_classes == 7
     assert synthetic.task.metrics.accuracy.num_classes == 2
@@ -199,7 +196,7 @@ def test_a_tasks_values_are_its_own() -> None:
 
 def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
     cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "teacher.path=DIR")
-    settle_tasks(cfg)
+    settle(cfg)
     assert {name: own.teacher.path for name, own in task_configs(cfg).items()} == {"sst2": "DIR", "cola": None}
 
 
@@ -219,7 +216,7 @@ def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
 )
 def test_tasks_that_cannot_be_are_a_sentence(typed: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        settle_tasks(compose_config(["experiment=sst2_t4tiny", *typed]))
+        settle(compose_config(["experiment=sst2_t4tiny", *typed]))
 
 
 def test_matches_combine() -> None:

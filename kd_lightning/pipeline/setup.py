@@ -217,6 +217,7 @@ def _load(settings: TaskSettings, folders: Mapping[str, str], processor: Any) ->
     loaded = {name: load_teacher(Path(folder), task, settings.teacher) for name, folder in folders.items()}
     _check_same_processors({name: own for name, (_, own) in loaded.items()})
     data = build_data(settings, next((own for _, own in loaded.values()), None), processor)
+    task.check_data(data)
     if data.processor is None and data.max_length is not None:  # no teacher, and none given
         data.processor = data.load_processor("train")
     for name, (model, _) in loaded.items():

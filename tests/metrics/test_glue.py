@@ -19,7 +19,6 @@ from sklearn import metrics as sk
 from torch import distributed, multiprocessing
 
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.cli.judging import task_metrics
 from kd_lightning.data import build_tokenizer
 from kd_lightning.metrics import LabelRecorder, Scores
 
@@ -79,7 +78,8 @@ def given(folder: Path, name: str) -> tuple[Any, Any]:
 
 def validated(folder: Path, name: str) -> dict[str, float]:
     cfg, data = given(folder, name)
-    scores, recorder, model = Scores(task_metrics(cfg, data)), data.recorder(), Bag(data.num_labels)
+    task = instantiate(cfg.task)
+    scores, recorder, model = Scores(task.metrics_for(data)), task.recorder(data), Bag(data.num_labels)
     for batch in data.val_dataloader():
         features = {"logits": model(batch["input_ids"], batch["attention_mask"])}
         scores.update(features, batch)

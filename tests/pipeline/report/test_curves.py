@@ -83,7 +83,7 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path) -> None:
 
 
 def test_terms_of_one_scheme_are_added_up_where_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kd_lightning.cli.reports import curves
+    from kd_lightning.pipeline.report import curves
 
     drawn: dict[str, tuple[list[int], list[float]]] = {}
     monkeypatch.setattr(curves, "_draw", lambda axes, curve, label, *_, **__: drawn.update({label: curve}))

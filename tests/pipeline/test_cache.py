@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kd_lightning.cli.caching import check_cache
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.pipeline.checks import check_settings
 from kd_lightning.teachers import TeacherCache
+
+from .making import run_settings
 
 SMALL = [
     "teacher.architecture.hidden_size=32",
@@ -169,10 +171,9 @@ def test_another_cache_s_damage_is_nobody_else_s_trouble(results, many, on_films
 
 
 def test_an_augmentation_that_is_switched_off_is_none():
-    cfg = compose_config(["cache=true", "data=sst2", "augment=mask", "data.augment.mask=null"])
-    check_cache(cfg)
+    check_settings(run_settings(["cache=true", "data=sst2", "augment=mask", "data.augment.mask=null"]))
     with pytest.raises(ConfigError, match="augment"):
-        check_cache(compose_config(["cache=true", "data=sst2", "augment=mask"]))
+        check_settings(run_settings(["cache=true", "data=sst2", "augment=mask"]))
 
 
 def test_a_damaged_cache_is_named_before_a_student_is_trained(results, many, on_films):

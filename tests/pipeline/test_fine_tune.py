@@ -11,35 +11,41 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from transformers import AutoTokenizer
 
-from kd_lightning.cli import teacher as stage
-from kd_lightning.cli.build import build_data, load_tokenizer
-from kd_lightning.cli.configs import compose_config
 from kd_lightning.core.errors import ConfigError, KDError
+from kd_lightning.core.hashing import digest
+from kd_lightning.pipeline import fine_tune as stage
+from kd_lightning.pipeline.checks import check_settings
+from kd_lightning.pipeline.teacher_model import load_teacher
+
+from .making import run_settings, task_settings
 
 PREPARE = """
 import json, sys
 from pathlib import Path
-from kd_lightning.cli import teacher as stage
 from kd_lightning.cli.configs import compose_config
+from kd_lightning.cli.settle import settings_of, settle
+from kd_lightning.pipeline import fine_tune as stage
 
 overrides, log, wait = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 fine_tune = stage._fine_tune
 
-def slowly(cfg, data, folder, training):
+def slowly(settings, task, data, folder, training):
     with log.open("a") as lines:
         lines.write("begun\\n")
     (folder / "half").write_text("half a teacher")
     if wait == "forever":
         import time
         time.sleep(300)
-    fine_tune(cfg, data, folder, training)
+    fine_tune(settings, task, data, folder, training)
 
 stage._fine_tune = slowly
-folder, seconds = stage.prepare_teacher(compose_config(overrides))
-print(json.dumps([str(folder), seconds]))
+(settings,) = settings_of(settle(compose_config(overrides))).tasks.values()
+found, built = stage.find_teachers(settings)
+print(json.dumps([str(found[settings.teacher.name]), built]))
 """
 
 
@@ -60,11 +66,16 @@ def told(process: subprocess.Popen[str]) -> Any:
     return json.loads(out.splitlines()[-1])
 
 
-def fingerprint(overrides: list[str]) -> str:
-    recipe = stage._own_recipe(compose_config(overrides))
-    data = build_data(recipe)
-    data.tokenizer = load_tokenizer(recipe, data)
-    return stage.digest(stage._shape(recipe, data))
+def prepare(typed: list[str]) -> tuple[Path, bool]:
+    """Return the folder of the one teacher of what is typed, and whether it was trained now."""
+    settings = task_settings(typed)
+    found, built = stage.find_teachers(settings)
+    return found[settings.teacher.name], built
+
+
+def fingerprint(typed: list[str]) -> str:
+    settings = task_settings(typed).of_teacher()
+    return digest(stage.teacher_shape(settings, *stage.teacher_data(settings)))
 
 
 CHANGES = {
@@ -109,13 +120,15 @@ def test_other_rows_are_another_teacher(small: list[str], films_root: Path, tmp_
 
 
 def test_a_teacher_is_made_once_and_found_again(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = compose_config([*small, "seed=11"])
-    folder, seconds = stage.prepare_teacher(cfg)
-    assert seconds > 0
+    typed = [*small, "seed=11"]
+    folder, built = prepare(typed)
+    assert built
     assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.json"} <= {p.name for p in folder.iterdir()}
     monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("the teacher was there"))
-    assert stage.prepare_teacher(cfg) == (folder, 0.0)
-    model, tokenizer = stage.load_teacher(folder, "sequence-classification")
+    assert prepare(typed) == (folder, False)
+    settings = task_settings(typed)
+    found: Any = load_teacher(folder, instantiate(settings.task), settings.teacher)
+    model, tokenizer = found
     assert model.config.num_labels == 2
     assert model.config.vocab_size == len(tokenizer) == len(AutoTokenizer.from_pretrained(folder))
     assert not list(folder.parent.glob(f".{folder.name}*.tmp"))
@@ -124,11 +137,10 @@ def test_a_teacher_is_made_once_and_found_again(small: list[str], monkeypatch: p
 def test_the_same_recipe_makes_the_same_weights(
     small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cfg = compose_config([*small, "seed=12"])
     made = []
     for name in ("one", "two"):
         monkeypatch.setenv("KD_CACHE", str(tmp_path / name))
-        folder, _ = stage.prepare_teacher(cfg)
+        folder, _ = prepare([*small, "seed=12"])
         made.append((folder.name, (folder / "model.safetensors").read_bytes()))
     assert made[0] == made[1]
 
@@ -141,7 +153,7 @@ def test_two_processes_that_want_one_teacher_make_it_once(
     found = [told(process) for process in both]
     assert found[0][0] == found[1][0]
     assert log.read_text() == "begun\n"
-    assert sorted(seconds > 0 for _, seconds in found) == [False, True]
+    assert sorted(built for _, built in found) == [False, True]
 
 
 def test_a_killed_builder_leaves_nothing_to_be_mistaken_for_a_teacher(
@@ -154,9 +166,9 @@ def test_a_killed_builder_leaves_nothing_to_be_mistaken_for_a_teacher(
         time.sleep(0.2)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
-    folder, seconds = told(start([*small, "seed=14"], log, environment))
+    folder, built = told(start([*small, "seed=14"], log, environment))
     assert log.read_text() == "begun\nbegun\n"
-    assert seconds > 0
+    assert built
     assert (Path(folder) / "model.safetensors").is_file()
     assert not list(Path(folder).parent.glob(f".{Path(folder).name}*.tmp"))
 
@@ -170,17 +182,17 @@ class Stop(Callback):
 def test_a_teacher_whose_training_was_cut_off_goes_on_and_ends_the_same(
     small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cfg = compose_config([*small, "seed=16", "callbacks.last.every_n_train_steps=1"])
+    typed = [*small, "seed=16", "callbacks.last.every_n_train_steps=1"]
     monkeypatch.setenv("KD_CACHE", str(tmp_path / "whole"))
-    whole, _ = stage.prepare_teacher(cfg)
+    whole, _ = prepare(typed)
     monkeypatch.setenv("KD_CACHE", str(tmp_path / "cut"))
     build = stage.build_trainer
     with monkeypatch.context() as patch:
         patch.setattr(stage, "build_trainer", lambda *args: add(build(*args), Stop()))
         with pytest.raises(RuntimeError, match="power"):
-            stage.prepare_teacher(cfg)
+            prepare(typed)
     first = steps_seen(monkeypatch)
-    cut, _ = stage.prepare_teacher(cfg)
+    cut, _ = prepare(typed)
     assert first == [1]
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert not list(cut.parent.glob(f".{cut.name}.t*"))
@@ -209,7 +221,7 @@ def test_an_own_teacher_must_be_one(tmp_path: Path, small: list[str]) -> None:
     (tmp_path / "teacher").mkdir()
     (tmp_path / "teacher" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"teacher\.path=.*teecher holds no fine-tuned model.*Closest: .*teacher\."):
-        stage.prepare_teacher(compose_config([*small, f"teacher.path={tmp_path / 'teecher'}"]))
+        prepare([*small, f"teacher.path={tmp_path / 'teecher'}"])
 
 
 def test_a_student_that_does_not_fit_fails_before_the_teacher_is_trained(
@@ -217,7 +229,7 @@ def test_a_student_that_does_not_fit_fails_before_the_teacher_is_trained(
 ) -> None:
     monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("too late"))
     with pytest.raises(KDError, match=r"hidden\.7"):
-        stage.prepare_teacher(compose_config([*small, "seed=15", "objective.terms.logits.match.student=hidden.7"]))
+        prepare([*small, "seed=15", "objective.terms.logits.match.student=hidden.7"])
 
 
 @pytest.mark.parametrize("wrong", [["match=minilm"], ["optimizer.lr=-1"], ["match=L4t_hidden_mse"]])
@@ -227,7 +239,7 @@ def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
     monkeypatch.setenv("KD_CACHE", str(tmp_path))  # nothing to be found there
     monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("a teacher was trained"))
     with pytest.raises(KDError):
-        stage.prepare_teacher(compose_config([*small, "teacher.architecture.num_attention_heads=4", *wrong]))
+        prepare([*small, "teacher.architecture.num_attention_heads=4", *wrong])
 
 
 @pytest.mark.parametrize(
@@ -241,4 +253,5 @@ def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
 )
 def test_settings_that_no_teacher_would_heed_are_a_sentence(small: list[str], typed: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        stage.prepare_teachers(compose_config([*small, *typed]))
+        check_settings(run_settings([*small, *typed]))
+        prepare([*small, *typed])

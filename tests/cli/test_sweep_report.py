@@ -12,10 +12,10 @@ from typing import Any
 import hydra
 import pytest
 from hydra.core.hydra_config import HydraConfig
-from kd_lightning.cli.reports import sweep
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from kd_lightning.cli import sweep_report as sweep
 from kd_lightning.cli.sweep_jobs import best, read_jobs, varying
 from kd_lightning.cli.sweep_report import SweepReport, full_rows, last_failures, report
 

@@ -12,11 +12,11 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file
 
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.cli.tasks import settle_tasks, task_configs
-from kd_lightning.cli.teacher import _own_recipe
-from kd_lightning.cli.unlabelled import check_unlabelled, labels_only
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.pipeline.checks import check_settings
 from kd_lightning.teachers import TeacherCache
+
+from .making import run_settings, task_settings
 
 LINES = "the film was slow\nthe plot was bright\n\na dull scene\nvery good\nnot very bright\nbad"
 
@@ -29,19 +29,19 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_neither_the_teachers_training_nor_the_student_alone_sees_it() -> None:
-    cfg = compose_config(["data=sst2", "data.root=DIR", "data.unlabelled=DIR", "augment=mask"])
-    assert cfg.data.unlabelled == "DIR"
-    assert (_own_recipe(cfg).data.unlabelled, _own_recipe(cfg).data.augment) == (None, None)
-    assert labels_only(cfg).data.unlabelled is None
-    assert labels_only(cfg).data.augment is not None
-    assert "unlabelled" not in labels_only(compose_config(["data=synthetic"])).data
+    settings = task_settings(["data=sst2", "data.root=DIR", "data.unlabelled=DIR", "augment=mask"])
+    assert settings.data["unlabelled"] == "DIR"
+    assert [settings.of_teacher().data[key] for key in ("unlabelled", "augment")] == [None, None]
+    assert settings.labels_only().data["unlabelled"] is None
+    assert settings.labels_only().data["augment"] is not None
+    assert "unlabelled" not in task_settings(["data=synthetic"]).labels_only().data
 
 
 def test_of_several_tasks_none_shows_it_to_the_student_alone() -> None:
-    cfg = compose_config(["data=sst2", "+data@tasks.cola=cola", "data.unlabelled=A", "tasks.cola.data.unlabelled=B"])
-    settle_tasks(cfg)
-    assert [own.data.unlabelled for own in task_configs(cfg).values()] == ["A", "B"]
-    assert [own.data.unlabelled for own in task_configs(labels_only(cfg)).values()] == [None, None]
+    typed = ["data=sst2", "+data@tasks.cola=cola", "data.unlabelled=A", "tasks.cola.data.unlabelled=B"]
+    settings = run_settings(typed)
+    assert [own.data["unlabelled"] for own in settings.tasks.values()] == ["A", "B"]
+    assert [own.data["unlabelled"] for own in settings.labels_only().tasks.values()] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,14 @@ def test_of_several_tasks_none_shows_it_to_the_student_alone() -> None:
 )
 def test_where_nobody_labels_it_is_a_sentence(typed: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_unlabelled(compose_config(["data=sst2", "data.unlabelled=DIR", *typed]))
+        check_settings(run_settings(["data=sst2", "data.unlabelled=DIR", *typed]))
 
 
 @pytest.mark.parametrize(
     "typed", [[], ["objective.terms.hard.weight=0"], ["~objective.terms.logits", "match=hidden_mse"]]
 )
 def test_any_term_that_learns_from_the_teacher_will_do(typed: list[str]) -> None:
-    check_unlabelled(compose_config(["data=sst2", "data.unlabelled=DIR", *typed]))
+    check_settings(run_settings(["data=sst2", "data.unlabelled=DIR", *typed]))
 
 
 @pytest.mark.parametrize("name", ["sst2", "rte", "go_emotions", "conll2003", "msra_ner"])
