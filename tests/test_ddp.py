@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-pytestmark = [pytest.mark.ddp, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ddp, pytest.mark.timeout(1000)]
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
@@ -30,7 +30,7 @@ def results(tmp_path_factory: Any) -> tuple[Any, Any, Any]:
         for rank, world in places
     ]
     try:
-        logs = [process.communicate(timeout=350)[0] for process in started]
+        logs = [process.communicate(timeout=900)[0] for process in started]
     finally:
         for process in started:
             process.kill()

@@ -205,7 +205,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     if world > 1:
         os.environ.update(environment(rank, world))
         file = f"file://{folder}/rendezvous"
-        distributed.init_process_group("gloo", file, timedelta(seconds=60), world_size=world, rank=rank)
+        distributed.init_process_group("gloo", file, timedelta(seconds=600), world_size=world, rank=rank)
     try:
         torch.save({case.__name__: case(rank, world, folder) for case in CASES}, folder / f"{rank}of{world}.pt")
     finally:
