@@ -65,8 +65,8 @@ def sentences(rank: int, world: int, folder: Path) -> Result:
     torch.manual_seed(rank)
     module = kd.DistillationModule(student, teacher, objective, partial(torch.optim.SGD, lr=0.1))
     runner = fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
-    seen = [name for name, _ in runner.strategy.model.named_parameters()] if runner.strategy.model else []
-    return {"state": module.state_dict(), "seen": seen, "teacher": teacher.state_dict()}
+    reduced = [name for name, _ in runner.strategy.model.named_parameters()] if runner.strategy.model else []
+    return {"state": module.state_dict(), "reduced": reduced, "teacher": teacher.state_dict()}
 
 
 class Classifier(pl.LightningModule):

@@ -41,7 +41,7 @@ def by_trying_all(data: QuestionAnswering) -> dict[str, list[tuple[str, float]]]
         context = questions.contexts[rows.notes["example"][i]]
         for a in range(len(begins)):
             for b in range(a, min(a + data.max_answer_length, len(begins))):
-                nowhere = a == 0 and data.tokenizer.cls_token is None  # stands for "not here"
+                nowhere = a == 0 and data.tokenizer.cls_token is None  # the first token, which means "no answer here"
                 if begins[a] >= 0 and begins[b] >= 0 and not nowhere:
                     text = context[begins[a] : ends[b]].strip()
                     spans[questions.ids[rows.notes["example"][i]]].append(((one[a] + other[b]).item(), text))
