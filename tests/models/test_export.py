@@ -339,9 +339,7 @@ def test_what_onnx_does_not_support_is_one_sentence(tmp_path: Path) -> None:
         export(nn.Linear(2, 2), tmp_path / "student", format="onnx")
     with pytest.raises(ConfigError, match="but 'input' is not one"):
         export(nn.Linear(2, 2), tmp_path / "student", format="onnx", example=(torch.tensor(2.0),))
-    with pytest.raises(
-        ConfigError, match="A Rows cannot be exported to ONNX: Could not guard on data-dependent"
-    ) as caught:
+    with pytest.raises(ConfigError, match="A Rows cannot be exported to ONNX: Could not guard") as caught:
         export(Rows(), tmp_path / "student", format="onnx", example=(torch.ones(2, 2),))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
