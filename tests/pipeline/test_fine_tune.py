@@ -251,7 +251,10 @@ def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
         (["+data.multilabel=true"], "Type task=multilabel"),
     ],
 )
-def test_settings_that_no_teacher_would_heed_are_a_sentence(small: list[str], typed: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_settings_that_no_teacher_takes_are_one_sentence(small: list[str], typed: list[str], words: str) -> None:
+    def check() -> None:
         check_settings(run_settings([*small, *typed]))
         prepare([*small, *typed])
+
+    with pytest.raises(ConfigError, match=words):
+        check()
