@@ -15,7 +15,7 @@ from torch import nn
 
 from kd_lightning.cli.positions import missing_positions
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.data.vocabulary import build_tokenizer
+from kd_lightning.data import DataModule
 from kd_lightning.losses import HardLabel
 from kd_lightning.models.heads import auto_class
 from kd_lightning.models.heads import build as build_model
@@ -44,42 +44,28 @@ def build_data(cfg: DictConfig, teacher_tokenizer: Any = None, tokenizer: Any = 
         tokenizer: the student's, instead of the configuration's.
 
     Raises:
-        ConfigError: for half a row per batch and the like, or a tokenizer that cannot be loaded.
+        ConfigError: for half a row per batch and the like, a tokenizer that cannot be loaded, or what is no data module.
 
     """
     for key in WHOLE:
         check_whole(f"data.{key}", cfg.data.get(key))
     data = instantiate(cfg.data)
-    data.tokenizer = tokenizer or getattr(data, "tokenizer", None) or _brings_tokenizer(cfg)
-    if isinstance(data.tokenizer, str):
-        data.tokenizer = named_tokenizer(data.tokenizer, data)
-    return give_tokenizer(data, teacher_tokenizer)
-
-
-def teacher_data(cfg: DictConfig) -> Any:
-    """Build the data as the teacher eats it: with its own tokenizer, or the data's where it brings none."""
-    if cfg.teacher.pretrained is not None and "tokenizer" in cfg.data:
-        cfg = OmegaConf.merge(cfg, {"data": {"tokenizer": None}})  # type: ignore[assignment]
-    data = build_data(cfg)
-    data.tokenizer = load_tokenizer(cfg, data)
+    if not isinstance(data, DataModule):
+        raise ConfigError(f"data._target_ is {type(data).__name__}; derive it from kd_lightning.data.DataModule.")
+    data.processor = tokenizer or data.processor or (_brings_tokenizer(cfg) if data.needs_processor else None)
+    if isinstance(data.processor, str):
+        data.processor = data.load_processor(data.processor)
+    data.set_processors(teacher_tokenizer)
     return data
 
 
-def named_tokenizer(name: str, data: Any) -> Any:
-    """Return the tokenizer of a model, or for `train` one made from the training text."""
-    from transformers import AutoTokenizer
-
-    if name == "train":
-        return own_tokenizer(data)
-    return from_hub(AutoTokenizer.from_pretrained, name)
-
-
-def give_tokenizer(data: Any, teacher: Any) -> Any:
-    """Give a data module the teacher's tokenizer: as the student's too, unless the data has another one for that."""
-    if data.tokenizer is None:
-        data.tokenizer = teacher
-    elif teacher is not None and data.tokenizer.get_vocab() != teacher.get_vocab():
-        data.teacher_tokenizer = teacher
+def teacher_data(cfg: DictConfig) -> Any:
+    """Build the data for the teacher: with its own tokenizer, or the data's where it has none."""
+    if cfg.teacher.pretrained is not None and "tokenizer" in cfg.data:
+        cfg = OmegaConf.merge(cfg, {"data": {"tokenizer": None}})  # type: ignore[assignment]
+    data = build_data(cfg)
+    if data.needs_processor:
+        data.processor = load_tokenizer(cfg, data)
     return data
 
 
@@ -96,16 +82,9 @@ def check_whole(key: str, value: Any) -> None:
 
 def load_tokenizer(cfg: DictConfig, data: Any) -> Any:
     """Return the teacher's tokenizer: its own, the data's, or one made from the training text."""
-    from transformers import AutoTokenizer
-
     if cfg.teacher.pretrained is not None:
-        return from_hub(AutoTokenizer.from_pretrained, cfg.teacher.pretrained)
-    return data.tokenizer or own_tokenizer(data)
-
-
-def own_tokenizer(data: Any) -> Any:
-    """Return a tokenizer made from the training text, which tells capital letters where the data says so."""
-    return build_tokenizer(data.texts("train"), data.max_length, lowercase=getattr(data, "lowercase", True))
+        return data.load_processor(cfg.teacher.pretrained)
+    return data.processor or data.load_processor("train")
 
 
 def head_of(cfg: DictConfig) -> str:
@@ -115,7 +94,7 @@ def head_of(cfg: DictConfig) -> str:
 
 def labels_of(data: Any) -> dict[str, Any]:
     """Return what a Transformers configuration says of the labels."""
-    return data.head if hasattr(data, "head") else {"num_labels": data.num_labels}
+    return data.label_config
 
 
 def fresh_teacher(cfg: DictConfig, data: Any) -> nn.Module:
@@ -163,19 +142,19 @@ def build_student(cfg: DictConfig, teacher: nn.Module | None, data: Any, like: n
     from transformers import BertConfig
 
     if cfg.student.get("path") is not None:
-        _check_own_tokenizer(cfg, data.tokenizer)
+        _check_own_tokenizer(cfg, data)
         return saved(cfg.student.path, task=head_of(cfg), **labels_of(data))
     made = instantiate(OmegaConf.masked_copy(cfg.student, [key for key in cfg.student if key != "path"]))
     if not isinstance(made, partial):
         return made
     tokenizer = data.tokenizer
-    _check_own_tokenizer(cfg, tokenizer)
+    _check_own_tokenizer(cfg, data)
     base = like or teacher or BertConfig()
     vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     said = {name: value for name, value in labels_of(data).items() if value is not None}
     head = {} if head_of(cfg) == USUAL_HEAD else {"task": head_of(cfg)}  # a builder for one kind of task need not ask
     student = made(base, **head, **said, **vocabulary)
-    theirs = getattr(data, "teacher_tokenizer", None)
+    theirs = data.teacher_processor
     if like is None and teacher is not None and theirs is not None and cfg.student.get("layers") is not None:
         transfer_vocabulary(teacher, student, theirs, tokenizer)
     return student
@@ -187,10 +166,12 @@ def _brings_tokenizer(cfg: DictConfig) -> str | None:
     return str(model_folder(Path(path), "student.path", "saved model")) if path else cfg.student.get("name")
 
 
-def _check_own_tokenizer(cfg: DictConfig, tokenizer: Any) -> None:
+def _check_own_tokenizer(cfg: DictConfig, data: Any) -> None:
     """Refuse to feed a pretrained student with pieces it does not know."""
     name = _brings_tokenizer(cfg)
-    if name is not None and named_tokenizer(name, None).get_vocab() != tokenizer.get_vocab():
+    if name is None or not data.needs_processor:
+        return
+    if data.load_processor(name).get_vocab() != data.processor.get_vocab():
         raise ConfigError(
             f"The student '{name}' has a tokenizer of its own, and the data another. Type data.tokenizer={name}, or "
             "choose another student."

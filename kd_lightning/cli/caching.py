@@ -19,7 +19,7 @@ from kd_lightning.cli.lessons import Lesson
 from kd_lightning.cli.teacher import has_teacher
 from kd_lightning.core.errors import CacheError, ConfigError
 from kd_lightning.core.locks import cache_root
-from kd_lightning.data.base import TokenDataModule
+from kd_lightning.data import DataModule
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import Fingerprint, TeacherCache
 from kd_lightning.teachers.cache.build import build_cache
@@ -150,21 +150,21 @@ def _missing(lesson: Lesson, path: Path, several: bool) -> Any:
     data.setup("fit")
     if is_whole(path):  # else what is there is found while building
         there = TeacherCache(path).sample_ids
-    if not isinstance(data, TokenDataModule):  # its rows are known only by going through them
-        return None if len(there) else data.train_dataloader()
+    if data.train_rows is None:  # they are known only by going through them
+        return None if len(there) else data.iterate_once()
     cut = None if several else _rows_of_cut_run(lesson.cfg, data)
-    wanted = np.arange(len(data.taught)) if cut is None else cut
-    return data.rows_once(wanted) if len(np.setdiff1d(wanted, there)) else None  # what is there is passed over
+    wanted = np.arange(len(data.train_rows)) if cut is None else cut
+    return data.iterate_once(wanted) if len(np.setdiff1d(wanted, there)) else None  # what is there is passed over
 
 
-def _rows_of_cut_run(cfg: DictConfig, data: TokenDataModule) -> np.ndarray | None:
+def _rows_of_cut_run(cfg: DictConfig, data: DataModule) -> np.ndarray | None:
     """Return the rows that a run with `limit_train_batches`, and nothing else out of the ordinary, trains on."""
-    trainer, batches = cfg.trainer, data.train_batches()
+    trainer = cfg.trainer
     limit, epochs, devices = (trainer.get(name) for name in ("limit_train_batches", "max_epochs", "devices"))
     plain = trainer.get("num_nodes") == 1 and isinstance(devices, int) and devices > 0 and not set(trainer) - ORDINARY
     if limit is None or not plain or not isinstance(epochs, int) or epochs < 1:
         return None
-    return batches.visited(epochs, limit, devices)
+    return data.visited_rows(epochs, limit, devices)
 
 
 def _trainer(cfg: DictConfig, folder: Path) -> Trainer:

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 
 from kd_lightning.cli.build import scoring_trainer
 from kd_lightning.core.types import Batch, Features
-from kd_lightning.data.splits import OTHER_SPLITS
+from kd_lightning.data.base import OTHER_SPLITS
 from kd_lightning.metrics import Scores
 from kd_lightning.metrics.collection import names_of
 from kd_lightning.teachers import TeacherSource
@@ -85,7 +85,7 @@ def score(
     """
     scores: dict[str, float] = {}
     for split in ("validation", *OTHER_SPLITS):
-        if split == "validation" or split in getattr(data, "available_splits", ()):
+        if split == "validation" or split in data.available_splits:
             own = folder / "predictions" / ("" if split == "validation" else split)
             trainer = scoring_trainer(cfg, folder, [WritePredictions(recorders or {}, own)])
             loader = {"datamodule": data} if split == "validation" else {"dataloaders": data.eval_loader(split)}

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from kd_lightning.cli.build import build_data, head_of, labels_of, named_tokenizer, plain
+from kd_lightning.cli.build import build_data, head_of, labels_of, plain
 from kd_lightning.cli.tasks import task_configs
 from kd_lightning.cli.teacher import check_labels, load_teacher
 from kd_lightning.core.errors import ConfigError
@@ -65,7 +65,7 @@ def load_lessons(cfg: DictConfig, run_dir: Path) -> dict[str, Lesson]:
     lessons: dict[str, Lesson] = {}
     for task, own in task_configs(cfg).items():
         first = next(iter(lessons.values()), None)
-        lessons[task] = _load(own, folders[task], first.data.tokenizer if first is not None else None)
+        lessons[task] = _load(own, folders[task], first.data.processor if first is not None else None)
     return lessons
 
 
@@ -82,10 +82,11 @@ def _load(cfg: DictConfig, folders: Mapping[str, str], tokenizer: Any = None) ->
     tokenizers = {name: own for name, (_, own) in loaded.items()}
     _check_same(tokenizers)
     data = build_data(cfg, next(iter(tokenizers.values()), None), tokenizer)
-    if data.tokenizer is None:  # no teacher, and none given
-        data.tokenizer = named_tokenizer("train", data)
+    if data.processor is None and data.needs_processor:  # no teacher, and none given
+        data.processor = data.load_processor("train")
     for name, (model, _) in loaded.items():
-        check_labels(model, data.num_labels, Path(folders[name]), labels_of(data).get("id2label"))
+        if data.num_labels is not None:
+            check_labels(model, data.num_labels, Path(folders[name]), labels_of(data).get("id2label"))
     return Lesson(cfg, {name: model for name, (model, _) in loaded.items()}, data)
 
 

@@ -29,7 +29,7 @@ def positions(model: nn.Module) -> int | None:
 
 def missing_positions(model: nn.Module, data: Any) -> int:
     """Return for how many tokens of the longest rows there may be a model has no position."""
-    longest, known = getattr(data, "max_length", None), positions(model)
+    longest, known = data.max_length, positions(model)
     return max(0, longest - known) if longest is not None and known is not None else 0
 
 

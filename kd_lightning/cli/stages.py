@@ -131,15 +131,14 @@ def _train(cfg: DictConfig, run_dir: Path, lessons: Mapping[str, Lesson], stage:
     metrics = score(cfg, module, data, home, _recorders(lessons))
     if trainer.is_global_zero:
         for task, own in modules.items():
-            export(own, home / "student" / task, tokenizer=lessons[task].data.tokenizer)
+            export(own, home / "student" / task, tokenizer=lessons[task].data.processor)
     students = nn.ModuleList([own.student for own in modules.values()])
     return {"metrics": metrics, "parameters": _size(students), "latency_ms": latency_ms(students[0])}
 
 
 def _recorders(lessons: Mapping[str, Lesson]) -> dict[str, Any]:
     """Return what notes the predictions of each task, in the data set's own format."""
-    having = {task: lesson.data for task, lesson in lessons.items() if hasattr(lesson.data, "recorder")}
-    return {task: data.recorder() for task, data in having.items()}
+    return {task: lesson.data.recorder() for task, lesson in lessons.items()}
 
 
 def modules_of(module: DistillationModule | MultiTaskModule) -> dict[str, DistillationModule]:
@@ -201,8 +200,8 @@ def _announce(lesson: Lesson, module: DistillationModule, trainer: Any, task: st
 
 def _pieces(data: Any) -> dict[str, int]:
     """Return the sizes of both vocabularies where the student has its own."""
-    theirs = getattr(data, "teacher_tokenizer", None)
-    return {"student's pieces": len(data.tokenizer), "teacher's pieces": len(theirs)} if theirs is not None else {}
+    theirs = data.teacher_processor
+    return {"student's pieces": len(data.processor), "teacher's pieces": len(theirs)} if theirs is not None else {}
 
 
 def _size(model: nn.Module) -> int:

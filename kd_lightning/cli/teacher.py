@@ -103,7 +103,7 @@ def check_head(cfg: DictConfig) -> None:
 
     """
     target = cfg.data.get("_target_")
-    made_for = getattr(get_object(target), "made_for", None) if isinstance(target, str) else None
+    made_for = getattr(get_object(target), "head", None) if isinstance(target, str) else None
     if made_for is not None and made_for != head_of(cfg):
         raise ConfigError(
             f"Rows of this data are made for {made_for}, and the task is {head_of(cfg)}. "
@@ -130,7 +130,7 @@ def prepare_teacher(cfg: DictConfig) -> tuple[Path, float]:
     data = teacher_data(recipe)
     folder = cache_root() / "teachers" / f"{cfg.teacher.name}-{digest(_shape(recipe, data))}"
     if not folder.is_dir():
-        rehearse(cfg, build_data(cfg, data.tokenizer), fresh_teacher(cfg, data))
+        rehearse(cfg, build_data(cfg, data.processor), fresh_teacher(cfg, data))
     training = folder.parent / f".{folder.name}.training"
     built = build_once(folder, lambda scratch: _fine_tune(recipe, data, scratch, training))
     shutil.rmtree(training, ignore_errors=True)
@@ -228,7 +228,7 @@ def _fine_tune(cfg: DictConfig, data: Any, folder: Path, training: Path) -> None
     fit(module, data, build_trainer(cfg, training), training)
     if training.is_dir():  # a fast_dev_run leaves no curves
         shutil.copytree(training, folder / "training", ignore=shutil.ignore_patterns("checkpoints"))
-    export(module, folder / "model", tokenizer=data.tokenizer)
+    export(module, folder / "model", tokenizer=data.processor)
     for path in (folder / "model").iterdir():
         path.rename(folder / path.name)
     (folder / "model").rmdir()

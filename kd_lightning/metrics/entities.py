@@ -25,7 +25,7 @@ class EntityScores(BatchMetric):
         data: the data module; its `rebuild` makes sentences of rows, and its `sentences` has their words.
 
     Example:
-        >>> from kd_lightning.data.labelling.reassemble import Rebuilt
+        >>> from kd_lightning.data.text.tagged_rows import Rebuilt
         >>> class Data:
         ...     def rebuild(self, split, rows, tags):
         ...         return Rebuilt([0], [["B-PER", "I-PER", "O"]], [[["O", "B-PER", "I-PER"][i] for i in tags]])

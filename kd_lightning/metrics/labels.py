@@ -65,16 +65,16 @@ class LabelRecorder(BatchMetric):
 
     def write(self, folder: Path) -> Path:
         """Write the predictions of the last `compute` into `predictions.tsv`."""
-        numbers = self._data.it.row_numbers(self.split) if hasattr(self._data.it, "row_numbers") else None
+        numbers = self._data.it.row_numbers(self.split)
         places = {row: row if numbers is None else numbers[row] for row in self.predicted}
         lines = [f"{places[row]}\t{self._said(value)}" for row, value in self.predicted.items()]
         (folder / FILE).write_text("\n".join(["index\tprediction", *lines, ""]), encoding="utf-8")
         return folder / FILE
 
     def _predict(self, logits: Tensor) -> Tensor:
-        if getattr(self._data.it, "regression", False):
+        if self._data.it.regression:
             return logits.squeeze(-1)
-        if getattr(self._data.it, "multilabel", False):
+        if self._data.it.multilabel:
             return (logits > 0).to(torch.int8)
         return logits.argmax(-1)
 
@@ -84,5 +84,5 @@ class LabelRecorder(BatchMetric):
         return f"{value:.9g}" if isinstance(value, float) else self._name(value)
 
     def _name(self, number: int) -> str:
-        names = getattr(self._data.it, "labels", None)
+        names = self._data.it.classes
         return names[number] if names is not None else str(number)

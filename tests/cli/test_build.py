@@ -24,7 +24,7 @@ from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.teacher import check_labels, check_teacher, load_teacher
 from kd_lightning.cli.train import settle
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.data.synthetic import word_tokenizer
+from kd_lightning.data.text.synthetic import word_tokenizer
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_a_pretrained_student_is_fed_by_its_own_tokenizer(cfg: Any, data: Any, t
 def test_a_data_module_that_knows_no_tokenizer_is_given_one(cfg: Any, data: Any, tmp_path: Path) -> None:
     data.tokenizer.save_pretrained(tmp_path)
     cfg.teacher.pretrained = str(tmp_path)
-    cfg.data = {"_target_": "types.SimpleNamespace", "num_labels": 2}
+    cfg.data = {"_target_": "kd_lightning.data.TokenDataModule", "num_labels": 2}
     assert teacher_data(cfg).tokenizer.get_vocab() == data.tokenizer.get_vocab()
     student = build_student(cfg, None, build_data(cfg, data.tokenizer))
     assert student.config.vocab_size == len(data.tokenizer)

@@ -49,7 +49,7 @@ def test_rows_that_are_too_long_are_refused_with_the_longest_that_fit() -> None:
         check_positions(roberta(12), SimpleNamespace(max_length=11), "teacher")
     recurrent: Any = bigru(BertConfig(vocab_size=50), hidden_size=8)
     check_positions(recurrent, SimpleNamespace(max_length=100_000), "student")
-    check_positions(bert(12), SimpleNamespace(), "student")
+    check_positions(bert(12), SimpleNamespace(max_length=None), "student")
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

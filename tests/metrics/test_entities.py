@@ -11,7 +11,7 @@ import torch
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torch import Tensor
 
-from kd_lightning.data.labelling.reassemble import Rebuilt
+from kd_lightning.data.text.tagged_rows import Rebuilt
 from kd_lightning.metrics import EntityScores, Scores
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]

@@ -6,7 +6,6 @@ import csv
 import random
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from torch import distributed, multiprocessing
 
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.judging import task_metrics
-from kd_lightning.data import build_tokenizer
+from kd_lightning.data import DataModule, build_tokenizer
 from kd_lightning.metrics import LabelRecorder, Scores
 
 WORDS = ["good", "bad", "film", "plot", "very", "not", "slow", "bright"]
@@ -152,7 +151,14 @@ def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
 # -- the recorder by itself ----------------------------------------------------------------------------------------
 
 
-def recorded(data: SimpleNamespace, logits: list[list[float]], folder: Path) -> list[str]:
+class Described(DataModule):
+    def __init__(self, **members: Any) -> None:
+        super().__init__()
+        for name, value in members.items():
+            setattr(self, name, value)
+
+
+def recorded(data: DataModule, logits: list[list[float]], folder: Path) -> list[str]:
     recorder = LabelRecorder(data)
     for row in reversed(range(len(logits))):  # rows come in any order
         recorder.update({"logits": torch.tensor([logits[row]])}, {"sample_id": torch.tensor([row])})
@@ -161,24 +167,24 @@ def recorded(data: SimpleNamespace, logits: list[list[float]], folder: Path) -> 
 
 
 def test_several_labels_per_row_are_written_with_commas(tmp_path: Path) -> None:
-    data = SimpleNamespace(multilabel=True, labels=["joy", "anger", "fear"])
+    data = Described(multilabel=True, classes=["joy", "anger", "fear"])
     assert recorded(data, [[1.0, -1.0, 0.1], [-1.0, -0.1, -2.0]], tmp_path) == ["joy,fear", ""]
-    assert recorded(SimpleNamespace(multilabel=True), [[1.0, -1.0, 0.1]], tmp_path) == ["0,2"]
+    assert recorded(Described(multilabel=True), [[1.0, -1.0, 0.1]], tmp_path) == ["0,2"]
 
 
 def test_numbers_are_written_as_they_are(tmp_path: Path) -> None:
-    found = recorded(SimpleNamespace(regression=True), [[2.5], [-0.125]], tmp_path)
+    found = recorded(Described(regression=True), [[2.5], [-0.125]], tmp_path)
     assert [float(value) for value in found] == [2.5, -0.125]
 
 
 def test_a_recorder_that_saw_nothing_writes_no_row(tmp_path: Path) -> None:
-    recorder = LabelRecorder(SimpleNamespace())
+    recorder = LabelRecorder(Described())
     assert recorder.compute() == {}
     assert recorder.write(tmp_path).read_text() == "index\tprediction\n"
 
 
 def test_a_second_validation_does_not_remember_the_first(tmp_path: Path) -> None:
-    recorder = LabelRecorder(SimpleNamespace())
+    recorder = LabelRecorder(Described())
     for logits in ([[0.0, 1.0]], [[1.0, 0.0]]):
         recorder.reset()
         recorder.update({"logits": torch.tensor(logits)}, {"sample_id": torch.tensor([5])})
