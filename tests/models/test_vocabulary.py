@@ -9,7 +9,7 @@ import torch
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import build_tokenizer
-from kd_lightning.data.synthetic import word_tokenizer
+from kd_lightning.data.text.synthetic import word_tokenizer
 from kd_lightning.models.vocabulary import transfer_vocabulary
 
 from ..toys import bert
