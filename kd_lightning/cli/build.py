@@ -16,7 +16,6 @@ from torch import nn
 from kd_lightning.cli.positions import missing_positions
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data.vocabulary import build_tokenizer
-from kd_lightning.losses import HardLabel
 from kd_lightning.models.heads import auto_class
 from kd_lightning.models.heads import build as build_model
 from kd_lightning.models.hub import from_hub, model_folder
@@ -200,9 +199,9 @@ def _check_own_tokenizer(cfg: DictConfig, tokenizer: Any) -> None:
 def hard_only(cfg: DictConfig) -> Objective:
     """Return the objective of a model that learns from labels alone, by the experiment's own hard-label loss."""
     node = OmegaConf.select(cfg, "objective.terms.hard.loss")
-    flags = {name: bool(cfg.task.get(name)) for name in ("multilabel", "regression")}
     outputs, targets = (cfg.task.get(name, usual) for name, usual in (("outputs", "logits"), ("targets", "labels")))
-    loss = instantiate(node) if node is not None else HardLabel(**flags)
+    usual = {"_target_": cfg.task.get("hard_loss", "kd_lightning.losses.HardLabel")}
+    loss = instantiate(usual if node is None else node)
     return Objective({"hard": Term(Match(outputs, targets), loss)})
 
 

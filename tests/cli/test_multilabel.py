@@ -50,9 +50,11 @@ def test_models_are_made_for_several_labels(on_topics: list[str]) -> None:
 
 
 def test_learning_from_labels_alone_takes_several_labels_whatever_the_objective(on_topics: list[str]) -> None:
-    assert hard_only(compose_config(on_topics)).declared["hard"].loss.multilabel
-    assert hard_only(compose_config([*on_topics, "~objective.terms.hard"])).declared["hard"].loss.multilabel
-    assert not hard_only(compose_config(["data=sst2", "~objective.terms.hard"])).declared["hard"].loss.multilabel
+    def hard_loss(typed: list[str]) -> str:
+        return type(hard_only(compose_config(typed)).declared["hard"].loss).__name__
+
+    assert hard_loss(on_topics) == hard_loss([*on_topics, "~objective.terms.hard"]) == "HardLabels"
+    assert hard_loss(["data=sst2"]) == hard_loss(["data=sst2", "~objective.terms.hard"]) == "HardLabel"
 
 
 def test_logits_between_0_and_1_are_logits_to_the_metrics() -> None:

@@ -13,7 +13,7 @@ from kd_lightning.cli.reports.results import Metric, main_metric, share_kept
 from kd_lightning.cli.reports.summary import final_table, startup
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.objective.match import Match
-from kd_lightning.objective.schedules.weights import Warmup
+from kd_lightning.objective.schedules import Warmup
 
 
 class Body:
