@@ -56,6 +56,20 @@ def test_every_match_makes_schemes(name: str) -> None:
         assert isinstance(instantiate(node), MatchScheme)
 
 
+@pytest.mark.parametrize("name", names("match/textbrewer"))
+def test_textbrewers_names_of_matches_need_no_folder(name: str) -> None:
+    assert plain(composed(f"match={name}").objective) == plain(composed(f"match=textbrewer/{name}").objective)
+    assert plain(composed(f"match=[{name},minilm]").objective.terms).keys() >= {"hard", "logits", "minilm_value"}
+
+
+@pytest.mark.parametrize("objective", ["default", "textbrewer", "probability_shift"])
+def test_one_line_selects_another_loss_for_the_logits(objective: str) -> None:
+    inner = "loss.loss" if objective == "probability_shift" else "loss"
+    typed = f"objective.terms.logits.{inner}._target_=kd_lightning.losses.LogitMSE"
+    loss = instantiate(composed(f"objective={objective}", typed).objective).declared["logits"].loss
+    assert type(getattr(loss, "loss", loss)).__name__ == "LogitMSE"
+
+
 @pytest.mark.parametrize("name", names("augment"))
 def test_every_augmentation_is_built_with_the_defaults_of_its_class(name: str) -> None:
     (node,) = composed(f"augment={name}").data.augment.values()
@@ -140,7 +154,7 @@ def test_before_a_task_true_tokens_count_and_a_teacher_that_knows_the_language_i
     cfg = composed("experiment=mlm_t6")
     assert (cfg.objective.terms.hard.weight, cfg.objective.terms.logits.weight) == (1.0, 1.0)
     logits = instantiate(cfg.objective).declared["logits"].loss
-    assert (logits.temperature, logits.scaled, logits.kind) == (2.0, True, "kl")
+    assert (type(logits).__name__, logits.temperature) == ("SoftTarget", 2.0)
     assert (cfg.task.head, cfg.student.layers, cfg.teacher.trainer.max_epochs) == ("masked-lm", "uniform", 0)
     for teacher in ("tiny_random", "minilm_l6", "electra_base_zh"):
         assert composed("experiment=mlm_t6", f"teacher={teacher}").teacher.trainer.max_epochs == 1
@@ -276,7 +290,7 @@ def described(term: Term | MatchScheme) -> str:
     loss = type(term.loss).__name__
     if isinstance(term, Term):
         assert isinstance(term.match, Match)
-        own = {k: v for k, v in vars(term.loss).items() if k in ("temperature", "kind")}
+        own = {k: v for k, v in vars(term.loss).items() if k == "temperature"}
         own |= {} if getattr(term.loss, "scaled", True) else {"scaled": False}
         how = ", ".join(f"{k}={v}" for k, v in own.items())
         return f"{term.weight:g} x {loss}({how}) {term.match.student} <- {term.match.teacher}"
@@ -297,7 +311,11 @@ def test_sst2_t4tiny_is_textbrewers_recipe() -> None:
     """T = 8, plain cross entropy without T², hidden MSE and MMD over all layers of four, no hard labels."""
     cfg = composed("experiment=sst2_t4tiny")
     logits, hard = cfg.objective.terms.logits, cfg.objective.terms.hard
-    assert (logits.loss.temperature, logits.loss.kind, logits.loss.scaled) == (8.0, "ce", False)
+    assert logits.loss == {
+        "_target_": "kd_lightning.losses.SoftCrossEntropy",
+        "temperature": 8.0,
+        "scaled": False,
+    }
     assert (logits.weight, hard.weight) == (1.0, 0.0)
     schemes = [instantiate(cfg.objective.terms[name]) for name in ("hidden_mse", "hidden_smmd")]
     assert [(type(s.loss).__name__, s.weight, s.student_layers) for s in schemes] == [

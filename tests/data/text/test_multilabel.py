@@ -85,14 +85,14 @@ def test_single_labels_stay_whole_numbers():
 def test_a_model_of_several_labels_takes_the_batches_as_they_are(several, tokenizer):
     from transformers import BertConfig, BertForSequenceClassification
 
-    from kd_lightning.losses import HardLabel
+    from kd_lightning.losses import HardLabels
 
     batch = next(iter(data(several, tokenizer).train_dataloader()))
     batch.pop("sample_id")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     config = BertConfig(vocab_size=10, num_labels=3, problem_type="multi_label_classification", **sizes)
     output = BertForSequenceClassification(config).eval()(**batch)
-    torch.testing.assert_close(HardLabel(multilabel=True)(output.logits, batch["labels"]), output.loss)
+    torch.testing.assert_close(HardLabels()(output.logits, batch["labels"]), output.loss)
 
 
 TYPES = ("PER", "ORG", "LOC", "MISC")

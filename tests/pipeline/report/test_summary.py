@@ -11,9 +11,7 @@ from torch import nn
 
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.objective.match import Match
-from kd_lightning.objective.schedules.weights import Warmup
-from kd_lightning.pipeline.report.results import Metric, main_metric, share_kept
-from kd_lightning.pipeline.report.summary import final_table, startup
+from kd_lightning.objective.schedules import Warmup
 
 
 class Body:
