@@ -89,6 +89,14 @@ class DataModule(LightningDataModule):
         )
 
     @property
+    def training_settings(self) -> dict[str, Any]:
+        """What shapes a model trained on this data besides the rows themselves, such as batch size and order.
+
+        It is part of a fine-tuned teacher's fingerprint.
+        """
+        return {"num_labels": self.num_labels}
+
+    @property
     def label_config(self) -> dict[str, Any]:
         """What the configuration of a Transformers model for this data holds about its labels."""
         problem = "multi_label_classification" if self.multilabel else "regression" if self.regression else None

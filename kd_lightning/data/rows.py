@@ -158,6 +158,12 @@ class RowDataModule(DataModule):
         """Return the training rows as an epoch has them: augmented, where they are."""
         return ChangedRows(self.train_rows, self.augment_row, self.seed) if self.varies else self.train_rows
 
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What shapes a model trained on these rows besides the rows themselves: batches and their order."""
+        order = {"batch_size": self.batch_size, "group_by_length": self.group_by_length, "seed": self.seed}
+        return super().training_settings | order
+
     def train_batches(self) -> TrainBatches:
         """Return which training rows make which batch."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]

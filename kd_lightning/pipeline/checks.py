@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kd_lightning.core.batch import is_batch_field
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import DataModule
-from kd_lightning.models import check_exportable
+from kd_lightning.models.export import check_exportable
 from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings
 from kd_lightning.teachers import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec

@@ -18,7 +18,7 @@ from kd_lightning.core.files import write_json
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.data import DataModule
-from kd_lightning.models import export
+from kd_lightning.models.export import export
 from kd_lightning.models.hub import from_hub, model_folder
 from kd_lightning.pipeline.checks import check_compatibility
 from kd_lightning.pipeline.evaluate import evaluate_teachers
@@ -113,9 +113,9 @@ def teacher_data(settings: TaskSettings) -> tuple[Task, DataModule]:
         settings = replace(settings, data={**settings.data, "tokenizer": None})
     task, data = instantiate(settings.task), build_data(settings)
     task.check_data(data)
-    if pretrained is not None and data.max_length is not None:
+    if pretrained is not None and data.needs_processor:
         data.processor = from_hub(AutoTokenizer.from_pretrained, pretrained)
-    elif data.processor is None and data.max_length is not None:
+    elif data.processor is None and data.needs_processor:
         data.processor = data.load_processor("train")
     return task, data
 
@@ -129,7 +129,7 @@ def teacher_shape(settings: TaskSettings, task: Task, data: DataModule) -> Any:
     recipe = [settings.fitting.optimizer, settings.fitting.scheduler, settings.task]
     hard = (settings.objective.get("terms") or {}).get("hard") or {}
     nodes = without_module_paths([*recipe, hard.get("loss")])
-    return [origin_of(settings, task, data), data.fingerprint, data.order_settings, trainer, nodes, settings.seed]
+    return [origin_of(settings, task, data), data.fingerprint, data.training_settings, trainer, nodes, settings.seed]
 
 
 def _fine_tune(settings: TaskSettings, task: Task, data: DataModule, folder: Path, training: Path) -> None:

@@ -110,6 +110,11 @@ class QuestionAnswering(TextDataModule):
         """The settings that decide what rows are made of a table, besides tokenizer, `max_length` and `limit`."""
         return self.cut.stride, self.cut.max_question_length, self.holdout, *self.renamed
 
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What shapes a model trained on these questions: how long answers may be decides which epoch is the best."""
+        return super().training_settings | {"max_answer_length": self.max_answer_length}
+
     def recorder(self) -> Answers:
         """Return what records a model's answers, and writes them as official scorers read them."""
         return Answers(self)

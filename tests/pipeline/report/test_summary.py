@@ -12,6 +12,8 @@ from torch import nn
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.objective.match import Match
 from kd_lightning.objective.schedules import Warmup
+from kd_lightning.pipeline.report.results import Metric, main_metric, share_kept
+from kd_lightning.pipeline.report.summary import final_table, startup
 
 
 class Body:
