@@ -8,10 +8,10 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from kd_lightning.cli.checks import check_config, check_root_keys, check_targets
+from kd_lightning.cli.checks import check_config, check_targets
 from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.experiments import experiments, lines
-from kd_lightning.cli.settle import plain, settle, task_configs
+from kd_lightning.cli.settle import check_root_keys, plain, settle, task_configs
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import Augmentation
 from kd_lightning.objective import MatchScheme, Objective, Term

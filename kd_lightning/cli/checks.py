@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -13,7 +12,6 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from kd_lightning.cli.configs import TrainSchema
 from kd_lightning.core.errors import ConfigError, hint
 
 HOLDERS = ("callbacks", "logger", "objective.terms", "plan")
@@ -73,11 +71,11 @@ def _makers(called: Any) -> Iterator[Any]:
             yield base
 
 
-def check_config(cfg: DictConfig) -> DictConfig:
-    """Return a configuration that can be run as far as can be told without building anything.
+def check_config(cfg: DictConfig) -> None:
+    """Raise an error for what cannot be run, as far as can be told without building anything.
 
     Raises:
-        ConfigError: for the first key, target, argument or value that cannot be.
+        ConfigError: for the first target, argument or value that cannot be.
 
     """
     check_targets(cfg)
@@ -88,7 +86,6 @@ def check_config(cfg: DictConfig) -> DictConfig:
         metric, computed = own.task.metric, [name for node in own.task.metrics.items() for name in _score_names(*node)]
         if metric not in computed:
             raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
-    return cfg
 
 
 WHOLE = ("batch_size", "eval_batch_size", "max_length", "num_labels", "num_workers", "limit")
@@ -111,23 +108,6 @@ def _score_names(name: Any, node: Any) -> list[str]:
     from kd_lightning.tasks.base import score_names  # tasks take long to import
 
     return score_names(str(name), get_object(node["_target_"]) if node is not None else None)
-
-
-def check_root_keys(cfg: DictConfig, schema: type = TrainSchema) -> None:
-    """Raise an error for keys at the root that the schema does not have, which `+key=value` would slip past it.
-
-    Args:
-        cfg: the composed configuration.
-        schema: the dataclass that types its root.
-
-    Raises:
-        ConfigError: for the first unknown key.
-
-    """
-    known = [field.name for field in dataclasses.fields(schema)]
-    for key in map(str, cfg):
-        if key not in known and key != "hydra":
-            raise ConfigError(f"There is no key '{key}' at the root of the configuration. {hint(key, known)}")
 
 
 def check_targets(cfg: DictConfig) -> None:

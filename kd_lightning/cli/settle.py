@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import typing
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from kd_lightning.cli.checks import check_config
+from kd_lightning.cli.configs import TrainSchema
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.pipeline.settings import (
     MEAN,
-    CacheSettings,
+    ONE_DEVICE,
+    FittingSettings,
     RunSettings,
     TaskSettings,
     TeacherSettings,
-    TrainerSettings,
+    merged,
 )
 from kd_lightning.training.multi_task import check_task_name
 
@@ -36,9 +41,10 @@ def settle(cfg: DictConfig) -> DictConfig:
     """Make folders absolute, `auto` definite and several tasks symmetric.
 
     Raises:
-        ConfigError: a value is still to be given, or tasks that exclude each other.
+        ConfigError: an unknown key at the root, a value that is still to be given, or tasks that exclude each other.
 
     """
+    check_root_keys(cfg)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"'{missing[0]}' has no value: type {missing[0]}=VALUE.")
@@ -59,6 +65,23 @@ def settle(cfg: DictConfig) -> DictConfig:
                     _make_absolute(own.data, key)
         _make_absolute(cfg.student, "path")
     return cfg
+
+
+def check_root_keys(cfg: DictConfig, schema: type = TrainSchema) -> None:
+    """Raise an error for keys at the root that the schema does not have, which `+key=value` would slip past it.
+
+    Args:
+        cfg: the composed configuration.
+        schema: the dataclass that types its root.
+
+    Raises:
+        ConfigError: for the first unknown key.
+
+    """
+    known = [field.name for field in dataclasses.fields(schema)]
+    for key in map(str, cfg):
+        if key not in known and key != "hydra":
+            raise ConfigError(f"There is no key '{key}' at the root of the configuration. {hint(key, known)}")
 
 
 def _make_absolute(node: Any, key: str) -> None:
@@ -172,52 +195,67 @@ def plain(node: Any) -> Any:
 
 
 def settings_of(cfg: DictConfig) -> RunSettings:
-    """Return the settings of a settled configuration: from here on nobody knows of YAML."""
+    """Check a settled configuration and return its settings: what the stages get instead of YAML.
+
+    Raises:
+        ConfigError: for the first target, argument or value that cannot be.
+
+    """
+    check_config(cfg)
     whole = plain(cfg)
     whole.pop("kd_version", None)
+    tasks = {name: _task_settings(plain(own)) for name, own in task_configs(cfg).items()}
     return RunSettings(
-        tasks={name: _task_settings(plain(own)) for name, own in task_configs(cfg).items()},
+        tasks=tasks,
         plan=whole["plan"],
-        fitting=_trainer_settings(whole),
+        fitting=_fitting_settings(whole),
         metric=whole["task"]["metric"],
-        mode=whole["task"]["mode"],
+        has_teacher=all(task.teacher is not None for task in tasks.values()),
         tau=whole["tau"],
         seed=whole["seed"],
-        baseline=whole["baseline"],
-        cache=whole["cache"],
         config=whole,
     )
 
 
-def _trainer_settings(own: dict[str, Any]) -> TrainerSettings:
-    callbacks, logger = own["callbacks"] or {}, own["logger"] or {}
-    return TrainerSettings(own["trainer"], own["optimizer"], own["scheduler"], callbacks, logger)
-
-
 def _task_settings(own: dict[str, Any]) -> TaskSettings:
-    return TaskSettings(
-        task=own["task"],
-        data=own["data"],
-        teacher=_teacher_settings(own["teacher"]),
-        student=own["student"],
-        objective=own["objective"],
-        fitting=_trainer_settings(own),
-        temperature=own["temperature"],
-        seed=own["seed"],
-        compile=own["compile"],
-        cache=own["cache"],
-    )
+    names = ("task", "data", "student", "objective", "temperature", "seed", "compile", "cache")
+    shared = {name: own[name] for name in names}
+    return TaskSettings(**shared, teacher=_teacher_settings(own), fitting=_fitting_settings(own))
 
 
-def _teacher_settings(node: dict[str, Any]) -> TeacherSettings:
-    """Return a teacher's settings. With a `_target_`, all keys that are no settings are arguments of the target."""
-    known = TeacherSettings.__dataclass_fields__
+def _fitting_settings(own: dict[str, Any], **changes: Any) -> FittingSettings:
+    nodes = {key: own[key] for key in ("trainer", "optimizer", "scheduler")} | changes
+    return FittingSettings(**nodes, callbacks=own["callbacks"] or {}, logger=own["logger"] or {})
+
+
+def _teacher_settings(own: dict[str, Any]) -> TeacherSettings | None:
+    """Return a teacher's settings, None where there is none.
+
+    With a `_target_`, all keys that are no settings are arguments of the target.
+    """
+    node, scheduler = own["teacher"], own["teacher"].get("scheduler")
+    cache = node.get("cache") or {}
+    changes = {
+        "trainer": merged(own["trainer"], node.get("trainer")) | ONE_DEVICE,
+        "optimizer": merged(own["optimizer"], node.get("optimizer")),
+        "scheduler": None if scheduler is None else merged(own["scheduler"], scheduler),
+    }
+    known = set(TeacherSettings.__dataclass_fields__) - {"fitting", "cache_dtype", "cache_top_k"}
     given = {key: value for key, value in node.items() if key in known and value is not None}
-    given["cache"] = CacheSettings(**(node.get("cache") or {}))
     if "_target_" in node:
-        target = {key: value for key, value in node.items() if key not in (*known, "mlm_epochs")}
+        target = {key: value for key, value in node.items() if key not in (*known, *NO_ARGUMENTS)}
         given[_role_of(target["_target_"])] = target
-    return TeacherSettings(**given)
+    if not given.keys() & MADE_FROM:
+        return None
+    stored = {"cache_dtype": cache.get("dtype", "bf16"), "cache_top_k": cache.get("top_k")}
+    return TeacherSettings(_fitting_settings(own, **changes), **given, **stored)
+
+
+MADE_FROM = {"path", "pretrained", "architecture", "model", "source"}
+"""Settings one of which says what a teacher is made from."""
+
+NO_ARGUMENTS = ("trainer", "optimizer", "scheduler", "cache", "mlm_epochs")
+"""Further keys of a teacher's configuration that are no arguments of its `_target_`."""
 
 
 def _role_of(target: str) -> str:
@@ -227,6 +265,5 @@ def _role_of(target: str) -> str:
     from kd_lightning.teachers import TeacherSource
 
     made = get_object(target)
-    made = made if isinstance(made, type) else getattr(made, "__annotations__", {}).get("return")
-    is_source = isinstance(made, type) and issubclass(made, TeacherSource)
-    return "source" if is_source or made in ("TeacherSource", "kd.TeacherSource") else "model"
+    made = made if isinstance(made, type) else typing.get_type_hints(made).get("return")
+    return "source" if isinstance(made, type) and issubclass(made, TeacherSource) else "model"

@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from kd_lightning.cli.checks import check_config, check_root_keys
 from kd_lightning.cli.configs import CONFIGS, for_jobs_only, known_keys, register
 from kd_lightning.cli.experiments import typed_folder
 from kd_lightning.cli.messages import one_sentence
@@ -28,6 +27,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run the command; exits with 1 after any error, or after a sweep with a failed job."""
+    sys.path.insert(0, os.getcwd())  # a user's own classes, which an installed command would not find
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors reach this function, which prints one sentence
     register(typed_folder(sys.argv[1:]))
     try:
@@ -99,9 +99,7 @@ def _job(cfg: DictConfig, run_dir: Path) -> float | None:
     from kd_lightning.pipeline.run import run
 
     quiet()
-    check_root_keys(cfg)
-    cfg = check_config(_saved(cfg, run_dir) if cfg.resume is not None else settle(cfg))
-    settings = settings_of(cfg)
+    settings = settings_of(_saved(cfg, run_dir) if cfg.resume is not None else settle(cfg))
     metrics = run(settings, run_dir)
     return (metrics.get("student") or {"metrics": {}})["metrics"].get(settings.metric)
 

@@ -12,8 +12,9 @@ from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.settle import settings_of
 from kd_lightning.cli.terminal import quiet
 from kd_lightning.core.files import write_text
+from kd_lightning.pipeline.launch import run_stage
 from kd_lightning.pipeline.run import CONFIG, stages_of
-from kd_lightning.pipeline.stage import run_stage, stage_folder
+from kd_lightning.pipeline.stage import stage_folder
 
 
 def main(run_dir: Path, name: str) -> None:

@@ -165,9 +165,9 @@ class DataModule(LightningDataModule):
         """
         if self.processor is None:
             self.processor = teacher
-        elif teacher is not None and not self.is_interchangeable(teacher):
+        elif teacher is not None and not self.interchangeable(self.processor, teacher):
             self.teacher_processor = teacher
 
-    def is_interchangeable(self, teacher: Any) -> bool:
-        """Return whether a teacher's processor makes the same inputs as `processor`, so that one batch is for both."""
+    def interchangeable(self, one: Any, other: Any) -> bool:
+        """Return whether two processors make the same inputs, so that one batch is for both their models."""
         return True

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 
 from kd_lightning.core.errors import CacheError
 from kd_lightning.core.locks import cache_root
 from kd_lightning.objective import Objective
-from kd_lightning.pipeline.settings import ONE_DEVICE, RunSettings, TrainerSettings
-from kd_lightning.pipeline.setup import TaskSetup, build_module, load_setups, modules_of, quiet_trainer
+from kd_lightning.pipeline.build import build_modules, load_setups, quiet_trainer
+from kd_lightning.pipeline.settings import FittingSettings, RunSettings
+from kd_lightning.pipeline.setup import TaskSetup
 from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
 from kd_lightning.teachers import Fingerprint, TeacherCache
 from kd_lightning.teachers.cache.build import build_cache
@@ -37,19 +40,20 @@ class BuildCache(Stage):
     """Writes the teachers' outputs of all training rows to disk, unless a cache has them already."""
 
     inputs = ("teacher",)
+    needs_teacher = True
     one_process = True
-
-    def is_wanted(self, settings: RunSettings) -> bool:
-        """Return whether `cache=true`."""
-        return settings.cache and settings.has_teacher
 
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Return the caches' folders by task, and the seconds they took to build."""
         seed_everything(settings.seed, verbose=False)
         setups, folders, seconds = load_setups(settings, run_dir), {}, 0.0
-        for name, own in modules_of(build_module(setups, alone=False)).items():
+        folder = stage_folder(run_dir, self.name)
+        whole = {"limit_predict_batches": None, "fast_dev_run": False, "overfit_batches": 0.0}
+        bar = {"enable_progress_bar": settings.fitting.trainer.get("enable_progress_bar", True)}
+        trainer = quiet_trainer(settings.fitting, one_device=True, **whole, **bar)
+        for name, own in build_modules(setups).items():
             rows = None if len(setups) > 1 else _rows_of_cut_run(settings.fitting, setups[name])
-            path, spent = _fill(setups[name], own.objective, stage_folder(run_dir, self.name), rows)
+            path, spent = _fill(setups[name], own.objective, rows, partial(trainer, folder))
             seconds += spent
             if path is not None:
                 folders[name] = str(path)
@@ -69,28 +73,28 @@ def is_complete(path: Path) -> bool:
     return all((path / info.name).is_file() for info in Manifest.open(path).shards)
 
 
-def _fill(setup: TaskSetup, objective: Objective, folder: Path, rows: np.ndarray | None) -> tuple[Path | None, float]:
+def _fill(
+    setup: TaskSetup, objective: Objective, rows: np.ndarray | None, make_trainer: Callable[..., Trainer]
+) -> tuple[Path | None, float]:
     """Return the folder of the cache of a task's teachers, and the seconds that its building took now.
 
     Args:
         setup: the task, with its teachers and data.
         objective: bound to them; its teacher addresses are cached. Where it has none, there is nothing to cache.
-        folder: of the stage.
         rows: the numbers of those that are trained on; None: all.
+        make_trainer: builds a Trainer of callbacks.
 
     """
     start, source, wanted = time.perf_counter(), setup.source(), list(objective.teacher_addresses)
-    assert source is not None, "a run without a teacher has no such stage"
     if not wanted:
         return None, 0.0
-    settings, data = setup.settings, setup.data
-    stored: dict[str, Any] = {
-        "top_k": settings.teacher.cache.top_k, "dtype": settings.teacher.cache.dtype, "data": data.fingerprint,
-    }  # fmt: skip
+    data, teacher = setup.data, setup.settings.teacher
+    assert source is not None and teacher is not None, "a run without a teacher has no such stage"  # noqa: PT018
+    stored: dict[str, Any] = {"top_k": teacher.cache_top_k, "dtype": teacher.cache_dtype, "data": data.fingerprint}
     expected = TeacherCache.fingerprint_of(source, wanted, **stored)
     path = _covering(expected)
     if path is None:
-        path = cache_root() / "caches" / f"{settings.teacher.name}-{settings.data_name}-{expected}"
+        path = cache_root() / "caches" / f"{teacher.name}-{data.name}-{expected}"
     data.setup("fit")
     cached = TeacherCache(path).sample_ids if is_complete(path) else np.zeros(0, np.int64)
     if rows is None and data.train_rows is not None:
@@ -100,9 +104,15 @@ def _fill(setup: TaskSetup, objective: Objective, folder: Path, rows: np.ndarray
         return path, 0.0
     if (path / MANIFEST).is_file():  # more rows are added to a finished cache, of the features it has
         wanted = list(Manifest.open(path).fingerprint.parts["addresses"])
-    changes = {"limit_predict_batches": None, "fast_dev_run": False, "overfit_batches": 0.0, **ONE_DEVICE}
-    trainer = quiet_trainer(settings.fitting, folder, [ProgressBar(leave=True)], **changes)
-    build_cache(source, data.iterate_once(rows), path, wanted, **stored, trainer=trainer, announce=_print)
+    build_cache(
+        source,
+        data.iterate_once(rows),
+        path,
+        wanted,
+        **stored,
+        trainer=make_trainer([ProgressBar(leave=True)]),
+        announce=_print,
+    )
     return path, time.perf_counter() - start
 
 
@@ -121,7 +131,7 @@ def _covering(expected: Fingerprint) -> Path | None:
     return None
 
 
-def _rows_of_cut_run(fitting: TrainerSettings, setup: TaskSetup) -> np.ndarray | None:
+def _rows_of_cut_run(fitting: FittingSettings, setup: TaskSetup) -> np.ndarray | None:
     """Return the rows that a run with `limit_train_batches`, and nothing else out of the ordinary, trains on."""
     trainer, devices = fitting.trainer, fitting.trainer.get("devices")
     limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")

@@ -1,58 +1,47 @@
-"""What is known to be wrong before anything is trained: models, data and settings that do not go together."""
+"""What is known to be wrong before anything is trained: settings, labels and rows that do not go together."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from hydra.utils import instantiate
-from lightning.pytorch.utilities import CombinedLoader
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor, nn
+from torch import nn
 
 from kd_lightning.core.batch import is_batch_field
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import DataModule
-from kd_lightning.models.export import check_exportable
 from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings
-from kd_lightning.teachers import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec
-from kd_lightning.training.optim import build_optimizer, parameter_groups
-
-if TYPE_CHECKING:
-    from kd_lightning.pipeline.setup import TaskSetup
 
 log = logging.getLogger(__name__)
 
 
-# -- settings --------------------------------------------------------------------------------------------------------
-
-
 def check_settings(settings: RunSettings) -> None:
-    """Raise an error for settings that exclude each other, of any task."""
+    """Raise an error for settings that exclude each other, of any task.
+
+    Raises:
+        ConfigError: with what to type instead.
+
+    """
     for own in settings.tasks.values():
-        _check_teacher(own)
+        if (teacher := own.teacher) is not None:
+            several = isinstance(teacher.path, Mapping)
+            if several and not teacher.path:
+                raise ConfigError("'teacher.path' is empty. Type teacher.path=DIR, or 'teacher.path={a: DIR, b: DIR}'.")
+            if teacher.combine not in ("logits", "probabilities"):
+                raise ConfigError(f"'teacher.combine' cannot be '{teacher.combine}': choose logits or probabilities.")
+            if teacher.weights is not None and not several:
+                raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
         if own.cache:
             _check_cache(own)
         if own.data.get("unlabelled") is not None:
             _check_unlabelled(own)
 
 
-def _check_teacher(settings: TaskSettings) -> None:
-    teacher, several = settings.teacher, isinstance(settings.teacher.path, Mapping)
-    if several and not teacher.path:
-        raise ConfigError("'teacher.path' is empty. Type teacher.path=DIR, or 'teacher.path={a: DIR, b: DIR}'.")
-    if teacher.combine not in ("logits", "probabilities"):
-        raise ConfigError(f"'teacher.combine' cannot be '{teacher.combine}': choose logits or probabilities.")
-    if teacher.weights is not None and not several:
-        raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
-
-
 def _check_cache(settings: TaskSettings) -> None:
-    if not settings.teacher.exists:
+    if settings.teacher is None:
         raise ConfigError("cache=true stores a teacher's outputs, and there is no teacher: leave cache out.")
     if any(node is not None for node in (settings.data.get("augment") or {}).values()):
         raise ConfigError(
@@ -64,11 +53,11 @@ def _check_cache(settings: TaskSettings) -> None:
             "cache=true stores the teacher's outputs of each row once, and this task hides other tokens of a row in "
             "every epoch: leave cache out."
         )
-    Codec(settings.teacher.cache.dtype, settings.teacher.cache.top_k)  # raises an error for what cannot be
+    Codec(settings.teacher.cache_dtype, settings.teacher.cache_top_k)  # raises an error for what cannot be
 
 
 def _check_unlabelled(settings: TaskSettings) -> None:
-    if not settings.teacher.exists:
+    if settings.teacher is None:
         raise ConfigError("data.unlabelled is text for a teacher to label, and there is no teacher: leave it out.")
     terms = settings.objective.get("terms") or {}
     if not any(node is not None and _learns_from_teacher(node) for node in terms.values()):
@@ -89,14 +78,11 @@ def _learns_from_teacher(term: Node) -> bool:
     return any(address is not None and not is_batch_field(address) for address in addresses)
 
 
-# -- models and data -------------------------------------------------------------------------------------------------
-
-
 def check_labels(model: nn.Module, data: DataModule, folder: object) -> None:
     """Raise an error for a teacher that was trained for other labels.
 
     Args:
-        model: the teacher.
+        model: the teacher; one without a Transformers configuration cannot be checked.
         data: knows how many labels there are, and what they are called.
         folder: where the teacher is from.
 
@@ -166,26 +152,3 @@ def check_positions(model: nn.Module, data: DataModule, role: str) -> None:
             f"Rows may have {data.max_length} tokens (data.max_length), but the {role} takes {known} at most. "
             f"Type data.max_length={known}, or choose another {role}."
         )
-
-
-def check_compatibility(setup: TaskSetup, teacher: nn.Module | TeacherSource, like: nn.Module | None = None) -> None:
-    """Compare a new student with its teacher on two rows: what does not fit raises its error before any training.
-
-    Args:
-        setup: the task, with its data.
-        teacher: a model or a source; students are built like the model, or like the first of the source's.
-        like: of several tasks the first one's teacher, like which all students are built.
-
-    """
-    setup = replace(setup, settings=replace(setup.settings, compile=False))
-    for model in [teacher] if isinstance(teacher, nn.Module) else teacher.models():
-        check_positions(model, setup.data, "teacher")
-    student = setup.student(like)
-    check_exportable(student, setup.student_recipe(student), required=True)
-    module = setup.module(student, teacher, instantiate(setup.settings.objective))
-    build_optimizer(instantiate(setup.settings.fitting.optimizer), parameter_groups(student, module.objective))
-    setup.data.setup("fit")
-    for batch, _, _ in CombinedLoader(setup.data.val_dataloader(), "sequential"):
-        with torch.no_grad():
-            module.compare(apply_to_collection(batch, Tensor, lambda x: x[:2]))
-        break

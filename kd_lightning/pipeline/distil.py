@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,20 +11,11 @@ from torch import nn
 
 from kd_lightning.models.export import export
 from kd_lightning.models.inspection import latency_ms
+from kd_lightning.pipeline.build import Fit, build_fit, fit, parameters
 from kd_lightning.pipeline.evaluate import evaluate
 from kd_lightning.pipeline.report.summary import startup
 from kd_lightning.pipeline.settings import RunSettings
-from kd_lightning.pipeline.setup import (
-    TaskSetup,
-    build_module,
-    build_trainer,
-    fit,
-    load_setups,
-    modules_of,
-    run_data,
-)
 from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
-from kd_lightning.training import DistillationModule
 
 
 class Distil(Stage):
@@ -39,58 +29,62 @@ class Distil(Stage):
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Train, evaluate and export; return scores, size and latency."""
         seed_everything(settings.seed, verbose=False)
-        settings = settings.labels_only() if self.alone else settings
-        setups = load_setups(settings, run_dir)
-        caches = (read_result(run_dir, "cache") or {}).get("folders", {}) if settings.cache and not self.alone else {}
-        module, data = build_module(setups, self.alone, caches), run_data(settings, setups)
         folder = stage_folder(run_dir, self.name)
-        home = folder if self.alone else run_dir
-        trainer = build_trainer(settings.fitting, folder)
-        if trainer.is_global_zero and not self.alone:
-            announce(setups, modules_of(module), trainer)
-        fit(module, data, trainer, folder)
-        recorders = {name: setup.task.recorder(setup.data) for name, setup in setups.items()}
-        metrics = evaluate(settings.fitting, module, data, home, recorders)
-        students = {name: own.student for name, own in modules_of(module).items()}
-        if trainer.is_global_zero:
-            for name, setup in setups.items():
-                recipe = setup.student_recipe(students[name])
-                export(modules_of(module)[name], home / "student" / name, processor=setup.data.processor, recipe=recipe)
-        task, student = next(iter(setups.values())).task, next(iter(students.values()))
-        return {
-            "metrics": metrics,
-            "parameters": _size(nn.ModuleList(students.values())),
-            "latency_ms": latency_ms(student, task.example_input(student)),
-        }
+        caches = {} if self.alone else (read_result(run_dir, "cache") or {}).get("folders", {})
+        built = build_fit(settings, run_dir, folder, self.alone, caches)
+        if built.trainer.is_global_zero and not self.alone:
+            announce(built, built.trainer)
+        fit(built.module, built.data, built.trainer, folder)
+        return finish(built, folder if self.alone else run_dir)
 
 
 class Baseline(Distil):
-    """Trains the same students on labels alone: what distillation is compared with."""
+    """Trains the same students on labels alone, into `stages/NAME/student`: what distillation is compared with."""
 
     inputs = ("teacher",)
+    needs_teacher = True
     alone = True
 
-    def is_wanted(self, settings: RunSettings) -> bool:
-        """Return whether `baseline=true`; a run without teachers has nothing to compare."""
-        return settings.baseline and settings.has_teacher
+
+def finish(built: Fit, home: Path) -> dict[str, Any]:
+    """Evaluate and export the students; return scores, size and latency.
+
+    Args:
+        built: what was trained.
+        home: the folder for `predictions/` and `student/`.
+
+    """
+    recorders = {name: setup.task.recorder(setup.data) for name, setup in built.setups.items()}
+    metrics = evaluate(built.make_trainer, built.module, built.data, home, recorders)
+    students = {name: module.student for name, module in built.modules.items()}
+    if built.trainer.is_global_zero:
+        for name, setup in built.setups.items():
+            place, processor = home / "student" / name, setup.data.processor
+            export(built.modules[name], place, processor=processor, recipe=built.recipes[name])
+    task, student = next(iter(built.setups.values())).task, next(iter(students.values()))
+    return {
+        "metrics": metrics,
+        "parameters": parameters(nn.ModuleList(students.values())),
+        "latency_ms": latency_ms(student, task.example_input(student)),
+    }
 
 
-def announce(setups: Mapping[str, TaskSetup], modules: Mapping[str, DistillationModule], trainer: Trainer) -> None:
+def announce(built: Fit, trainer: Trainer) -> None:
     """Print what is about to be trained, before the first step."""
-    for name, setup in setups.items():
-        data, own = setup.data, setup.settings
+    for name, setup in built.setups.items():
+        data, own, module = setup.data, setup.settings, built.modules[name]
         data.setup("fit")
-        pieces = {}
+        sizes: dict[str, Any] = dict(data.sizes)
         if data.teacher_processor is not None:
-            pieces = {"student's pieces": len(data.processor), "teacher's pieces": len(data.teacher_processor)}
+            sizes |= {"student's pieces": len(data.processor), "teacher's pieces": len(data.teacher_processor)}
         startup(
             Console(),
             teacher_name=(" + ".join(setup.models) + ", cached" * own.cache) if setup.models else None,
-            teacher_size=sum(_size(model) for model in setup.models.values()),
+            teacher_size=sum(map(parameters, setup.models.values())),
             student_name=own.student.get("_target_", "student").rpartition(".")[-1],
-            student_size=_size(modules[name].student),
-            objective=modules[name].objective,
-            data={"name": name or own.data_name, **data.sizes, **pieces},
+            student_size=parameters(module.student),
+            objective=module.objective,
+            data={"name": name or data.name, **sizes},
             trainer={
                 "epochs": trainer.max_epochs,
                 "batch": own.data.get("batch_size"),
@@ -98,7 +92,3 @@ def announce(setups: Mapping[str, TaskSetup], modules: Mapping[str, Distillation
                 "devices": trainer.world_size,
             },
         )
-
-
-def _size(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())

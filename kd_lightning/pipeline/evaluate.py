@@ -15,9 +15,9 @@ from kd_lightning.data import DataModule
 from kd_lightning.data.base import OTHER_SPLITS
 from kd_lightning.metrics import BatchMetric, Scores
 from kd_lightning.models.inspection import latency_ms
-from kd_lightning.pipeline.checks import check_compatibility
-from kd_lightning.pipeline.settings import MEAN, RunSettings, TrainerSettings
-from kd_lightning.pipeline.setup import TaskSetup, quiet_trainer
+from kd_lightning.pipeline.build import MakeTrainer, parameters
+from kd_lightning.pipeline.settings import MEAN
+from kd_lightning.pipeline.setup import TaskSetup
 from kd_lightning.teachers import TeacherSource
 from kd_lightning.training.callbacks import WritePredictions
 
@@ -58,29 +58,34 @@ class TeacherEvaluator(LightningModule):
         self.metrics.reset()
 
 
-def evaluate_teachers(settings: RunSettings, setups: Mapping[str, TaskSetup], folder: Path) -> dict[str, Any]:
-    """Return the teachers' scores, sizes and latency, after checking that student and objective fit them."""
-    first = next(iter(setups.values())).model if len(setups) > 1 else None
+def evaluate_teachers(setups: Mapping[str, TaskSetup], folder: Path, make_trainer: MakeTrainer) -> dict[str, Any]:
+    """Return the teachers' scores, sizes and latency, after checking that student and objective fit them.
+
+    Args:
+        setups: the tasks by name.
+        folder: predictions are written below it.
+        make_trainer: builds a Trainer of a folder and callbacks.
+
+    """
+    first = next(iter(setups.values()))
     scores: dict[str, dict[str, float]] = {}
     main: dict[str, float] = {}
     models: list[nn.Module] = []
     for name, setup in setups.items():
         teacher = setup.source()
-        assert teacher is not None, "a run without a teacher has no such stage"
-        check_compatibility(setup, teacher, first)
+        assert teacher is not None, "a run without a teacher has nothing to evaluate"
+        setup.check(teacher, first.model if len(setups) > 1 else None)
         evaluator = TeacherEvaluator(teacher, setup.task.metrics_for(setup.data))
-        recorder = {"": setup.task.recorder(setup.data)}
-        scores[name] = evaluate(settings.fitting.on_one_device(), evaluator, setup.data, folder / name, recorder)
-        best = evaluator.metrics.best_values.get(setup.task.metric, 1.0)
-        main[name] = scores[name][setup.task.metric] / best
+        home, recorders = folder / name, {"": setup.task.recorder(setup.data)}
+        scores[name] = evaluate(make_trainer, evaluator, setup.data, home, recorders)
+        main[name] = scores[name][setup.task.metric] / evaluator.metrics.best_values.get(setup.task.metric, 1.0)
         models += teacher.models()
-    one = next(iter(setups.values()))
-    source = one.source()
-    latencies = [latency_ms(model, one.task.example_input(model)) for model in (source.models() if source else ())]
+        if name == next(iter(setups)):
+            latencies = [latency_ms(model, setup.task.example_input(model)) for model in models]
     known = [latency for latency in latencies if latency is not None]
     return {
         "metrics": _joined(scores, main),
-        "parameters": sum(p.numel() for model in models for p in model.parameters()),
+        "parameters": sum(map(parameters, models)),
         "latency_ms": round(sum(known), 3) if known and len(known) == len(latencies) else None,
     }
 
@@ -94,7 +99,7 @@ def _joined(scores: Mapping[str, Mapping[str, float]], main: Mapping[str, float]
 
 
 def evaluate(
-    fitting: TrainerSettings,
+    make_trainer: MakeTrainer,
     module: LightningModule,
     data: DataModule,
     folder: Path,
@@ -103,7 +108,7 @@ def evaluate(
     """Return the metrics on the validation split by their bare names, and those on others as `<split>/<metric>`.
 
     Args:
-        fitting: whose Trainer arguments count.
+        make_trainer: builds a Trainer of a folder and callbacks.
         module: what is evaluated.
         data: its data module.
         folder: predictions are written into `predictions/` there, in the data set's own format.
@@ -114,8 +119,7 @@ def evaluate(
     for split in ("validation", *OTHER_SPLITS):
         if split == "validation" or split in data.available_splits:
             own = folder / "predictions" / ("" if split == "validation" else split)
-            callbacks = [WritePredictions(recorders, own)]
-            trainer = quiet_trainer(fitting, folder, callbacks, enable_progress_bar=False)
+            trainer = make_trainer(folder, [WritePredictions(recorders, own)])
             loader = {"datamodule": data} if split == "validation" else {"dataloaders": data.eval_loader(split)}
             found = trainer.validate(module, **loader, verbose=False)
             prefix = "" if split == "validation" else f"{split}/"

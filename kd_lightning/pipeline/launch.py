@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 from kd_lightning.core.errors import ConfigError, KDError
+from kd_lightning.core.files import write_json
+from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.settings import RunSettings
-from kd_lightning.pipeline.stage import Stage, run_stage, stage_folder
+from kd_lightning.pipeline.stage import Stage, stage_folder
 
 ELASTIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
            "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
@@ -51,6 +53,15 @@ def start_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
         _as_several_ranks(stage, run_dir, processes)
     else:
         run_stage(stage, settings, run_dir)
+
+
+def run_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
+    """Run a stage in this process and write its result, last of all."""
+    start = time.perf_counter()
+    result = stage.run(settings, run_dir)
+    if int(os.environ.get("RANK", 0)) == 0:
+        seconds = {"seconds": round(time.perf_counter() - start, 2)}
+        write_json(stage_folder(run_dir, stage.name) / "result.json", seconds | result | {"kd_version": VERSION})
 
 
 def count_processes(settings: RunSettings) -> int:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.files import write_json, write_text
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.checks import check_settings
@@ -66,10 +66,10 @@ def only_one(run_dir: Path) -> Iterator[None]:
 
 
 def stages_of(settings: RunSettings) -> list[Stage]:
-    """Return the stages of a run in the order of its plan, without those that its settings do not want.
+    """Return the stages of a run in the order of its plan, without those that are not enabled.
 
     Raises:
-        ConfigError: an entry of the plan that is no stage, or reads a stage that does not come before it.
+        ConfigError: an entry of the plan that is no stage, or reads a stage that comes after it.
 
     """
     planned: dict[str, Stage] = {}
@@ -78,12 +78,14 @@ def stages_of(settings: RunSettings) -> list[Stage]:
             continue
         stage = instantiate(node, name=name)
         if not isinstance(stage, Stage):
-            raise ConfigError(f"'plan.{name}' builds a {type(stage).__name__}, and no kd_lightning.pipeline.Stage.")
-        missing = next((other for other in stage.inputs if other not in planned), None)
-        if missing is not None and missing in settings.plan:
-            raise ConfigError(f"Stage '{name}' reads '{missing}', which must come before it. {hint(missing, planned)}")
-        planned[name] = stage
-    return [stage for stage in planned.values() if stage.is_wanted(settings)]
+            raise ConfigError(f"'plan.{name}' builds a {type(stage).__name__} and no kd_lightning.pipeline.Stage.")
+        after = list(settings.plan)[list(settings.plan).index(name) :]
+        later = next((other for other in stage.inputs if other in after), None)
+        if later is not None:
+            raise ConfigError(f"Stage '{name}' reads the result of '{later}', which must come before it in the plan.")
+        if stage.enabled and (settings.has_teacher or not stage.needs_teacher):
+            planned[name] = stage
+    return list(planned.values())
 
 
 def report(config: dict[str, Any], run_dir: Path, stages: Sequence[Stage]) -> dict[str, Any]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kd_lightning.core.files import write_json
-from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.settings import RunSettings
 
 
@@ -25,28 +21,35 @@ class Stage(ABC):
 
     Args:
         name: of its folder and of its entry in `metrics.json`.
+        enabled: whether this run has it.
 
     """
 
     inputs: ClassVar[tuple[str, ...]] = ()
-    """The stages whose results it reads."""
+    """The stages whose results it reads; those that this run has come before it."""
+
+    needs_teacher: ClassVar[bool] = False
+    """Whether a run in which a task has no teacher goes without this stage."""
 
     one_process: ClassVar[bool] = False
     """Whether it always runs in one process, as stages do whose outcome other runs share."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, enabled: bool = True) -> None:
         self.name = name
+        self.enabled = enabled
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"
 
-    def is_wanted(self, settings: RunSettings) -> bool:
-        """Return whether a run with these settings has this stage."""
-        return True
-
     @abstractmethod
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
-        """Do the work in this process (one of several, under DDP) and return the result, as JSON takes it."""
+        """Do the work in this process (one of several, under DDP) and return the result, as JSON takes it.
+
+        Args:
+            settings: the run's settings.
+            run_dir: the run's folder.
+
+        """
 
     def is_done(self, run_dir: Path) -> bool:
         """Return whether the stage is finished in a run's folder."""
@@ -65,12 +68,3 @@ def read_result(run_dir: Path, name: str) -> dict[str, Any] | None:
     """Return the result of a finished stage, None while it is not finished."""
     path = stage_folder(run_dir, name) / "result.json"
     return json.loads(path.read_text()) if path.is_file() else None
-
-
-def run_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
-    """Run a stage in this process and write its result."""
-    start = time.perf_counter()
-    result = stage.run(settings, run_dir)
-    if int(os.environ.get("RANK", 0)) == 0:
-        seconds = {"seconds": round(time.perf_counter() - start, 2)}
-        write_json(stage_folder(run_dir, stage.name) / "result.json", seconds | result | {"kd_version": VERSION})

@@ -1,14 +1,13 @@
-"""The teacher's model: before it is fine-tuned, and loaded from where it was saved."""
+"""The teacher's Transformers model: pretrained or random before it is fine-tuned, and loaded after that."""
 
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from torch import nn
+from transformers import AutoConfig, AutoTokenizer
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.hashing import digest
@@ -17,27 +16,42 @@ from kd_lightning.models.heads import build
 from kd_lightning.models.hub import from_hub, locate
 from kd_lightning.models.load import load
 from kd_lightning.pipeline.checks import missing_positions
-from kd_lightning.pipeline.settings import Node, TaskSettings, TeacherSettings, without_module_paths
 from kd_lightning.tasks import Task
-from kd_lightning.teachers.weights import weights_hash
 
 
-def fresh_teacher(settings: TaskSettings, task: Task, data: DataModule) -> nn.Module:
-    """Return the teacher before fine-tuning: what its `_target_` builds, pretrained weights, or random ones.
+def pretrained_teacher(name: str, task: Task, data: DataModule, trained: bool) -> nn.Module:
+    """Return a pretrained model with the task's head.
+
+    Args:
+        name: a hub name, a folder, or `pkg://package/folder`.
+        task: whose head it gets.
+        data: whose labels the head has.
+        trained: whether it is going to be trained.
 
     Raises:
-        ConfigError: for a model that cannot be found, or one with a new head that is never to be trained.
+        ConfigError: it cannot be found, or has a new head that is never to be trained.
 
     """
-    teacher = settings.teacher
-    if teacher.model is not None:
-        return _built(teacher.model, task, data)
-    if teacher.pretrained is not None:
-        return _pretrained(settings, task, data)
-    tokens = {"vocab_size": len(data.processor), "pad_token_id": data.processor.pad_token_id}
-    architecture = teacher.architecture or {}
-    from transformers import AutoConfig
+    options = task.model_options(data)
+    model, info = from_hub(task.auto_class().from_pretrained, name, output_loading_info=True, **options)
+    if info["missing_keys"] and not trained:
+        raise ConfigError(
+            f"The teacher '{name}' has no head for {task.head}, and a new one that is never trained teaches nothing: "
+            "type teacher.trainer.max_epochs=1, or choose a teacher that has one."
+        )
+    return model
 
+
+def random_teacher(architecture: dict[str, Any], task: Task, data: DataModule) -> nn.Module:
+    """Return a model with random weights for the data's vocabulary, with positions for its longest rows.
+
+    Args:
+        architecture: fields of its configuration, `model_type` among them.
+        task: whose head it gets.
+        data: whose vocabulary and labels it has.
+
+    """
+    tokens = {"vocab_size": len(data.processor), "pad_token_id": data.processor.pad_token_id}
     config = AutoConfig.for_model(**(tokens | architecture), **task.model_options(data))
     model = build(task.head or "", config)
     if "max_position_embeddings" not in architecture and (missing := missing_positions(model, data)):
@@ -46,62 +60,29 @@ def fresh_teacher(settings: TaskSettings, task: Task, data: DataModule) -> nn.Mo
     return model
 
 
-def teacher_recipe(node: Node, task: Task, data: DataModule) -> Node:
-    """Return the `_target_` and all arguments that build a teacher; a `_partial_` builder is also told the labels."""
-    plain = {key: value for key, value in node.items() if key != "_partial_"}
-    options = {key: value for key, value in task.model_options(data).items() if value is not None}
-    return plain | (options if node.get("_partial_") else {})
-
-
-def _built(node: Node, task: Task, data: DataModule) -> nn.Module:
-    model = instantiate(teacher_recipe(node, task, data))
-    if isinstance(model, partial) or not isinstance(model, nn.Module):
-        raise ConfigError(f"'teacher.model' builds a {type(model).__name__}, and a teacher is an nn.Module.")
-    return model
-
-
-def _pretrained(settings: TaskSettings, task: Task, data: DataModule) -> nn.Module:
-    name, options = settings.teacher.pretrained, task.model_options(data)
-    model, info = from_hub(task.auto_class().from_pretrained, str(name), output_loading_info=True, **options)
-    if info["missing_keys"] and settings.teacher.trainer.get("max_epochs") == 0:
-        raise ConfigError(
-            f"The teacher '{name}' has no head for {task.head}, and a new one that is never trained teaches nothing: "
-            "type teacher.trainer.max_epochs=1, or choose a teacher that has one."
-        )
-    return model
-
-
-def origin_of(settings: TaskSettings, task: Task, data: DataModule) -> Any:
-    """Return what stands in a fingerprint for the model that is fine-tuned.
-
-    A local folder counts by its files, a hub name by itself, a builder by its arguments and the weights it makes.
-    """
-    teacher = settings.teacher
-    if teacher.model is not None:
-        from lightning.pytorch import seed_everything
-
-        seed_everything(settings.seed, verbose=False)
-        return [without_module_paths(teacher.model), weights_hash(_built(teacher.model, task, data))]
-    if teacher.pretrained is None:
-        return teacher.architecture
-    folder = Path(locate(teacher.pretrained))
+def origin_of(name: str) -> str:
+    """Return what stands in a fingerprint for pretrained weights: a hash of a local folder's files, or the hub name."""
+    folder = Path(locate(name))
     if not folder.is_dir():
-        return teacher.pretrained
+        return name
     files = [path for pattern in ("*.json", "*.safetensors") for path in sorted(folder.glob(pattern))]
     return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
 
 
-def load_teacher(folder: Path, task: Task, teacher: TeacherSettings) -> tuple[nn.Module, Any]:
+def load_teacher(folder: Path, task: Task, trust: bool = False) -> tuple[nn.Module, Any]:
     """Load a fine-tuned teacher with its head, and its processor (None where it was saved without one).
+
+    Args:
+        folder: what `kd.export` or `save_pretrained` wrote.
+        task: whose head it has.
+        trust: whether a recipe in the folder may build any class, as one that this run's settings name.
 
     Raises:
         ConfigError: for a model without that head, or of parts that were not saved: what is missing would be random.
 
     """
     if not (folder / "config.json").is_file():
-        return load(folder, trust=teacher.model is not None), None
-    from transformers import AutoTokenizer
-
+        return load(folder, trust), None
     model, info = task.auto_class().from_pretrained(folder, output_loading_info=True)
     saved = model.config.architectures or [type(model).__name__]
     if info["missing_keys"] or type(model).__name__ not in saved:

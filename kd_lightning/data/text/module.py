@@ -102,9 +102,9 @@ class TokenDataModule(RowDataModule):
             return build_tokenizer(self.texts("train"), self.max_length, lowercase=self.lowercase)
         return from_hub(AutoTokenizer.from_pretrained, name)
 
-    def is_interchangeable(self, teacher: Any) -> bool:
-        """Return whether the teacher's tokenizer has the same vocabulary, so that one batch is for both models."""
-        return self.processor.get_vocab() == teacher.get_vocab()
+    def interchangeable(self, one: Any, other: Any) -> bool:
+        """Return whether two tokenizers have the same vocabulary, so that one batch is for both their models."""
+        return one.get_vocab() == other.get_vocab()
 
     def check_one_tokenizer(self, why: str) -> None:
         """Check that there are no two tokenizers: the data's or the student's own, or those of several tasks' teachers.

@@ -1,0 +1,192 @@
+"""The parts of a run from its settings: setups of all tasks, the module to train, Trainers.
+
+Every stage builds its models anew, from the settings and from what earlier stages saved: a stage can then be run by
+several processes, or again after a kill, and ends the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from torch import nn
+
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.data import DataModule, MultiTask
+from kd_lightning.models import share_body
+from kd_lightning.models.export import check_exportable
+from kd_lightning.pipeline.checks import check_labels
+from kd_lightning.pipeline.settings import ONE_DEVICE, FittingSettings, Node, RunSettings
+from kd_lightning.pipeline.setup import TaskSetup, recipe, student_setup
+from kd_lightning.pipeline.teacher_model import load_teacher
+from kd_lightning.teachers import CachedTeacher
+from kd_lightning.training import DistillationModule, MultiTaskModule
+
+TEACHERS = "teachers.json"
+"""The file of a run's folder that says where the teachers are: task → name → folder."""
+
+Module: TypeAlias = DistillationModule | MultiTaskModule
+
+MakeTrainer: TypeAlias = Callable[[Path, Sequence[Callback]], Trainer]
+"""Builds a Trainer of a folder and callbacks."""
+
+FOLDERS = ("dirpath", "save_dir")
+"""Arguments of callbacks and loggers that are below the stage's folder where they are relative."""
+
+
+@dataclass
+class Fit:
+    """Everything that the training of a stage needs.
+
+    Args:
+        setups: the tasks by name.
+        modules: their modules by name.
+        module: what is trained: the one task's module, or all of them.
+        data: what it is trained on.
+        trainer: trains it.
+        make_trainer: builds a Trainer that only evaluates.
+        recipes: by task, what builds the student again.
+
+    """
+
+    setups: dict[str, TaskSetup]
+    modules: dict[str, DistillationModule]
+    module: Module
+    data: DataModule
+    trainer: Trainer
+    make_trainer: MakeTrainer
+    recipes: dict[str, Node | None]
+
+
+def load_setups(settings: RunSettings, run_dir: Path, labels_only: bool = False) -> dict[str, TaskSetup]:
+    """Load every task's teachers and build its data; a run of one task has one setup, named "".
+
+    Args:
+        settings: the run's settings.
+        run_dir: its folder, with `teachers.json`.
+        labels_only: without text that has no labels.
+
+    """
+    folders = json.loads((run_dir / TEACHERS).read_text())
+    setups: dict[str, TaskSetup] = {}
+    for name, own in settings.tasks.items():
+        trust = own.teacher is not None and own.teacher.model is not None
+        task = instantiate(own.task, _convert_="all")
+        loaded = {key: load_teacher(Path(path), task, trust) for key, path in folders[name].items()}
+        models, processors = ({key: pair[i] for key, pair in loaded.items()} for i in (0, 1))
+        first = next(iter(setups.values())).data.processor if setups else None
+        teachers = next(iter(processors.values()), None)
+        setups[name] = student_setup(own, models, teachers, first, labels_only)
+        _check_same_processors(processors, setups[name].data)
+        for key, model in models.items():
+            check_labels(model, setups[name].data, folders[name][key])
+    return setups
+
+
+def _check_same_processors(processors: Mapping[str, Any], data: DataModule) -> None:
+    """Raise an error where several teachers of a task need different inputs."""
+    first, one = next(iter(processors.items()), ("", None))
+    for name, other in processors.items():
+        if one is not None and not data.interchangeable(one, other):
+            raise ConfigError(
+                f"The teachers '{first}' ({len(one)} pieces) and '{name}' ({len(other)} pieces) have different "
+                "tokenizers, and all teachers get one batch. Choose teachers with one vocabulary."
+            )
+
+
+def build_fit(
+    settings: RunSettings, run_dir: Path, folder: Path, alone: bool, caches: Mapping[str, str] | None = None
+) -> Fit:
+    """Build what a stage that trains students needs.
+
+    Args:
+        settings: the run's settings.
+        run_dir: the run's folder.
+        folder: the stage's folder.
+        alone: train on labels alone, without a teacher.
+        caches: folders of teacher caches by task; a task without one has its live teacher.
+
+    """
+    trainer, make_trainer = build_trainer(settings.fitting, folder), quiet_trainer(settings.fitting)
+    setups = load_setups(settings, run_dir, labels_only=alone)
+    modules = build_modules(setups, alone, caches)
+    several: Any = {name: setup.data for name, setup in setups.items()}
+    module: Module = next(iter(modules.values()))
+    data: DataModule = next(iter(setups.values())).data
+    if len(setups) > 1:
+        module, data = (
+            MultiTaskModule(modules, **recipe(settings.fitting)),
+            MultiTask(several, settings.tau, settings.seed),
+        )
+    recipes = {name: setup.student_recipe(modules[name].student) for name, setup in setups.items()}
+    return Fit(setups, modules, module, data, trainer, make_trainer, recipes)
+
+
+def build_modules(
+    setups: Mapping[str, TaskSetup], alone: bool = False, caches: Mapping[str, str] | None = None
+) -> dict[str, DistillationModule]:
+    """Build the students, the later ones on the first one's body, and put each together with its teacher."""
+    modules: dict[str, DistillationModule] = {}
+    like = next(iter(setups.values())).model if len(setups) > 1 else None
+    for name, setup in setups.items():
+        student = setup.student(like if modules else None)
+        check_exportable(student, setup.student_recipe(student), required=True)
+        if modules:
+            student = share_body(next(iter(modules.values())).student, student)
+        cache = (caches or {}).get(name)
+        teacher = None if alone else CachedTeacher(cache) if cache else setup.source(compile=True)
+        modules[name] = setup.module(student, teacher, compile=True)
+    return modules
+
+
+# -- trainers --------------------------------------------------------------------------------------------------------
+
+
+def build_trainer(fitting: FittingSettings, folder: Path) -> Trainer:
+    """Build the Trainer of a stage; relative folders of callbacks and loggers are below `folder`."""
+    callbacks, loggers = (_below(nodes, folder) for nodes in (fitting.callbacks, fitting.logger))
+    if not loggers:
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]  # it insists on one
+    return instantiate(fitting.trainer, callbacks=callbacks, logger=loggers or False, default_root_dir=str(folder))
+
+
+def quiet_trainer(fitting: FittingSettings, one_device: bool = False, **changes: Any) -> MakeTrainer:
+    """Return what builds a Trainer that logs and saves nothing, of a folder and callbacks: to evaluate or predict."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, **changes}
+    node: Node = {**fitting.trainer, **(ONE_DEVICE if one_device else {}), **quiet}
+    return partial(_trainer, node)
+
+
+def _trainer(node: Node, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
+    return instantiate(node, callbacks=list(callbacks), default_root_dir=str(folder))
+
+
+def _below(nodes: Mapping[str, Node | None], folder: Path) -> list[Any]:
+    """Build callbacks or loggers; a node that is None is off."""
+    built = []
+    for node in nodes.values():
+        if node is not None:
+            places = {key: str(folder / node[key]) for key in FOLDERS if isinstance(node.get(key), str)}
+            built.append(instantiate(node, **places))
+    return built
+
+
+def fit(module: Module, data: DataModule, trainer: Trainer, folder: Path) -> None:
+    """Train from the last checkpoint in `folder`, or from the start; the module ends with its best weights."""
+    last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
+    if best.is_file():
+        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of a model's parameters."""
+    return sum(p.numel() for p in model.parameters())
