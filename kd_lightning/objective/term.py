@@ -211,7 +211,7 @@ class Term(nn.Module):
         return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in tensors]
 
     def _arguments(self, address: str, feature: Tensor, batch: Batch, progress: float, seed: int) -> dict[str, Any]:
-        """Return what the loss asks for by name; see `losses.base.ARGUMENTS`."""
+        """Return the arguments that the loss names; see `losses.base.ARGUMENTS`."""
         makers: dict[str, Callable[[], Any]] = {
             "mask": lambda: feature_mask(address, feature, batch, _kind(self._student, address)),
             "labels": lambda: labels_of(address, batch),
