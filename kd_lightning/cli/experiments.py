@@ -1,4 +1,4 @@
-"""Names without a file: experiments, every task of `configs/experiments.yaml` with every student; and short matches."""
+"""Names without a file: experiments, each task of `experiments.yaml` with each student, and short match names."""
 
 from __future__ import annotations
 
