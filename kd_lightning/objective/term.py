@@ -121,9 +121,10 @@ class Term(nn.Module):
         if self._projection_kind is not None:
             flat = next((info for info in student if info.kind in ("attention", "map")), None)
             if flat is not None:
+                channels = "…" if flat.width is None else f"{flat.width}, …"
                 raise MatchError(
                     f"projection='{self._projection_kind}' maps the last axis, which is no width in a feature of kind "
-                    f"'{flat.kind}'. Give a module for channels, such as nn.Conv2d(…, kernel_size=1)."
+                    f"'{flat.kind}'. Give a module for channels, such as nn.Conv2d({channels}, kernel_size=1)."
                 )
             widths = _only(student, "student"), _only(teacher, "teacher")
             self.projection = build_projection(self._projection_kind, *widths)
