@@ -1,7 +1,7 @@
 """Hidden states (B, L, D) against hidden states, and how two layers relate; masked tokens count for nothing.
 
-A (B, D) tensor, such as a pooled output, has one vector per sample: a mask over tokens says nothing about it and is
-left aside.
+A (B, D) tensor, such as a pooled output, has one vector per sample: a mask over tokens has no meaning for it and
+is not used.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Divergence: TypeAlias = Literal["kl", "ce"]
 def is_positions(logits: Tensor, mask: Tensor | None) -> bool:
     """Return whether the last axis of `logits` is positions, as in start and end logits (B, L).
 
-    Told by a mask of the same shape. Otherwise it is classes, and a mask, if any, covers the axes before it.
+    A mask of the same shape shows it. Otherwise it is classes, and a mask, if any, covers the axes before it.
     """
     return mask is not None and mask.shape == logits.shape
 

@@ -1,4 +1,4 @@
-"""Refuse tensors that do not belong together, looking at their shapes only, in one sentence that names the way out."""
+"""Checks that tensors belong together, by their shapes only; errors name both shapes and what to change."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def same_shape(loss: str, student: Tensor, teacher: Tensor, axis: int, fix: str)
     """Check that two tensors have one shape.
 
     Args:
-        loss: who asks, for the message.
+        loss: name of the loss, for the message.
         student: any shape.
         teacher: the shape of `student`.
         axis: the axis that `fix` can mend.
         fix: what the user can do where only that axis differs.
 
     Raises:
-        MatchError: the shapes differ.
+        MatchError: if the shapes differ.
 
     """
     if student.shape == teacher.shape:
@@ -37,7 +37,7 @@ def mask_fits(loss: str, mask: Tensor | None, *tensors: Tensor) -> None:
     """Check that a (B, L) mask covers the first two axes of every tensor.
 
     Raises:
-        MatchError: it does not.
+        MatchError: if it does not.
 
     """
     if mask is None:
@@ -54,13 +54,13 @@ def layer_pair(loss: str, student: object, teacher: object, equal_widths: bool =
     """Check that each side is a pair of (B, L, D) tensors, for losses that compare how two layers relate.
 
     Args:
-        loss: who asks, for the message.
+        loss: name of the loss, for the message.
         student: what should be a pair.
         teacher: what should be a pair.
         equal_widths: whether the two layers of one side must also have one width.
 
     Raises:
-        MatchError: one of them is not.
+        MatchError: if one of them is not.
 
     """
     for side, value in (("student", student), ("teacher", teacher)):

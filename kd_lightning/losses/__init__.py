@@ -1,4 +1,8 @@
-"""The losses: how two tensors are compared. They know no layer name; a `Match` says where they apply."""
+"""The losses: how two tensors are compared. They know no layer name; a `Match` has the places.
+
+To add a loss: a class in a file here, its mathematics as a pure function in `functional`, and a row in the table of
+`tests/losses/cases.py`. One line selects it: `objective.terms.logits.loss._target_=my.Loss`.
+"""
 
 from __future__ import annotations
 

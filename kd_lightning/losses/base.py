@@ -17,7 +17,7 @@ ARGUMENTS = ("mask", "labels", "batch", "progress", "sample_id", "seed")
 
 `mask` (B, L): which tokens count, None where all do; `labels`: the batch's labels of the student's output; `batch`: the
 whole batch; `progress`: share of training done, in [0, 1]; `sample_id` (B,): the batch's field; `seed`: an integer for
-random choices, one per step. A field that the batch does not have is None.
+random choices, 0 where the caller of the objective gives none. A field that the batch does not have is None.
 """
 
 
@@ -77,9 +77,9 @@ class DistillationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options that were given."""
-        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled", "inner")
-        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden and v is not None}
-        return ", ".join(f"{k}={v!r}" for k, v in own.items())
+        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled")
+        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
+        return ", ".join(f"{k}={v!r}" for k, v in own.items() if v is not None and not isinstance(v, LossTraits))
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class WrappedLoss(DistillationLoss):
     """Base of losses that call another loss: they have its traits, and what it counts.
 
     A subclass writes `forward(student, teacher, …, **given)` and calls `self.compare` in it; `given` is what the inner
-    loss asks for by name. Where a trait is not the inner loss's, `__init__` sets it after `super().__init__(loss)`.
+    loss names in its `forward`. Where a trait is not the inner loss's, `__init__` sets it after that of this class.
 
     Args:
         loss: the inner loss, `(student, teacher) -> scalar`.
@@ -163,7 +163,7 @@ class WrappedLoss(DistillationLoss):
             self.loss.bind(student, teacher)
 
     def compare(self, student: Any, teacher: Any, **given: Any) -> Tensor:
-        """Return the inner loss, given by name what it asks for and leaving out the rest."""
+        """Return the inner loss, which is given what it names of `given` and no more."""
         return self.loss(student, teacher, **{k: v for k, v in given.items() if k in self.inner.arguments})
 
     def count(self, student: Any, teacher: Any, **given: Any) -> Tensor | None:
@@ -204,7 +204,7 @@ def check_positive(name: str, value: float | None) -> None:
 
 
 def refuse_removed(loss: type, given: Mapping[str, Any], instead: Mapping[str, str]) -> None:
-    """Refuse arguments that a loss does not have; of those it once had, the error names what does their work.
+    """Raise an error for arguments that a loss does not have; for those it once had, one that names what to use.
 
     A loss that had other arguments ends its signature with `**removed` and calls this first, so that old configurations
     reach the explanation.

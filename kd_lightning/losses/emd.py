@@ -19,7 +19,7 @@ Layers: TypeAlias = Sequence[Tensor] | Tensor
 
 
 class EMD(WrappedLoss):
-    """Σ_ij F_ij D_ij: every student layer learns from every teacher layer, as far as the cheapest flow F says.
+    """Σ_ij F_ij D_ij: every student layer learns from every teacher layer, by the share of the cheapest flow F.
 
     BERT-EMD, Li et al. 2020 (2020.emnlp-main.242): D_ij is another loss between student layer i and teacher layer j;
     F is the optimal transport between the layers' weights under this cost, and carries no gradient. Weights start

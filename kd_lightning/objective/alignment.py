@@ -52,7 +52,7 @@ def by_word(
         student: its features.
         teacher: its features.
         ids: the word of each token.
-        kinds: of the student's and the teacher's features, where the models' structures tell.
+        kinds: of the student's and the teacher's features, where they are known.
 
     Returns:
         None where a side has no token axis, as logits (B, C) have none: there is nothing to align.

@@ -44,7 +44,7 @@ def layer_map(rule: LayerMap, student_layers: int, teacher_layers: int) -> list[
         `(student, teacher)` pairs in the student's order. Layer 0, the embeddings, appears in explicit pairs only.
 
     Raises:
-        MatchError: for an unknown rule, a layer out of range, or a student deeper than its teacher under `skip`/`last`.
+        MatchError: if a rule is unknown, a layer is out of range, or `skip` or `last` get a student that is deeper.
 
     Example:
         >>> layer_map("uniform", 4, 12), layer_map("last", 3, 6), layer_map([(1, 2)], 3, 6)

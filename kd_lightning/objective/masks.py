@@ -33,7 +33,7 @@ _PER_HEAD = re.compile(r"(query|key|value)\.\d+$")
 
 
 def feature_info(model: ModelInfo, address: str) -> FeatureInfo:
-    """Return what a model's structure tells of a feature."""
+    """Return what is known of a feature from the model's structure."""
     describe = getattr(model, "feature", None)
     return FeatureInfo(None, model.width(address)) if describe is None else describe(address)
 
@@ -42,12 +42,12 @@ def kind_of(address: str, feature: Tensor, known: Kind | None = None) -> Kind | 
     """Return what the axes of a feature mean.
 
     Args:
-        address: shapes alone cannot tell (B, C) logits from (B, L) ones.
+        address: shapes alone cannot distinguish (B, C) logits from (B, L) ones.
         feature: the tensor found there.
-        known: its kind, where the model's structure tells.
+        known: its kind, where it is known from the model's structure.
 
     Returns:
-        None where neither model nor address nor shape tell: a module's output with four axes may have tokens or pixels.
+        None where neither model nor address nor shape decide: four axes of a module's output may be tokens or pixels.
 
     Example:
         >>> import torch
@@ -70,7 +70,7 @@ def kind_of(address: str, feature: Tensor, known: Kind | None = None) -> Kind | 
 
 
 def has_token_axis(address: str, feature: Tensor, mask: Tensor, known: Kind | None = None) -> bool:
-    """Tell whether a feature has an axis over the tokens of a (B, L) mask. Arguments are those of `kind_of`.
+    """Return whether a feature has an axis over the tokens of a (B, L) mask. Arguments are those of `kind_of`.
 
     Example:
         >>> import torch
@@ -91,7 +91,7 @@ def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None
         address: the student's address.
         feature: the tensor found there.
         batch: the whole batch; where each model has its own sub-batch, the student's mask counts.
-        known: the feature's kind, where the model's structure tells.
+        known: the feature's kind, where it is known from the model's structure.
 
     Returns:
         The attention mask for features with a token axis; None for others, such as (B, C) logits and pooled features.
@@ -120,7 +120,7 @@ def labels_of(address: str, batch: Batch) -> Tensor | None:
 
 
 def width_is_last(address: str, feature: Tensor, known: Kind | None = None) -> bool:
-    """Tell whether the last axis of a feature is its width, which a linear projection maps."""
+    """Return whether the last axis of a feature is its width, which a linear projection maps."""
     kind = kind_of(address, feature, known)
     return kind not in ("attention", "map") if kind is not None else feature.ndim != 4
 

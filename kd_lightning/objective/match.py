@@ -1,4 +1,4 @@
-"""A match says which student feature learns from which teacher feature; it knows nothing of losses."""
+"""Matches: which student feature learns from which teacher feature, whatever the loss."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Match:
         """Return a match for each pair of addresses, the first with the first.
 
         Raises:
-            MatchError: one side has more of them.
+            MatchError: if one side has more of them.
 
         Example:
             >>> [str(pair) for pair in Match(["start_logits", "end_logits"], ["start_logits", "end_logits"]).pairs()]

@@ -119,7 +119,7 @@ class FLSW:
         floor: lowest temperature.
 
     Raises:
-        ConfigError: for a negative `gamma` or a floor that is not positive.
+        ConfigError: if `gamma` is negative, or the floor not positive.
 
     Example:
         >>> import torch
@@ -155,7 +155,7 @@ class CWSM:
         floor: lowest temperature.
 
     Raises:
-        ConfigError: for a floor that is not positive.
+        ConfigError: if the floor is not positive.
 
     Example:
         >>> import torch

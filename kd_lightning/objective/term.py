@@ -121,9 +121,10 @@ class Term(nn.Module):
         if self._projection_kind is not None:
             flat = next((info for info in student if info.kind in ("attention", "map")), None)
             if flat is not None:
+                channels = "…" if flat.width is None else f"{flat.width}, …"
                 raise MatchError(
                     f"projection='{self._projection_kind}' maps the last axis, which is no width in a feature of kind "
-                    f"'{flat.kind}'. Give a module for channels, such as nn.Conv2d(…, kernel_size=1)."
+                    f"'{flat.kind}'. Give a module for channels, such as nn.Conv2d({channels}, kernel_size=1)."
                 )
             widths = _only(student, "student"), _only(teacher, "teacher")
             self.projection = build_projection(self._projection_kind, *widths)
@@ -211,7 +212,7 @@ class Term(nn.Module):
         return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in tensors]
 
     def _arguments(self, address: str, feature: Tensor, batch: Batch, progress: float, seed: int) -> dict[str, Any]:
-        """Return what the loss asks for by name; see `losses.base.ARGUMENTS`."""
+        """Return the arguments that the loss names; see `losses.base.ARGUMENTS`."""
         makers: dict[str, Callable[[], Any]] = {
             "mask": lambda: feature_mask(address, feature, batch, _kind(self._student, address)),
             "labels": lambda: labels_of(address, batch),

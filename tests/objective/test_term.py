@@ -440,12 +440,17 @@ def test_what_is_no_loss_no_schedule_and_no_rate_is_an_error(options, sentence):
 
 
 def test_a_built_projection_does_not_map_the_width_of_pictures():
+    """An error when the term is bound if the model's structure tells that it gives maps, else at the first batch."""
     student, teacher = (nn.Sequential(nn.Conv2d(3, 6, 3)) for _ in range(2))
     term = kd.Term(kd.Match("0", "0"), nn.MSELoss(), projection="linear")
-    term.bind("t", model_info(student), model_info(teacher))
     picture = torch.randn(2, 6, 6, 6)
-    with pytest.raises(MatchError, match=r"maps the last axis.*nn\.Conv2d\(6, …, kernel_size=1\)"):
+
+    def train() -> None:
+        term.bind("t", model_info(student), model_info(teacher))
         term({"0": picture}, {"0": picture}, {})
+
+    with pytest.raises(MatchError, match=r"maps the last axis.*nn\.Conv2d\(6, …, kernel_size=1\)"):
+        train()
 
 
 def test_a_field_that_only_the_output_may_have_asks_for_an_adapter():

@@ -22,7 +22,7 @@ def read(config: Config, defaults: Mapping[str, Any], name: str) -> dict[str, An
         name: what the configuration is called in errors.
 
     Raises:
-        ConfigError: for a file that cannot be read, or a key that is no argument.
+        ConfigError: if a file cannot be read, or a key is no argument.
 
     Example:
         >>> read({"temperature": 8}, {"temperature": 4, "kd_loss_type": "ce"}, "DistillationConfig")

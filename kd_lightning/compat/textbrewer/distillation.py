@@ -58,7 +58,7 @@ def objective(config: Config, logits: str | Sequence[str] = "logits", features: 
         label term is the student's own loss, as TextBrewer's `losses` are, and is left out where its weight is zero.
 
     Raises:
-        ConfigError: for arguments that are unknown or cannot be.
+        ConfigError: if an argument is unknown, or its value not allowed.
 
     Example:
         >>> match = {"layer_T": 10, "layer_S": 3, "feature": "hidden", "loss": "hidden_mse", "weight": 1}
@@ -84,7 +84,7 @@ def terms(config: Config, logits: str | Sequence[str] = "logits", features: Feat
     given = read(config, DISTILLATION, "DistillationConfig")
     if given["is_caching_logits"]:
         warnings.warn(
-            "is_caching_logits has no counterpart: nothing is kept in memory. Put what the teacher says on disk, with "
+            "is_caching_logits has no counterpart: nothing is kept in memory. Cache teacher outputs on disk, with "
             "TeacherCache.build, and give the module a CachedTeacher.",
             stacklevel=3,
         )

@@ -53,7 +53,7 @@ def intermediate_match(given: Any) -> IntermediateMatch:
         given: a dict, or an object with such attributes.
 
     Raises:
-        ConfigError: for a missing or unknown entry, or layers that do not suit the loss.
+        ConfigError: if an entry is missing or unknown, or the layers do not suit the loss.
 
     Example:
         >>> entry = {"layer_T": 10, "layer_S": 3, "feature": "hidden", "loss": "hidden_mse", "weight": 1}
@@ -82,7 +82,7 @@ def projection_of(proj: Sequence[Any] | None) -> tuple[nn.Module | None, float |
     Its weights start as TextBrewer's do: normal with a deviation of 0.02, and no bias.
 
     Raises:
-        ConfigError: for another form, or other options than a learning rate.
+        ConfigError: if it has another form, or other options than a learning rate.
 
     Example:
         >>> projection_of(["linear", 312, 768, {"lr": 1e-3}])

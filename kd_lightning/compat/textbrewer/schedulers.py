@@ -25,7 +25,7 @@ def weight_schedule(scheduler: Any) -> Schedule | None:
         scheduler: a name; or a function of progress: one of TextBrewer's is known by its name, another is a schedule.
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: if the name is unknown.
 
     Example:
         >>> weight_schedule("linear_decay")
@@ -50,7 +50,7 @@ def sample_temperature(scheduler: Any) -> SampleTemperature | None:
             be a dict too; or the function that TextBrewer made of one.
 
     Raises:
-        ConfigError: for an unknown name, or arguments that do not fit.
+        ConfigError: if the name is unknown, or the arguments do not fit.
 
     Example:
         >>> sample_temperature(["flsw", 1, 2])

@@ -61,7 +61,7 @@ def training(
         max_grad_norm: as for `train`; -1: no clipping.
 
     Raises:
-        ConfigError: for an unknown argument, or neither epochs nor steps.
+        ConfigError: if an argument is unknown, or neither epochs nor steps are given.
 
     Example:
         >>> made = training({"gradient_accumulation_steps": 2, "data_parallel": True}, num_epochs=3)
@@ -138,7 +138,7 @@ def _hardware(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dropped(given: dict[str, Any]) -> dict[str, str]:
-    """Say what has no counterpart, as far as the configuration uses it."""
+    """Return what has no counterpart, as far as the configuration uses it."""
     advice = {
         "data_parallel": "DataParallel is not supported. Use several processes: Trainer(strategy='ddp', devices=N).",
         "fp16": "Apex is not used. Trainer(precision=…) takes its place; 'bf16-mixed' needs no loss scaling.",
