@@ -1,4 +1,4 @@
-"""How wide a feature is, from configs and structure, before anything runs."""
+"""How wide a feature is and what its axes are, from configs and structure, before anything runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ from typing import Any
 
 from torch import nn
 
+from kd_lightning.core.types import Kind
 from kd_lightning.features.recorded import is_transformers_model
+from kd_lightning.features.selfattention import attends
 from kd_lightning.features.stacks import Stack
 
 _HEADS = ("classifier", "classification_head", "qa_outputs", "score", "head", "heads", "fc", "lm_head", "out", "output")
+_OF_MAPS = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm2d,
+    nn.InstanceNorm2d,
+    nn.Dropout2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveAvgPool2d,
+)
+_ELEMENTWISE = (nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid)
 _Widths = tuple[int | None, int | None]
 
 
@@ -19,7 +33,11 @@ def hidden_width(stack: Stack) -> int | None:
     if config is not None and any(hasattr(config, name) for name in ("depths", "hidden_sizes")):
         return None
     width = getattr(config, "hidden_size", None)
-    return width if isinstance(width, int) else _norm_width(stack.layers[0].module)
+    if isinstance(width, int):
+        return width
+    norms = [_norm_widths(module) for layer in stack.layers for module in layer.module.modules()]
+    widths = {found[1] for found in norms if found is not None}
+    return widths.pop() if len(widths) == 1 else None
 
 
 def head_width(attention: nn.Module, kind: str) -> int | None:
@@ -54,6 +72,24 @@ def module_widths(module: nn.Module) -> _Widths:
     if isinstance(module, nn.MultiheadAttention):
         return module.embed_dim, module.embed_dim
     return _norm_widths(module) or _composite_widths(module)
+
+
+def module_kinds(module: nn.Module) -> tuple[Kind | None, Kind | None]:
+    """Return what the axes are of what a module takes and gives; None for what its class does not tell.
+
+    Example:
+        >>> module_kinds(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
+        ('map', 'map')
+
+    """
+    if isinstance(module, nn.Sequential):
+        ends = [child for child in module.children() if not isinstance(child, _ELEMENTWISE)] or [nn.Identity()]
+        return module_kinds(ends[0])[0], module_kinds(ends[-1])[1]
+    if isinstance(module, _OF_MAPS):
+        return "map", "map"
+    if isinstance(module, nn.RNNBase) and module.batch_first:
+        return "tokens", "tokens"
+    return None, None
 
 
 def logits_width(model: nn.Module) -> int | None:
@@ -94,15 +130,16 @@ def _composite_widths(module: nn.Module) -> _Widths:
     if isinstance(module, nn.Sequential):
         return module_widths(trained[0])[0], module_widths(trained[-1])[1]
     if type(module).__module__.startswith("transformers."):
-        return _transformers_widths(trained[0], trained[-1])
+        return _transformers_widths(module, trained[0], trained[-1])
     return _encoder_layer_widths(module)
 
 
-def _transformers_widths(first: nn.Module, last: nn.Module) -> _Widths:
-    # Transformers registers the parts of a module in the order they run, apart from norms in front and tables behind.
+def _transformers_widths(module: nn.Module, first: nn.Module, last: nn.Module) -> _Widths:
+    # Transformers registers the parts of a module in the order they run, apart from norms in front and tables behind,
+    # and norms of single heads.
     takes = None if _norm_widths(first) or _is_convolution(first) else module_widths(first)[0]
-    gives = None if isinstance(last, nn.Embedding) or _is_convolution(last) else module_widths(last)[1]
-    return takes, gives
+    elsewhere = isinstance(last, nn.Embedding) or _is_convolution(last) or (_norm_widths(last) and attends(module))
+    return takes, None if elsewhere else module_widths(last)[1]
 
 
 def _is_convolution(module: nn.Module) -> bool:
@@ -113,8 +150,3 @@ def _encoder_layer_widths(module: nn.Module) -> _Widths:
     if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
         return module.linear1.in_features, module.linear2.out_features
     return None, None
-
-
-def _norm_width(layer: nn.Module) -> int | None:
-    widths = {width[1] for module in layer.modules() if (width := _norm_widths(module)) is not None}
-    return widths.pop() if len(widths) == 1 else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from kd_lightning.core.types import Batch, Features, ModelInfo
+from kd_lightning.core.errors import AddressError, hint
+from kd_lightning.core.types import Batch, FeatureInfo, Features, ModelInfo
 from kd_lightning.teachers.weights import weights_hash
 
 
@@ -56,3 +57,55 @@ class TeacherSource(ABC):
     def models(self) -> Iterator[nn.Module]:
         """Yield the models this source runs; none for a cache."""
         return iter(())
+
+
+class DeclaredInfo(ModelInfo):
+    """What a source gives that holds no live model: a list of its features.
+
+    Args:
+        features: what is known of each, by address.
+        stacks: number of layers by stack prefix (`""` where there is only one).
+        owner: begins the sentences of errors.
+
+    Example:
+        >>> info = DeclaredInfo({"logits": FeatureInfo("classes", 3)})
+        >>> info.width("logits")
+        3
+
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, FeatureInfo],
+        stacks: Mapping[str, int] | None = None,
+        owner: str = "This teacher source",
+    ) -> None:
+        self._features, self._stacks, self._owner = dict(features), dict(stacks or {}), owner
+
+    def layers(self, stack: str = "") -> int:
+        """Return the number of layers of a stack.
+
+        Raises:
+            AddressError: if there is no feature of that stack.
+
+        """
+        if stack not in self._stacks:
+            what = f"layers of '{stack}'" if stack else "layers"
+            raise AddressError(f"{self._owner} holds no {what}, only {', '.join(self._features)}.")
+        return self._stacks[stack]
+
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what is known of a feature.
+
+        Raises:
+            AddressError: if there is no such feature.
+
+        """
+        if address not in self._features:
+            raise AddressError(f"{self._owner} does not hold '{address}'. {hint(address, self._features)}")
+        return self._features[address]
+
+    def check(self, addresses: Sequence[str]) -> None:
+        """Raise `AddressError` for the first address that is not there."""
+        for address in addresses:
+            self.feature(address)

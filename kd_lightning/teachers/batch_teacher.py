@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from kd_lightning.core.batch import field
 from kd_lightning.core.errors import AddressError
-from kd_lightning.core.types import Batch, Features, ModelInfo
-from kd_lightning.features.addresses import layer_address
+from kd_lightning.core.types import Batch, FeatureInfo, Features, ModelInfo
+from kd_lightning.features.addresses import address_kind, layer_address
 from kd_lightning.features.outputs import output_fields
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.live import as_teacher
@@ -113,14 +113,14 @@ def _read(fields: Mapping[str, Any], address: str) -> Tensor | None:
     return found[asked.index - first] if 0 <= asked.index - first < len(found) else None
 
 
-class _Unknown:
-    """Nothing is known of a teacher that never runs."""
+class _Unknown(ModelInfo):
+    """What batches may bring: any address, of which only the address itself tells something."""
 
     def layers(self, stack: str = "") -> int:
         raise AddressError("How many layers the teacher has cannot be told from batches; name the layers themselves.")
 
-    def width(self, address: str) -> int | None:
-        return None
+    def feature(self, address: str) -> FeatureInfo:
+        return FeatureInfo(address_kind(address))
 
     def check(self, addresses: Sequence[str]) -> None:
         return None

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from kd_lightning.core.batch import field
-from kd_lightning.core.errors import AddressError, hint
-from kd_lightning.core.types import Batch, Features
-from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.core.types import Batch, Features, ModelInfo
+from kd_lightning.teachers.base import DeclaredInfo, TeacherSource
 from kd_lightning.teachers.batch_teacher import FIELD
 from kd_lightning.teachers.cache import Fingerprint, TeacherCache
 from kd_lightning.teachers.cache.fingerprint import check_expected
@@ -53,13 +52,15 @@ class CachedTeacher(TeacherSource):
         if expect is not None:  # before anything large is read
             check_expected(path, Manifest.open(Path(path)).fingerprint, expect)
         self.cache = TeacherCache(path, verify)
+        features = {address: self.cache.feature(address) for address in self.cache.addresses}
+        self._info = DeclaredInfo(features, self.cache.manifest.stacks, f"The teacher cache in {self.cache.path}")
         self._addresses: tuple[str, ...] = ()
         self._device = torch.device("cpu")
 
     @property
-    def info(self) -> CacheInfo:
+    def info(self) -> ModelInfo:
         """What can be asked: what is in the cache."""
-        return CacheInfo(self.cache)
+        return self._info
 
     def identity(self) -> dict[str, Any]:
         """Return what the cache was made from."""
@@ -90,41 +91,3 @@ class CachedTeacher(TeacherSource):
         """Return features there from now on."""
         self._device = torch.device(device)
         return self
-
-
-class CacheInfo:
-    """What a cache holds, of which layers and widths.
-
-    Args:
-        cache: the cache.
-
-    """
-
-    def __init__(self, cache: TeacherCache) -> None:
-        self._cache = cache
-
-    def layers(self, stack: str = "") -> int:
-        """Return the number of layers of a stack of the teacher's.
-
-        Raises:
-            AddressError: the cache has nothing of it.
-
-        """
-        stacks = self._cache.manifest.stacks
-        if stack not in stacks:
-            what = f"layers of '{stack}'" if stack else "layers"
-            held = ", ".join(self._cache.addresses)
-            raise AddressError(f"The teacher cache in {self._cache.path} holds no {what}, only {held}.")
-        return stacks[stack]
-
-    def width(self, address: str) -> int | None:
-        """Return a feature's width as the teacher's structure told it, else the size of its last axis."""
-        self.check([address])
-        return self._cache.manifest.widths.get(address) or self._cache.width(address)
-
-    def check(self, addresses: Sequence[str]) -> None:
-        """Raise `AddressError` for the first address that was not kept."""
-        for address in addresses:
-            if address not in self._cache.addresses:
-                near = hint(address, self._cache.addresses)
-                raise AddressError(f"The teacher cache in {self._cache.path} does not hold '{address}'. {near}")

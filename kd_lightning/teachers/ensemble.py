@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, hint
-from kd_lightning.core.types import NAME, Batch, Features, ModelInfo
+from kd_lightning.core.types import NAME, Batch, FeatureInfo, Features, ModelInfo
+from kd_lightning.features.addresses import address_kind
 from kd_lightning.functional.ensembling import confidence, mean_logits, mean_probabilities
 from kd_lightning.functional.precision import widen
 from kd_lightning.teachers.base import TeacherSource
@@ -137,7 +138,7 @@ class EnsembleTeacher(TeacherSource):
             yield from teacher.models()
 
 
-class EnsembleInfo:
+class EnsembleInfo(ModelInfo):
     """What can be asked of several teachers: `logits` of all, `name/address` of one, `name/stack` for its layers."""
 
     def __init__(self, members: Mapping[str, ModelInfo]) -> None:
@@ -148,34 +149,36 @@ class EnsembleInfo:
         member, rest = self._of(stack)
         return member.layers(rest)
 
-    def width(self, address: str) -> int | None:
-        """Return a feature's width; of a joint prediction only where all teachers agree."""
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what is known of one teacher's feature, or of a joint prediction.
+
+        Raises:
+            AddressError: if no teacher, or of a joint prediction not every teacher, has it, or if teachers differ.
+
+        """
         if "/" in address:
             member, rest = self._of(address)
-            return member.width(rest)
-        widths = {member.width(address) for member in self._members.values()}
-        return widths.pop() if len(widths) == 1 else None
+            return member.feature(rest)
+        if address_kind(address) not in ("classes", "positions"):
+            raise AddressError(
+                f"'{address}' of which teacher? Only logits are combined; write {self._examples(address)}."
+            )
+        found = {name: member.feature(address) for name, member in self._members.items()}
+        widths = {info.width for info in found.values()}
+        if len(widths - {None}) > 1:
+            listed = ", ".join(f"{name} {info.width}" for name, info in found.items())
+            raise AddressError(f"The teachers' '{address}' differ in width ({listed}), so they cannot be combined.")
+        stacks = {info.stack for info in found.values()}
+        return FeatureInfo(
+            address_kind(address),
+            width=widths.pop() if len(widths) == 1 else None,
+            stack=stacks.pop() if len(stacks) == 1 else "",
+        )
 
     def check(self, addresses: Sequence[str]) -> None:
         """Raise `AddressError` for the first address that no teacher, or not every teacher, can give."""
         for address in addresses:
-            if "/" in address:
-                member, rest = self._of(address)
-                member.check([rest])
-            elif not address.endswith("logits"):
-                raise AddressError(
-                    f"'{address}' of which teacher? Only logits are combined; write {self._examples(address)}."
-                )
-            else:
-                for member in self._members.values():
-                    member.check([address])
-                self._check_same_width(address)
-
-    def _check_same_width(self, address: str) -> None:
-        widths = {name: member.width(address) for name, member in self._members.items()}
-        if len({width for width in widths.values() if width is not None}) > 1:
-            listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-            raise AddressError(f"The teachers' '{address}' differ in width ({listed}), so they cannot be combined.")
+            self.feature(address)
 
     def _of(self, address: str) -> tuple[ModelInfo, str]:
         name, slash, rest = address.partition("/")

@@ -208,6 +208,6 @@ def test_a_plain_module_is_tapped_without_importing_transformers() -> None:
 
 
 def _package() -> str:
-    import kd_lightning.core.errors as errors
+    import kd_lightning.core as core
 
-    return errors.__file__.rpartition("/")[0]
+    return str(Path(core.__file__).parents[1])

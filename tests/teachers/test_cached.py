@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import kd_lightning as kd
 from kd_lightning.core.errors import AddressError, CacheError, ConfigError
+from kd_lightning.core.types import FeatureInfo, ModelInfo
 from kd_lightning.teachers.batch_teacher import FIELD, BatchTeacher
 
 from ..toys import bert, mlp, pairs, ready, same, trainer, weights, words
@@ -225,6 +226,28 @@ def test_images_have_no_mask(tmp_path):
     said, expected = cached(tmp_path / "c", ["stem", "logits"])(turned), live(Picture(), ["stem", "logits"])(turned)
     assert torch.equal(said["stem"], expected["stem"])
     torch.testing.assert_close(said["logits"], expected["logits"])
+
+
+def test_what_the_structure_told_of_features_is_kept(tmp_path, caches):
+    batch = numbered(pictures())
+    build(Picture(), [batch], tmp_path / "c", ["stem", "logits"])
+    info = kd.CachedTeacher(tmp_path / "c").info
+    assert isinstance(info, ModelInfo)
+    assert (info.feature("stem"), info.feature("logits")) == (FeatureInfo("map", 8), FeatureInfo("classes", 3))
+    model, cache = kd.LiveTeacher(bert()).info, kd.CachedTeacher(caches("fp32")).info
+    for address in AXES:
+        own, kept = model.feature(address), cache.feature(address)
+        assert (own.kind, own.stack) == (kept.kind, kept.stack)
+        assert own.width in (kept.width, None)
+
+
+def test_an_ensembles_features_are_those_of_its_teachers(tmp_path):
+    ensemble = kd.EnsembleTeacher({"a": bert(), "b": bert()})
+    addresses = ["logits", "a/hidden.1", "b/query.2"]
+    build(ensemble, in_batches(token_rows(), 4), tmp_path / "c", addresses)
+    for info in (ensemble.info, kd.CachedTeacher(tmp_path / "c").info):
+        found = [info.feature(address) for address in addresses]
+        assert found == [FeatureInfo("classes", 3), FeatureInfo("tokens", 16), FeatureInfo("heads", 8)]
 
 
 def test_pairs_of_a_mapping_and_labels(tmp_path):

@@ -42,7 +42,8 @@ def build_cache(
     _check_arguments(dataloader, trainer)
     source.ask(addresses)
     check_rows(getattr(dataloader, "dataset", None))
-    plan = plan_of(source, addresses, codec, data)
+    plan = plan_of(source, addresses, dtype, top_k, data)
+    codec.kinds = {address: info.kind for address, info in plan.features.items()}
     trainer = trainer or Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, devices=1)
     first = getattr(rank_zero_only, "rank", 0) == 0
     with locked(path) if first else nullcontext():
@@ -84,13 +85,15 @@ def _loader(batches: Iterable[Any]) -> Any:
     return DataLoader(batches, batch_size=None) if isinstance(batches, list) else batches  # type: ignore[arg-type]
 
 
-def plan_of(source: TeacherSource, addresses: Sequence[str], codec: Codec, data: str | None) -> Manifest:
+def plan_of(
+    source: TeacherSource, addresses: Sequence[str], dtype: str, top_k: int | None, data: str | None
+) -> Manifest:
     """Return the manifest of a cache that is to be built, without files.
 
     Example:
-        >>> plan = plan_of(as_teacher(nn.Linear(4, 2)), ["logits"], Codec(), data="mine")
-        >>> sorted(plan.fingerprint.parts), plan.widths
-        (['addresses', 'data', 'dtype', 'teacher', 'top_k'], {'logits': None})
+        >>> plan = plan_of(as_teacher(nn.Linear(4, 2)), ["logits"], "bf16", top_k=None, data="mine")
+        >>> sorted(plan.fingerprint.parts), plan.features["logits"].kind
+        (['addresses', 'data', 'dtype', 'teacher', 'top_k'], 'classes')
 
     """
     info = source.info
@@ -98,10 +101,10 @@ def plan_of(source: TeacherSource, addresses: Sequence[str], codec: Codec, data:
         "teacher": source.identity(),
         "data": data,
         "addresses": sorted(set(addresses)),
-        "dtype": codec.dtype,
-        "top_k": codec.top_k,
+        "dtype": dtype,
+        "top_k": top_k,
     }
-    return Manifest(Fingerprint(parts), _stacks(info, addresses), {a: info.width(a) for a in addresses})
+    return Manifest(Fingerprint(parts), _stacks(info, addresses), {a: info.feature(a) for a in addresses})
 
 
 def _stacks(info: ModelInfo, addresses: Sequence[str]) -> dict[str, int]:

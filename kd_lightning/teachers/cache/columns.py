@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from kd_lightning.core.errors import CacheError, ConfigError, hint
-from kd_lightning.core.types import Features
+from kd_lightning.core.types import Features, Kind
+from kd_lightning.features.addresses import address_kind
 from kd_lightning.teachers.cache.layout import Layout, check_same
-from kd_lightning.teachers.cache.top_k import TopK, can_be_cut
+from kd_lightning.teachers.cache.top_k import TopK
 
 Columns: TypeAlias = dict[str, Tensor]
 """What is stored, by `address` or `address#part`: (B, …) each."""
@@ -25,20 +26,24 @@ class Codec:
 
     Args:
         dtype: `bf16`, `fp16` or `fp32`, of all that is stored but places and rest masses of cut logits.
-        top_k: how many logits are kept of each row; None: all.
+        top_k: how many logits over classes or words are kept of each row; None: all.
+        kinds: what the axes of features are, by address; of others as far as the address tells.
 
     Raises:
         ConfigError: for another dtype or no positive number.
 
     """
 
-    def __init__(self, dtype: str = "bf16", top_k: int | None = None) -> None:
+    def __init__(
+        self, dtype: str = "bf16", top_k: int | None = None, kinds: Mapping[str, Kind | None] | None = None
+    ) -> None:
         if dtype not in DTYPES:
             raise ConfigError(f"Unknown dtype '{dtype}' of a teacher cache. {hint(str(dtype), DTYPES)}")
         if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
             raise ConfigError(f"Expected argument `top_k` to be a number of logits, from 1, but got {top_k!r}.")
         self.dtype = dtype
         self.top_k = top_k
+        self.kinds = dict(kinds or {})
         self.layouts: dict[str, Layout] = {}
         self.cut: dict[str, TopK] = {}
 
@@ -59,7 +64,8 @@ class Codec:
         for address, feature in features.items():
             _check_by_row(address, feature, rows)
             for column, part in self._parts(address, feature).items():
-                layout = Layout.of(address, part, mask) if part.ndim == feature.ndim else self._of_rest(address, part)
+                kind = self._kind(address)
+                layout = Layout.of(kind, part, mask) if part.ndim == feature.ndim else self._of_rest(address, part)
                 check_same(address, self.layouts.setdefault(column, layout), layout)
                 columns[column] = part
         return columns
@@ -67,8 +73,12 @@ class Codec:
     def _of_rest(self, address: str, part: Tensor) -> Layout:
         return Layout(self.layouts[f"{address}#values"].dims[:-1])  # one number per row of logits
 
+    def _kind(self, address: str) -> Kind | None:
+        return self.kinds.get(address) or address_kind(address)
+
     def _parts(self, address: str, feature: Tensor) -> Columns:
-        if self.top_k is None or not can_be_cut(address) or feature.ndim < 2 or feature.shape[-1] <= self.top_k + 1:
+        cut = self.top_k is not None and self._kind(address) == "classes" and feature.ndim > 1
+        if self.top_k is None or not cut or feature.shape[-1] <= self.top_k + 1:
             return {address: self._stored(address, feature)}
         top = self.cut.setdefault(address, TopK(self.top_k, feature.shape[-1]))
         parts = top.pack(feature)
@@ -95,9 +105,14 @@ class Codec:
         kept = {"indices": torch.int32, "rest": torch.float32}
         return kept.get(column.partition("#")[2], DTYPES[self.dtype])
 
-    def width(self, address: str) -> int | None:
-        """Return the size of a feature's last axis, None where that is as long as the row."""
-        return self.cut[address].classes if address in self.cut else self.layouts[address].dims[-1]
+    def width(self, address: str, kind: Kind | None = None) -> int | None:
+        """Return the width of a stored feature: channels of maps, else the last axis; None where that counts tokens."""
+        if address in self.cut:
+            return self.cut[address].classes
+        dims = self.layouts[address].dims
+        if not dims or kind in ("attention", "positions"):
+            return None
+        return dims[0] if kind == "map" else dims[-1]
 
     @property
     def addresses(self) -> tuple[str, ...]:

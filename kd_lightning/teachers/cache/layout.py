@@ -11,14 +11,19 @@ import numpy as np
 from torch import Tensor
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.features.addresses import layer_address
-from kd_lightning.objective.masks import has_token_axis
+from kd_lightning.core.types import Kind
 
 Spans: TypeAlias = Sequence[tuple[int, int]]
 """Where each row's tokens begin and how many there are."""
 
-MAPS = ("attention", "scores")
-"""Kinds of features with two token axes."""
+TOKEN_AXES: dict[tuple[Kind, int], tuple[int, ...]] = {
+    ("tokens", 3): (1,),
+    ("heads", 4): (2,),
+    ("attention", 4): (2, 3),
+    ("classes", 3): (1,),
+    ("positions", 2): (1,),
+}
+"""By kind and number of axes: those over tokens."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,9 @@ class Layout:
     dims: tuple[int | None, ...]
 
     @classmethod
-    def of(cls, address: str, feature: Tensor, mask: Tensor | None) -> Layout:
-        """Tell from a feature (B, …) which of its axes run over tokens."""
-        if mask is None or not has_token_axis(address.rpartition("/")[2], feature, mask):
-            return cls(tuple(feature.shape[1:]))
-        first = 2 if feature.ndim == 4 else 1
-        axes = {first, 3} if first == 2 and _is_map(address, feature, mask) else {first}
+    def of(cls, kind: Kind | None, feature: Tensor, mask: Tensor | None) -> Layout:
+        """Tell which axes of a feature (B, …) run over tokens, those of a (B, L) mask: none without a mask."""
+        axes = () if mask is None else _token_axes(kind, feature, mask)
         return cls(tuple(None if axis in axes else size for axis, size in enumerate(feature.shape) if axis))
 
     def shape(self, tokens: int) -> tuple[int, ...]:
@@ -69,14 +71,25 @@ class Layout:
         return [feature[row][self.part(*spans[row])].reshape(-1) for row in rows]
 
 
-def _is_map(address: str, feature: Tensor, mask: Tensor) -> bool:
-    asked = layer_address(address.rpartition("/")[2])
-    if feature.shape[3] != mask.shape[1]:
-        return False
-    # A module's output has no kind. If it is a map, nothing attends to padding; if it only is as wide as the batch is
-    # long, there are values that must not be cut off.
+def _token_axes(kind: Kind | None, feature: Tensor, mask: Tensor) -> tuple[int, ...]:
+    """Return the axes over tokens of the mask; none where the first is of another length (tokens of a decoder)."""
+    axes = _guess(feature, mask) if kind is None else TOKEN_AXES.get((kind, feature.ndim), ())
+    length = mask.shape[1]
+    if not axes or len(feature) != len(mask) or feature.shape[axes[0]] != length:
+        return ()
+    return tuple(axis for axis in axes if feature.shape[axis] == length)
+
+
+def _guess(feature: Tensor, mask: Tensor) -> tuple[int, ...]:
+    """Return which axes of a feature of unknown kind run over tokens, if they are as long as the mask."""
+    if feature.ndim != 4:
+        return (1,) if feature.ndim == 3 else ()
+    if feature.shape[2:] != (mask.shape[1], mask.shape[1]):
+        return (2,)
+    # If it is attention, nothing attends to padding; if it only is as wide as the batch is long, there are values that
+    # must not be cut off.
     padding = ~mask.bool()[:, None, None, :]
-    return asked.kind in MAPS if asked is not None else not bool((padding & (feature != 0)).any())
+    return (2,) if bool((padding & (feature != 0)).any()) else (2, 3)
 
 
 def spans_of(mask: Tensor | None, rows: int) -> list[tuple[int, int]]:

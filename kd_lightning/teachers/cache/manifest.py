@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from kd_lightning.core.errors import CacheError, closest
 from kd_lightning.core.files import write_json
 from kd_lightning.core.hashing import digest
+from kd_lightning.core.types import FeatureInfo
+from kd_lightning.features.addresses import address_kind
 from kd_lightning.teachers.cache.fingerprint import Fingerprint, check_expected
 from kd_lightning.teachers.cache.shard import ENDING, ShardInfo
 
@@ -26,14 +29,14 @@ class Manifest:
     Args:
         fingerprint: what it was made from.
         stacks: layers of the teacher's stacks by prefix, of those that features are from.
-        widths: size of each feature's last axis, where it is known.
+        features: axes, width and stack of each feature, as far as the teacher's structure tells them.
         shards: the files.
 
     """
 
     fingerprint: Fingerprint
     stacks: dict[str, int]
-    widths: dict[str, int | None]
+    features: dict[str, FeatureInfo]
     shards: list[ShardInfo] = field(default_factory=list)
 
     def save(self, folder: Path, name: str = MANIFEST) -> None:
@@ -42,7 +45,9 @@ class Manifest:
             "format": FORMAT,
             "fingerprint": self.fingerprint.parts,
             "stacks": self.stacks,
-            "widths": self.widths,
+            "widths": {address: info.width for address, info in self.features.items()},
+            "kinds": {address: info.kind for address, info in self.features.items()},
+            "stack_of": {address: info.stack for address, info in self.features.items()},
             "shards": [asdict(info) for info in self.shards],
         }
         write_json(folder / name, plain | {"check": digest(plain)})
@@ -64,7 +69,7 @@ class Manifest:
         if plain.pop("check", None) != digest(plain):
             raise CacheError(f"The file {folder / name} has changed since it was written. {_remedy(folder, name)}")
         shards = [ShardInfo(**info) for info in plain["shards"]]
-        return cls(Fingerprint(plain["fingerprint"]), plain["stacks"], plain["widths"], shards)
+        return cls(Fingerprint(plain["fingerprint"]), plain["stacks"], _features(plain), shards)
 
 
 def settle_plan(folder: Path, plan: Manifest) -> None:
@@ -100,6 +105,15 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise CacheError(f"The file {path} cannot be read ({error}). {_remedy(folder, path.name)}") from error
+
+
+def _features(plain: Mapping[str, Any]) -> dict[str, FeatureInfo]:
+    """Return what a manifest knows of its features; those of the first versions have widths only."""
+    kinds, stacks = plain.get("kinds", {}), plain.get("stack_of", {})
+    return {
+        address: FeatureInfo(kinds.get(address) or address_kind(address), width, stacks.get(address, ""))
+        for address, width in plain["widths"].items()
+    }
 
 
 def _remedy(folder: Path, name: str) -> str:

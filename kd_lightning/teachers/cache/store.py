@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.core.types import Features
+from kd_lightning.core.types import FeatureInfo, Features
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.build import build_cache, listed, plan_of
 from kd_lightning.teachers.cache.columns import Codec
@@ -71,9 +72,10 @@ class TeacherCache:
         """The features it holds."""
         return self._codec.addresses
 
-    def width(self, address: str) -> int | None:
-        """Return the size of a feature's last axis, None where that is as long as the row."""
-        return self._codec.width(address)
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what a feature's axes are, and how wide it is as the teacher's structure tells or as it is stored."""
+        known = self.manifest.features[address]
+        return known if known.width is not None else replace(known, width=self._codec.width(address, known.kind))
 
     @property
     def sample_ids(self) -> np.ndarray:
@@ -152,7 +154,8 @@ class TeacherCache:
         data: str | None = None,
     ) -> Fingerprint:
         """Return the fingerprint of the cache that `build` would make of the same arguments."""
-        return plan_of(as_teacher(teacher), listed(addresses), Codec(dtype, top_k), data).fingerprint
+        Codec(dtype, top_k)  # refuses what cannot be
+        return plan_of(as_teacher(teacher), listed(addresses), dtype, top_k, data).fingerprint
 
     @classmethod
     def build(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kd_lightning.functional.precision import widen
-from kd_lightning.objective.masks import POSITION_LOGITS
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,3 @@ class TopK:
         each = parts["rest"] - math.log(self.classes - self.k)
         logits = each.unsqueeze(-1).expand(*each.shape, self.classes)
         return logits.scatter(-1, parts["indices"].long(), parts["values"].float())
-
-
-def can_be_cut(address: str) -> bool:
-    """Tell whether an address names logits over classes or words, not over positions.
-
-    Example:
-        >>> can_be_cut("a/logits"), can_be_cut("start_logits"), can_be_cut("hidden.1")
-        (True, False, False)
-
-    """
-    name = address.rpartition("/")[2]
-    return name.endswith("logits") and name not in POSITION_LOGITS

@@ -11,34 +11,38 @@ MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
 
 
 @pytest.mark.parametrize(
-    ("address", "shape", "dims"),
+    ("kind", "shape", "dims"),
     [
-        ("hidden.1", (2, 3, 3), (None, 3)),
-        ("logits", (2, 3), (3,)),
-        ("logits", (2, 3, 3), (None, 3)),
-        ("start_logits", (2, 3), (None,)),
-        ("a/start_logits", (2, 3), (None,)),
-        ("a/end_logits", (2, 4), (4,)),
-        ("attention.1", (2, 3, 3, 3), (3, None, None)),
-        ("a/scores.1", (2, 2, 3, 3), (2, None, None)),
-        ("query.1", (2, 3, 3, 3), (3, None, 3)),
-        ("a/value.2", (2, 2, 3, 3), (2, None, 3)),
-        ("net.pool", (2, 3), (3,)),
-        ("net.patches", (2, 7, 5), (7, 5)),
-        ("net.conv", (2, 5, 4, 4), (5, 4, 4)),
-        ("score", (2,), ()),
+        ("tokens", (2, 3, 3), (None, 3)),
+        ("tokens", (2, 4, 3), (4, 3)),  # of a decoder, whose tokens the mask does not count
+        ("classes", (2, 3), (3,)),
+        ("classes", (2, 3, 3), (None, 3)),
+        ("positions", (2, 3), (None,)),
+        ("positions", (2, 4), (4,)),
+        ("attention", (2, 3, 3, 3), (3, None, None)),
+        ("attention", (2, 2, 3, 5), (2, None, 5)),
+        ("heads", (2, 3, 3, 3), (3, None, 3)),
+        ("map", (2, 3, 3, 3), (3, 3, 3)),
+        ("vector", (2, 3), (3,)),
+        ("queries", (2, 3, 4), (3, 4)),
+        (None, (2, 3), (3,)),
+        (None, (2, 3, 5), (None, 5)),
+        (None, (2, 7, 5), (7, 5)),
+        (None, (2, 5, 4, 4), (5, 4, 4)),
+        (None, (2, 2, 3, 5), (2, None, 5)),
+        (None, (2,), ()),
     ],
 )
-def test_the_address_and_the_mask_say_which_axes_run_over_tokens(address, shape, dims):
-    assert Layout.of(address, torch.ones(shape), MASK).dims == dims
-    assert Layout.of(address, torch.ones(shape), None).dims == shape[1:]
+def test_kind_and_mask_tell_which_axes_run_over_tokens(kind, shape, dims):
+    assert Layout.of(kind, torch.ones(shape), MASK).dims == dims
+    assert Layout.of(kind, torch.ones(shape), None).dims == shape[1:]
 
 
-def test_a_modules_output_is_a_map_if_nothing_attends_to_padding():
+def test_an_unknown_square_is_attention_if_nothing_attends_to_padding():
     square = torch.ones(2, 2, 3, 3)
-    assert Layout.of("net.drop", square, MASK).dims == (2, None, 3)
+    assert Layout.of(None, square, MASK).dims == (2, None, 3)
     square[1, :, :, 2] = 0
-    assert Layout.of("net.drop", square, MASK).dims == (2, None, None)
+    assert Layout.of(None, square, MASK).dims == (2, None, None)
 
 
 def test_spans_run_from_the_first_token_to_the_last():

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from kd_lightning.core.errors import CacheError
+from kd_lightning.core.hashing import digest
+from kd_lightning.core.types import FeatureInfo
 from kd_lightning.teachers.cache.fingerprint import Fingerprint
 from kd_lightning.teachers.cache.manifest import MANIFEST, PLAN, Manifest, settle_plan
 from kd_lightning.teachers.cache.shard import ShardInfo
@@ -13,7 +15,7 @@ from kd_lightning.teachers.cache.shard import ShardInfo
 HERE = Manifest(
     Fingerprint({"teacher": {"model": "a"}, "data": None}),
     {"": 4, "a/": 2},
-    {"logits": 3, "attention.1": None},
+    {"logits": FeatureInfo("classes", 3), "encoder.hidden.1": FeatureInfo(None, None, "encoder")},
     [ShardInfo("000-000000.safetensors", 3, 99, 7, "x")],
 )
 
@@ -21,6 +23,23 @@ HERE = Manifest(
 def test_it_comes_back(tmp_path):
     HERE.save(tmp_path)
     assert Manifest.open(tmp_path) == HERE
+
+
+def test_one_of_the_first_version_still_opens(tmp_path):
+    """It has widths only; the kinds are those that addresses tell."""
+    plain = {
+        "format": 1,
+        "fingerprint": {"data": None},
+        "stacks": {"": 2},
+        "widths": {"logits": 3, "a/attention.1": None, "hidden.1": 16},
+        "shards": [],
+    }
+    (tmp_path / MANIFEST).write_text(json.dumps(plain | {"check": digest(plain)}))
+    assert Manifest.open(tmp_path).features == {
+        "logits": FeatureInfo("classes", 3),
+        "a/attention.1": FeatureInfo("attention"),
+        "hidden.1": FeatureInfo(None, 16),
+    }
 
 
 def edited(folder: Path, **fields: object) -> None:
@@ -35,7 +54,7 @@ def test_another_format_is_a_sentence(tmp_path):
         Manifest.open(tmp_path)
 
 
-@pytest.mark.parametrize("field", ["fingerprint", "stacks", "widths", "shards", "check"])
+@pytest.mark.parametrize("field", ["fingerprint", "stacks", "widths", "kinds", "shards", "check"])
 def test_an_edited_manifest_is_a_sentence(tmp_path, field):
     edited(tmp_path, **{field: {"edited": 1}})
     with pytest.raises(CacheError, match=r"manifest\.json has changed since it was written.*keeps the shards"):

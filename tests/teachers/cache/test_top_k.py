@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kd_lightning as kd
-from kd_lightning.teachers.cache.top_k import TopK, can_be_cut
+from kd_lightning.teachers.cache.columns import Codec
+from kd_lightning.teachers.cache.top_k import TopK
 
 from .making import build, cached, in_batches, live, token_rows
 
@@ -66,13 +67,10 @@ def test_extreme_logits_give_no_nan(row, k):
 
 
 def test_only_logits_over_classes_are_cut():
-    assert [
-        name for name in ("logits", "a/logits", "prediction_logits", "end_logits", "hidden.1") if can_be_cut(name)
-    ] == [
-        "logits",
-        "a/logits",
-        "prediction_logits",
-    ]
+    names = ("logits", "a/logits", "prediction_logits", "end_logits", "hidden.1", "score")
+    codec = Codec(top_k=2, kinds={"score": "classes"})
+    codec.pack({name: torch.rand(2, 9) for name in names}, None, 2)
+    assert list(codec.cut) == ["logits", "a/logits", "prediction_logits", "score"]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])

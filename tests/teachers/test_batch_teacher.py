@@ -8,6 +8,7 @@ import torch
 
 import kd_lightning as kd
 from kd_lightning.core.errors import AddressError, MatchError
+from kd_lightning.core.types import FeatureInfo
 
 from ..toys import bert, hooks_on, ready, same, trainer, weights, words
 
@@ -81,6 +82,13 @@ def test_no_model_eats_what_a_teacher_said():
     teacher = kd.LiveTeacher(Greedy(4, 2))
     teacher.ask(["logits"])
     assert teacher({"x": torch.zeros(3, 4), "teacher_cache": {}})["logits"].shape == (3, 2)
+
+
+def test_addresses_tell_what_batches_may_bring():
+    info = kd.BatchTeacher().info
+    assert (info.feature("logits"), info.feature("attention.1")) == (FeatureInfo("classes"), FeatureInfo("attention"))
+    assert info.feature("hidden.1") == FeatureInfo()
+    assert kd.BatchTeacher(bert(4)).info.feature("hidden.1") == FeatureInfo("tokens", 16)
 
 
 def test_what_is_missing_is_named():
