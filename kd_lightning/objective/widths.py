@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from kd_lightning.core.errors import MatchError
-from kd_lightning.features.widths import module_widths
+from kd_lightning.features import module_widths
 
 Widths = Sequence[int | None]
 """One per address; None where the structure does not tell."""

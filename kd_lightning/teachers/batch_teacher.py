@@ -12,7 +12,7 @@ from kd_lightning.core.batch import field
 from kd_lightning.core.errors import AddressError
 from kd_lightning.core.types import Batch, FeatureInfo, Features, ModelInfo
 from kd_lightning.features.addresses import address_kind, layer_address
-from kd_lightning.features.outputs import output_fields
+from kd_lightning.features.structure import output_fields
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.live import as_teacher
 

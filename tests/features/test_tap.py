@@ -183,7 +183,7 @@ def test_a_module_that_did_not_run_is_named(words: Any) -> None:
     model = Chooses()
     with FeatureTap(model, ["used", "spare"]) as tap:
         model(torch.zeros(1, 2))
-        with pytest.raises(AddressError, match="'spare' did not arrive"):
+        with pytest.raises(AddressError, match="'spare' was not collected"):
             tap.take()
 
 
