@@ -13,9 +13,8 @@ from kd_lightning.core.types import Batch, Features, ModelInfo
 from kd_lightning.teachers.base import DeclaredInfo, TeacherSource
 from kd_lightning.teachers.batch_teacher import FIELD
 from kd_lightning.teachers.cache import Fingerprint, TeacherCache
-from kd_lightning.teachers.cache.fingerprint import check_expected
-from kd_lightning.teachers.cache.manifest import Manifest
-from kd_lightning.teachers.cache.row_fingerprints import rows_of
+from kd_lightning.teachers.cache.manifest import Manifest, check_expected
+from kd_lightning.teachers.cache.rows import rows_of
 
 
 class CachedTeacher(TeacherSource):

@@ -21,7 +21,6 @@ from kd_lightning.core.errors import AddressError, CacheError, ConfigError
 from kd_lightning.data import Delete, Loader, Padding, TrainBatches
 from kd_lightning.data.augment.rows import AugmentedRows
 from kd_lightning.data.synthetic import word_tokenizer
-from kd_lightning.teachers.cache import writer
 
 from ...toys import bert, hooks_on, mlp, pairs, same, weights, words
 from .making import Counting, build, cached, in_batches, live, shuffled, token_rows
@@ -178,7 +177,7 @@ class Stop(nn.Module):
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_an_end_in_the_middle_leaves_shards_and_the_teacher(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(writer, "SHARD_BYTES", 1)
+    monkeypatch.setattr("kd_lightning.teachers.cache.shard.SHARD_BYTES", 1)
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # taps stand on a compiled model
     before, model = signal.getsignal(signal.SIGINT), Stop(error)
     state = weights(model)
@@ -198,7 +197,7 @@ def test_an_end_in_the_middle_leaves_shards_and_the_teacher(tmp_path, monkeypatc
 
 
 def test_a_shard_that_was_damaged_is_made_again_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "SHARD_BYTES", 1)
+    monkeypatch.setattr("kd_lightning.teachers.cache.shard.SHARD_BYTES", 1)
     batches, model = in_batches(token_rows(), 4), Counting(bert())
     expected = torch.cat([live(bert(), ["logits"])(batch)["logits"] for batch in batches])
     build(model, batches, tmp_path / "c", ["logits"])

@@ -46,14 +46,14 @@ def test_what_does_not_belong_to_rows_is_a_sentence(feature):
 
 
 def test_whole_numbers_are_not_rounded_in_silence():
-    with pytest.raises(CacheError, match=r"values of torch\.int64, and a cache keeps fractions only"):
+    with pytest.raises(CacheError, match=r"values of torch\.int64, and a cache keeps floating-point values only"):
         Codec().pack({"embeddings:in": torch.ones(4, 5).long()}, None, 4)
 
 
 def test_a_codec_comes_back_from_its_notes():
     codec = Codec("fp16", top_k=2)
     codec.pack({"a/hidden.1": torch.ones(2, 3, 4), "a/logits": torch.rand(2, 9)}, torch.ones(2, 3), 2)
-    other = Codec.of(json.loads(json.dumps(codec.notes())))
+    other = Codec.from_metadata(json.loads(json.dumps(codec.metadata())))
     assert (other.layouts, other.cut, other.dtype) == (codec.layouts, codec.cut, codec.dtype)
     assert other.addresses == ("a/hidden.1", "a/logits")
     assert sorted(name for name in other.layouts if "#" in name) == [

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache.determinism import check_features, check_rows, reversed_rows
+from kd_lightning.teachers.cache.forecast import check_features, check_rows, reversed_rows
 
 
 class Numbered(IterableDataset[Any]):

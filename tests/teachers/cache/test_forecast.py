@@ -56,7 +56,7 @@ def test_rows_are_counted_in_every_kind_of_loader():
     for stream in (DataLoader(Stream(), batch_size=None), iter([1])):
         unknown = told(codec, stream, 0)
         assert unknown.endless
-        assert str(unknown) == f"nobody knows how many rows, about {per_row} bytes and 500.0 ms for each"
+        assert str(unknown) == f"an unknown number of rows, about {per_row} bytes and 500.0 ms for each"
         assert unknown.without(3) == unknown
     assert told(codec, shuffled(rows), 0) == Forecast(100, 100 * per_row, 25.0)
     ours = told(codec, shuffled(rows), padded=8)

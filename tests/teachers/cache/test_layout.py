@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache.layout import Layout, check_same, spans_of
+from kd_lightning.teachers.cache.columns import Layout, check_same, spans_of
 
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
 

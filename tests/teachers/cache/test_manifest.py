@@ -8,8 +8,7 @@ import pytest
 from kd_lightning.core.errors import CacheError
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.types import FeatureInfo
-from kd_lightning.teachers.cache.fingerprint import Fingerprint
-from kd_lightning.teachers.cache.manifest import MANIFEST, PLAN, Manifest, settle_plan
+from kd_lightning.teachers.cache.manifest import MANIFEST, PLAN, Fingerprint, Manifest, ensure_plan
 from kd_lightning.teachers.cache.shard import ShardInfo
 
 HERE = Manifest(
@@ -79,25 +78,25 @@ def test_no_folder_names_the_closest(tmp_path):
 
 
 def test_an_unfinished_one_says_so(tmp_path):
-    settle_plan(tmp_path / "c", HERE)
-    with pytest.raises(CacheError, match="is not finished: build it again, which goes on from there"):
+    ensure_plan(tmp_path / "c", HERE)
+    with pytest.raises(CacheError, match="is not finished: build it again, which continues from there"):
         Manifest.open(tmp_path / "c")
 
 
 def test_a_plan_meets_what_is_there(tmp_path):
     other = Manifest(Fingerprint({"teacher": {"model": "b"}, "data": None}), {}, {})
-    settle_plan(tmp_path / "c", other)
-    settle_plan(tmp_path / "c", HERE)  # where nothing was written yet, there may be another plan
+    ensure_plan(tmp_path / "c", other)
+    ensure_plan(tmp_path / "c", HERE)  # where nothing was written yet, there may be another plan
     (tmp_path / "c" / "000-000000.safetensors").write_text("")
-    settle_plan(tmp_path / "c", HERE)
+    ensure_plan(tmp_path / "c", HERE)
     with pytest.raises(
         CacheError, match=r"made from something else: teacher \(\{'model': 'a'\} there, \{'model': 'b'\}"
     ):
-        settle_plan(tmp_path / "c", other)
+        ensure_plan(tmp_path / "c", other)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "thesis.tex").write_text("")
     with pytest.raises(CacheError, match=r"d holds other things \('thesis\.tex'\)"):
-        settle_plan(tmp_path / "d", HERE)
+        ensure_plan(tmp_path / "d", HERE)
     with pytest.raises(CacheError, match=r"thesis\.tex is a file"):
-        settle_plan(tmp_path / "d" / "thesis.tex", HERE)
+        ensure_plan(tmp_path / "d" / "thesis.tex", HERE)
     assert (tmp_path / "d" / "thesis.tex").read_text() == ""

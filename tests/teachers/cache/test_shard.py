@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kd_lightning.core.errors import CacheError
 from kd_lightning.teachers.cache import shard as module
 from kd_lightning.teachers.cache.columns import Codec
-from kd_lightning.teachers.cache.shard import BOOK, Shard, finished_shards, next_number, write_shard
+from kd_lightning.teachers.cache.shard import ROW_COLUMNS, Shard, finished_shards, next_number, write_shard
 
 
 def written(folder: Path, name: str = "000-000000.safetensors", made_from: str = "me") -> Path:
@@ -22,7 +22,7 @@ def written(folder: Path, name: str = "000-000000.safetensors", made_from: str =
     codec.pack({"tokens": torch.zeros(2, 3, 2), "attention.1": torch.zeros(2, 1, 3, 3)}, torch.ones(2, 3), 2)
     book = [torch.tensor([4, 9]), torch.tensor([2, 3]), torch.tensor([1, 2]), torch.ones(2, 4)]
     columns = {"tokens": torch.arange(10.0), "attention.1": torch.arange(13.0)}
-    write_shard(folder, name, dict(zip(BOOK, book, strict=True)) | columns, codec, made_from)
+    write_shard(folder, name, dict(zip(ROW_COLUMNS, book, strict=True)) | columns, codec, made_from)
     return folder / name
 
 
@@ -116,7 +116,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_finished(tmp_path, monkeyp
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(CacheError, match=r"Cannot write the shard .*No space left on device.*goes on from there"):
+    with pytest.raises(CacheError, match=r"Cannot write the shard .*No space left on device.*continues from there"):
         written(tmp_path)
     assert finished_shards(tmp_path, "me") == []
 
@@ -125,5 +125,5 @@ def test_no_file_is_pickled_code(tmp_path):
     from safetensors.numpy import load_file
 
     loaded = load_file(written(tmp_path))
-    assert set(loaded) == {*BOOK, "tokens", "attention.1"}
+    assert set(loaded) == {*ROW_COLUMNS, "tokens", "attention.1"}
     assert all(isinstance(value, np.ndarray) for value in loaded.values())

@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import kd_lightning as kd
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache import writer
-from kd_lightning.teachers.cache.row_fingerprints import rows_of
+from kd_lightning.teachers.cache.rows import rows_of
 
 from ...toys import bert
 from .making import build, cached, in_batches, token_rows
@@ -26,7 +25,7 @@ def made(tmp_path_factory: Any) -> Path:
     """A cache of three shards."""
     folder = tmp_path_factory.mktemp("store") / "c"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "SHARD_BYTES", 1)
+        patch.setattr("kd_lightning.teachers.cache.shard.SHARD_BYTES", 1)
         build(bert(), in_batches(token_rows(), 4), folder, ASKED)
     return folder
 

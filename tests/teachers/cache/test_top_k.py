@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kd_lightning as kd
-from kd_lightning.teachers.cache.columns import Codec
-from kd_lightning.teachers.cache.top_k import TopK
+from kd_lightning.teachers.cache.columns import Codec, TopK
 
 from .making import build, cached, in_batches, live, token_rows
 
