@@ -1,4 +1,4 @@
-"""Feature taps: read what happens inside a model, by address, and leave it as it was."""
+"""Feature taps: collect features inside a model by address, and leave the model as it was."""
 
 from kd_lightning.features.info import model_info, module_kinds, module_widths
 from kd_lightning.features.runner import Runner, TappedModel

@@ -55,6 +55,10 @@ class TappedModel(nn.Module):
         self.tap = FeatureTap(model, addresses, outputs)
         self.tap.__enter__()
 
+    def __repr__(self) -> str:
+        closed = "" if self.tap.entered else ", closed"
+        return f"TappedModel({type(self.model).__name__}, {list(self.addresses)}{closed})"
+
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Features]:
         """Run the model; return its outputs and its features by address.
 
@@ -126,7 +130,7 @@ class Runner:
         return self.adapter.outputs if self.adapter is not None else None
 
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns.
+        """Set which features every later call returns.
 
         Raises:
             AddressError: if the model does not have an address.

@@ -75,6 +75,10 @@ class FeatureTap:
         self._removers: list[Remover] = []
         self._depth = 0
 
+    def __repr__(self) -> str:
+        entered = ", entered" if self.entered else ""
+        return f"FeatureTap({type(self._model).__name__}, {list(self.addresses)}{entered})"
+
     def __enter__(self) -> FeatureTap:
         self._depth += 1
         if self._depth == 1:

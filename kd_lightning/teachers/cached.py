@@ -1,4 +1,4 @@
-"""A teacher that has spoken before: features come from a cache, and no model runs."""
+"""Teacher outputs read from a cache; no model runs."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from kd_lightning.teachers.cache.rows import rows_of
 
 
 class CachedTeacher(TeacherSource):
-    """Gives what a teacher once returned for the batch's rows, by their `sample_id`.
+    """Returns cached teacher outputs for the batch's rows, by their `sample_id`.
 
-    A `DistillationModule` reads before a batch leaves the host (`prepare`), so that no step waits for the device.
+    A `DistillationModule` reads them before the batch is moved to the device (`prepare`), so that no step waits.
 
     Args:
         path: the folder of a `TeacherCache`.
-        expect: the fingerprint of what would be built now, whole or as text; None: whatever is there.
+        expect: the fingerprint of what would be built now, whole or as text; None: no check.
         verify: compare every file's checksum first; else only sizes.
 
     Raises:
-        CacheError: there is no cache, it is damaged, or it was made from something else than expected.
+        CacheError: if there is no cache, it is damaged, or it was made from something else than expected.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -56,9 +56,12 @@ class CachedTeacher(TeacherSource):
         self._addresses: tuple[str, ...] = ()
         self._device = torch.device("cpu")
 
+    def __repr__(self) -> str:
+        return f"CachedTeacher({self.cache.summary})"
+
     @property
     def info(self) -> ModelInfo:
-        """What can be asked: what is in the cache."""
+        """What can be requested: what is in the cache."""
         return self._info
 
     def identity(self) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class CachedTeacher(TeacherSource):
         return {"kind": "CachedTeacher", "cache": dict(self.cache.fingerprint.parts)}
 
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns."""
+        """Set which features every later call returns."""
         self.info.check(addresses)
         self._addresses = tuple(addresses)
 
@@ -78,9 +81,9 @@ class CachedTeacher(TeacherSource):
 
     def __call__(self, batch: Batch) -> Features:
         """Return the features of one batch."""
-        given = field(batch, FIELD)
-        if isinstance(given, Mapping) and all(address in given for address in self._addresses):
-            return {address: given[address] for address in self._addresses}
+        prepared = field(batch, FIELD)
+        if isinstance(prepared, Mapping) and all(address in prepared for address in self._addresses):
+            return {address: prepared[address] for address in self._addresses}
         return {address: x.to(self._device) for address, x in self._read(batch).items()}
 
     def _read(self, batch: Batch) -> Features:

@@ -1,4 +1,4 @@
-"""Several teachers that speak as one, and one by one."""
+"""Several teachers whose predictions are combined, and whose features can be matched individually."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Weights: TypeAlias = Mapping[str, float] | Literal["confidence"] | None
 
 
 class EnsembleTeacher(TeacherSource):
-    """Asks several teachers and combines what they predict; each one's features can be matched by themselves.
+    """Runs several teachers and combines their predictions; the features of each can be matched individually.
 
-    `Match("logits", "logits")` meets the combined prediction, `Match("hidden.2", "a/hidden.4")` the teacher named `a`.
+    In `Match("logits", "logits")` the teacher side is the combined prediction, in `Match("hidden.2", "a/hidden.4")` the
+    teacher named `a`.
 
     Args:
         teachers: sources or models by name (letters, digits, underscores).
@@ -33,7 +34,7 @@ class EnsembleTeacher(TeacherSource):
         multilabel: whether probabilities are sigmoids, one per label, and no softmax.
 
     Raises:
-        ConfigError: for no teachers, a name or weight that cannot be, or an unknown way to combine.
+        ConfigError: if there are no teachers, a name or weight is invalid, or the way to combine is unknown.
 
     Example:
         >>> ensemble = EnsembleTeacher({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2)}, weights={"a": 3, "b": 1})
@@ -69,16 +70,20 @@ class EnsembleTeacher(TeacherSource):
         self._joint: tuple[str, ...] = ()
         self._own: dict[str, list[str]] = {}
 
+    def __repr__(self) -> str:
+        weights = "" if self.weights is None else f", weights={self.weights!r}"
+        return f"EnsembleTeacher({', '.join(self.teachers)}, combine={self.combine!r}{weights})"
+
     @property
     def info(self) -> ModelInfo:
-        """What can be asked: predictions of all together, and of each teacher by its name and a slash."""
+        """What can be requested: combined predictions, and features of each teacher by its name and a slash."""
         return EnsembleInfo({name: teacher.info for name, teacher in self.teachers.items()})
 
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns.
+        """Set which features every later call returns.
 
         Raises:
-            AddressError: for a feature that is neither a joint prediction nor some teacher's own.
+            AddressError: if a feature is neither a combined prediction nor one teacher's own.
 
         """
         self.info.check(addresses)
@@ -90,11 +95,11 @@ class EnsembleTeacher(TeacherSource):
             teacher.ask(list(dict.fromkeys([*self._joint, *self._own[name]])))
 
     def __call__(self, batch: Batch) -> Features:
-        """Return the features of one batch; a teacher that nothing is asked of does not run."""
-        asked = {name: t for name, t in self.teachers.items() if self._joint or self._own[name]}
-        found = {name: teacher(_share(batch, name)) for name, teacher in asked.items()}
-        joint = {address: self._combined(address, [found[name][address] for name in asked]) for address in self._joint}
-        return joint | {f"{name}/{address}": found[name][address] for name in asked for address in self._own[name]}
+        """Return the features of one batch; a teacher of which nothing is requested does not run."""
+        needed = {name: t for name, t in self.teachers.items() if self._joint or self._own[name]}
+        found = {name: teacher(_own_batch(batch, name)) for name, teacher in needed.items()}
+        joint = {address: self._combined(address, [found[name][address] for name in needed]) for address in self._joint}
+        return joint | {f"{name}/{address}": found[name][address] for name in needed for address in self._own[name]}
 
     def _combined(self, address: str, predictions: list[Tensor]) -> Tensor:
         if len({x.shape for x in predictions}) > 1:
@@ -112,10 +117,10 @@ class EnsembleTeacher(TeacherSource):
         if self._shares is None or (self._shares.device, self._shares.dtype) != (logits.device, logits.dtype):
             shares = self.weights if isinstance(self.weights, list) else [1 / len(self.teachers)] * len(self.teachers)
             self._shares = torch.tensor(shares, device=logits.device, dtype=logits.dtype)
-        return self._shares  # kept, so that no step copies it to the device
+        return self._shares  # kept, so that not every step copies it to the device
 
     def identity(self) -> dict[str, Any]:
-        """Return what each teacher is, and how they are combined."""
+        """Return the identity of each teacher, and how they are combined."""
         own = {name: teacher.identity() for name, teacher in self.teachers.items()}
         how = {"weights": self.weights, "combine": self.combine, "multilabel": self.multilabel}
         averaged = {"temperature": self.temperature} if self.combine == "probabilities" else {}
@@ -128,7 +133,7 @@ class EnsembleTeacher(TeacherSource):
         return self
 
     def close(self) -> None:
-        """Take standing taps off all models."""
+        """Remove taps from all models."""
         for teacher in self.teachers.values():
             teacher.close()
 
@@ -139,7 +144,7 @@ class EnsembleTeacher(TeacherSource):
 
 
 class EnsembleInfo(ModelInfo):
-    """What can be asked of several teachers: `logits` of all, `name/address` of one, `name/stack` for its layers."""
+    """The `info` of several teachers: `logits` of all, `name/address` of one, `name/stack` for its layers."""
 
     def __init__(self, members: Mapping[str, ModelInfo]) -> None:
         self._members = members
@@ -150,10 +155,10 @@ class EnsembleInfo(ModelInfo):
         return member.layers(rest)
 
     def feature(self, address: str) -> FeatureInfo:
-        """Return what is known of one teacher's feature, or of a joint prediction.
+        """Return what is known of one teacher's feature, or of a combined prediction.
 
         Raises:
-            AddressError: if no teacher, or of a joint prediction not every teacher, has it, or if teachers differ.
+            AddressError: if the teacher, or for a combined prediction one of them, does not have it, or widths differ.
 
         """
         if "/" in address:
@@ -214,7 +219,7 @@ def _fractions(weights: Mapping[str, float], names: list[str]) -> list[float]:
     return [value / total for value in values]
 
 
-def _share(batch: Batch, name: str) -> Batch:
+def _own_batch(batch: Batch, name: str) -> Batch:
     """Return a batch whose `teacher` part is this teacher's, where each has its own."""
     own = batch.get("teacher") if isinstance(batch, Mapping) else None
     if isinstance(batch, Mapping) and isinstance(own, Mapping) and isinstance(own.get(name), Mapping):

@@ -228,6 +228,15 @@ def test_images_have_no_mask(tmp_path):
     torch.testing.assert_close(said["logits"], expected["logits"])
 
 
+def test_its_repr_names_path_rows_addresses_and_fingerprint(caches):
+    path = caches("fp32")
+    cache = kd.TeacherCache(path)
+    what = f"'{path}', 12 rows, {sorted(AXES)}, fingerprint='{cache.fingerprint}'"
+    assert repr(kd.CachedTeacher(path)) == f"CachedTeacher({what})"
+    assert repr(cache) == f"TeacherCache({what})"
+    assert repr(cache.fingerprint) == f"Fingerprint('{cache.fingerprint}' of addresses, data, dtype, teacher, top_k)"
+
+
 def test_what_the_structure_told_of_features_is_kept(tmp_path, caches):
     batch = numbered(pictures())
     build(Picture(), [batch], tmp_path / "c", ["stem", "logits"])

@@ -144,7 +144,7 @@ class Foreign(nn.Module):
         return {"answer": [self.net(picture) * scale]}
 
 
-def test_an_adapter_speaks_for_a_foreign_model():
+def test_an_adapter_calls_a_model_of_another_form():
     adapter = Adapter(lambda batch: (batch["image"], 2.0), lambda output: {"logits": output["answer"][0]})
     x, _ = pairs()
     torch.testing.assert_close(asked(Foreign(), adapter=adapter)({"image": x})["logits"], 2 * mlp(5)(x))
@@ -196,6 +196,12 @@ def test_bare_models_become_live_teachers_and_sources_stay():
     assert isinstance(as_teacher(mlp(5)), LiveTeacher)
     with pytest.raises(ConfigError, match=r"nn\.Module but got str"):
         as_teacher("bert-base-uncased")
+
+
+def test_its_repr_names_class_size_and_precision():
+    assert repr(LiveTeacher(nn.Linear(30, 40))) == "LiveTeacher(Linear, 1,240 parameters, float32)"
+    half = LiveTeacher(nn.Linear(3, 2), precision="bfloat16", compile=True)
+    assert repr(half) == "LiveTeacher(Linear, 8 parameters, bfloat16, compiled)"
 
 
 def test_a_teacher_is_no_module_so_that_no_trainer_sees_it():

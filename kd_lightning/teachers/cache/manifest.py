@@ -40,6 +40,9 @@ class Fingerprint:
     def __str__(self) -> str:
         return digest(self.parts)
 
+    def __repr__(self) -> str:
+        return f"Fingerprint('{self}' of {', '.join(sorted(self.parts))})"
+
     def differences(self, here: Fingerprint, exact: bool = False) -> list[str]:
         """Return what differs from `here`, with both values; unless `exact`, more addresses than here are fine."""
         names = dict.fromkeys([*self.parts, *here.parts])

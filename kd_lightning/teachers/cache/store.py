@@ -54,6 +54,14 @@ class TeacherCache:
         self._shard = np.repeat(np.arange(len(rows)), rows)[first]
         self._row = np.concatenate([np.arange(count) for count in rows] or [np.zeros(0, np.int64)])[first]
 
+    def __repr__(self) -> str:
+        return f"TeacherCache({self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """Path, rows, addresses and fingerprint, on one line."""
+        return f"'{self.path}', {len(self):,} rows, {list(self.addresses)}, fingerprint='{self.fingerprint}'"
+
     def __len__(self) -> int:
         return len(self._ids)
 
