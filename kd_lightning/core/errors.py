@@ -11,7 +11,7 @@ class KDError(Exception):
 
 
 class AddressError(KDError):
-    """An address (`hidden.3`, `encoder.layer.2`, …) that a model does not have, or that never arrived."""
+    """An address (`hidden.3`, `encoder.layer.2`, …) that a model does not have, or that was not collected."""
 
 
 class MatchError(KDError):

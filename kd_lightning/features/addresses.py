@@ -1,4 +1,4 @@
-"""What an address says, before any model is known: a layer's feature, or a path with an optional `:in`."""
+"""Parsing addresses, before any model is known: a layer's feature, or a path with an optional `:in`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LayerAddress:
 
 
 def layer_address(address: str) -> LayerAddress | None:
-    """Return what a layer address says, or None if it is not one.
+    """Return the parts of a layer address, or None if it is not one.
 
     Example:
         >>> layer_address("encoder.hidden.2")
@@ -57,7 +57,7 @@ def layer_address(address: str) -> LayerAddress | None:
 
 
 def split_input(address: str) -> tuple[str, bool]:
-    """Return the module path of an address, and whether it asks for the module's input.
+    """Return the module path of an address, and whether it means the module's input.
 
     Example:
         >>> split_input("classifier:in"), split_input("classifier")
@@ -68,7 +68,7 @@ def split_input(address: str) -> tuple[str, bool]:
 
 
 def address_kind(address: str) -> Kind | None:
-    """Return what the axes of a feature are as far as its address alone tells.
+    """Return what the axes of a feature are, if its address alone determines them.
 
     Hidden states and module paths give None: whether they are tokens or maps depends on the model.
 

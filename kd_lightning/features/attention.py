@@ -2,7 +2,7 @@
 
 There are three ways. A Transformers module that looks its kernel up by name, in its config, gets a view of that config
 that names a function of ours: it records what the kernel receives and calls the same kernel. The model's config, all
-masks and all other layers stay as they are. Other modules return their map, always or when asked with
+masks and all other layers stay as they are. Other modules return their map, always or with
 `output_attentions=True` (DeBERTa-v2, MPNet). Of an `nn.MultiheadAttention` the arguments are recorded: its own
 `need_weights=True` gives the map after dropout and by another kernel.
 """
@@ -240,7 +240,7 @@ class CollectMap(Hook):
 
 
 def request_map(module: nn.Module, record: Record, address: str, removers: list[Remover]) -> None:
-    """Install what asks a module for its map, if it must be asked, and collects it."""
+    """Install hooks that collect a module's map, and one that requests it where it is not always returned."""
     dropout = DropoutCalls(record, address)
     for child in module.children():
         if isinstance(child, nn.Dropout):

@@ -83,15 +83,15 @@ class LiveModelInfo(ModelInfo):
         for address in addresses:
             self._resolver.probe(address)
 
-    def _layer_feature(self, stack: Stack, asked: LayerAddress) -> FeatureInfo:
+    def _layer_feature(self, stack: Stack, parsed: LayerAddress) -> FeatureInfo:
         name = self._name(stack)
-        if asked.kind == "hidden":
+        if parsed.kind == "hidden":
             hidden = self._hidden_kind(stack)
-            same = asked.index > 0 or hidden != "map"  # a first convolution may have other channels in front
+            same = parsed.index > 0 or hidden != "map"  # a first convolution may have other channels in front
             return FeatureInfo(hidden, _hidden_width(stack) if same else None, name)
-        kind = address_kind(f"{asked.kind}.{asked.index}")
-        attention = stack.attentions[0 if stack.shared else asked.index - 1]
-        width = _head_width(attention.module, asked.kind) if kind == "heads" and attention is not None else None
+        kind = address_kind(f"{parsed.kind}.{parsed.index}")
+        attention = stack.attentions[0 if stack.shared else parsed.index - 1]
+        width = _head_width(attention.module, parsed.kind) if kind == "heads" and attention is not None else None
         return FeatureInfo(kind, width, name)
 
     def _field(self, address: str) -> FeatureInfo:

@@ -38,7 +38,7 @@ def attention_scores(call: KernelCall) -> Tensor:
 
 
 def additive_mask(call: KernelCall) -> Tensor | None:
-    """Return the mask as plain attention adds it, whatever form the fast kernel was given it in.
+    """Return the mask as plain attention adds it, whatever form the fast kernel received it in.
 
     Raises:
         AddressError: if the kernel's mask is no tensor.

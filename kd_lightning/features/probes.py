@@ -104,7 +104,7 @@ class KernelProbe(Probe):
         self.eager: Callable[..., Any] = own_eager(modules[0])  # type: ignore[assignment]
 
     def install(self, record: Record, removers: list[Remover]) -> None:
-        """Listen to the kernel."""
+        """Register a listener for the kernel's calls."""
         listener = Listener(record, self.address, self.wanted)
         removers.extend(listen(module, self.eager, listener) for module in self.modules)
 

@@ -61,13 +61,13 @@ class Resolver:
 
     def layer(self, address: str) -> tuple[Stack, LayerAddress] | None:
         """Return the stack that a layer address is about; None if it is another kind of address."""
-        asked = layer_address(address)
+        parsed = layer_address(address)
         path = clean(address, self.nodes)
-        if asked is None or (path in self.nodes and not self.stacks.found):
+        if parsed is None or (path in self.nodes and not self.stacks.found):
             return None
-        asked = layer_address(path) or asked
-        stack = self.stacks.get(asked.stack)
-        return None if stack is None else (stack, asked)
+        parsed = layer_address(path) or parsed
+        stack = self.stacks.get(parsed.stack)
+        return None if stack is None else (stack, parsed)
 
     def choices(self) -> Iterable[str]:
         """Return every address that names a layer, a field or a module."""
@@ -78,22 +78,22 @@ class Resolver:
         yield from self.fields
         yield from filter(None, self.nodes)
 
-    def _layer_probe(self, address: str, stack: Stack, asked: LayerAddress) -> probes.Probe:
+    def _layer_probe(self, address: str, stack: Stack, parsed: LayerAddress) -> probes.Probe:
         if stack.refusal:
             raise AddressError(
                 f"'{address}' cannot be read from this model: {stack.refusal}; "
                 f"use a module path, such as '{stack.layers[0].path}', whose axes are the module's own."
             )
-        first = 0 if asked.kind == "hidden" else 1
+        first = 0 if parsed.kind == "hidden" else 1
         attending = stack.calls if stack.shared and stack.attentions else len(stack.attentions)
-        last = stack.calls if asked.kind == "hidden" else attending
+        last = stack.calls if parsed.kind == "hidden" else attending
         if not last:
             raise AddressError(f"There is no '{address}': no attention was found in this model; use module paths.")
-        if not first <= asked.index <= last:
-            raise AddressError(f"There is no '{address}': '{asked.kind}' goes from {first} to {last} in this model.")
-        if asked.kind == "hidden":
-            return _hidden_probe(address, stack, asked.index)
-        return _attention_probe(address, stack, asked)
+        if not first <= parsed.index <= last:
+            raise AddressError(f"There is no '{address}': '{parsed.kind}' goes from {first} to {last} in this model.")
+        if parsed.kind == "hidden":
+            return _hidden_probe(address, stack, parsed.index)
+        return _attention_probe(address, stack, parsed)
 
     def _unknown(self, address: str, path: str) -> str:
         if layer_address(address) is not None and not self.stacks.found:
@@ -119,8 +119,8 @@ def _hidden_probe(address: str, stack: Stack, index: int) -> probes.Probe:
     return probes.ModuleProbe(address, stack.layers[index - 1].outer, index=stack.index)
 
 
-def _attention_probe(address: str, stack: Stack, asked: LayerAddress) -> probes.Probe:
-    node = stack.attentions[0] if stack.shared else stack.attentions[asked.index - 1]
+def _attention_probe(address: str, stack: Stack, parsed: LayerAddress) -> probes.Probe:
+    node = stack.attentions[0] if stack.shared else stack.attentions[parsed.index - 1]
     if node is None:
         raise AddressError(f"'{address}' cannot be read: which module attends in that layer is ambiguous.")
     has_interface = has_attention_interface(node.module)
@@ -132,12 +132,12 @@ def _attention_probe(address: str, stack: Stack, asked: LayerAddress) -> probes.
     if has_interface and own_eager(node.module) is not None:
         nodes = [node for node in stack.attentions if node is not None] if stack.shared else [node]
         modules = list({id(node.module): node.module for node in nodes}.values())
-        return probes.KernelProbe(address, asked.kind, modules, asked.index if stack.shared else 0)
+        return probes.KernelProbe(address, parsed.kind, modules, parsed.index if stack.shared else 0)
     if not stack.shared and isinstance(node.module, nn.MultiheadAttention):
-        return probes.MultiheadProbe(address, asked.kind, node.module)
-    if not stack.shared and asked.kind == "attention":
+        return probes.MultiheadProbe(address, parsed.kind, node.module)
+    if not stack.shared and parsed.kind == "attention":
         return probes.RequestProbe(address, node.module)
     raise AddressError(
         f"'{address}' cannot be read: '{node.path}' ({type(node.module).__name__}) does not show what its kernel "
-        f"receives; use a module path inside it, or 'attention.{asked.index}'."
+        f"receives; use a module path inside it, or 'attention.{parsed.index}'."
     )

@@ -26,7 +26,7 @@ class Stack:
     Args:
         owner: the module that runs them; its path is what prefixes are compared with.
         layers: the layer modules in order.
-        attentions: the module that attends in each layer, None where it cannot be told.
+        attentions: the module that attends in each layer, None where that is ambiguous.
         calls: the number of layers that run; more than `layers` where modules are shared (ALBERT).
         rule: is the feature after layer k that layer's `output`, or the next layer's `input`.
         index: which part of a layer's output is its hidden state, if the output is a tuple.
@@ -74,7 +74,7 @@ class Stacks:
         fits = self._fits(prefix)
         if len(fits) > 1:
             names = " or ".join(f"{name}.hidden.1" for name in self.names())
-            raise AddressError(f"This model has {len(fits)} stacks of layers, so say which one: {names}.")
+            raise AddressError(f"This model has {len(fits)} stacks of layers; use a prefix: {names}.")
         return fits[0] if fits else None
 
     def _fits(self, prefix: str) -> list[Stack]:

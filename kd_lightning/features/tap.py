@@ -18,7 +18,7 @@ from kd_lightning.features.resolver import Resolver
 
 _REASONS = {
     "idle": (
-        "no forward pass of the tapped model has been seen; call the model itself, not its parts, and if it is "
+        "no forward pass of the tapped model has run; call the model itself, not its parts, and if it is "
         "compiled, compile a TappedModel instead, because hooks put on after a compiled call do not run"
     ),
     "running": "the forward pass is still running",

@@ -108,12 +108,12 @@ class BatchTeacher(TeacherSource):
 def _read(fields: Mapping[str, Any], address: str) -> Tensor | None:
     if isinstance(fields.get(address), Tensor):
         return fields[address]
-    asked = layer_address(address)
-    if asked is None or asked.stack or asked.kind not in LISTS:
+    parsed = layer_address(address)
+    if parsed is None or parsed.stack or parsed.kind not in LISTS:
         return None
-    names, first = LISTS[asked.kind]
+    names, first = LISTS[parsed.kind]
     found = next((fields[name] for name in names if isinstance(fields.get(name), list | tuple)), ())
-    return found[asked.index - first] if 0 <= asked.index - first < len(found) else None
+    return found[parsed.index - first] if 0 <= parsed.index - first < len(found) else None
 
 
 class _Unknown(ModelInfo):

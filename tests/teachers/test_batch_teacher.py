@@ -90,7 +90,7 @@ def test_its_repr_names_the_other_teacher():
     assert repr(other) == "BatchTeacher(LiveTeacher(Linear, 8 parameters, float32))"
 
 
-def test_addresses_tell_what_batches_may_bring():
+def test_addresses_decide_the_kind_of_what_is_in_batches():
     info = kd.BatchTeacher().info
     assert (info.feature("logits"), info.feature("attention.1")) == (FeatureInfo("classes"), FeatureInfo("attention"))
     assert info.feature("hidden.1") == FeatureInfo()

@@ -140,7 +140,7 @@ def test_a_wrong_address_raises_an_error(address, sentence):
         kd.DistillationModule(bert(2), ensemble, objective)
 
 
-def test_a_scheme_must_say_whose_layers():
+def test_a_scheme_must_name_the_teacher():
     objective = kd.Objective({"t": kd.MatchScheme("hidden", nn.MSELoss())})
     with pytest.raises(
         KDError,

@@ -41,7 +41,7 @@ class Codec:
     Args:
         dtype: `bf16`, `fp16` or `fp32`, of all that is stored but indices and rest masses of cut logits.
         top_k: how many logits over classes or words are kept of each row; None: all.
-        kinds: what the axes of features are, by address; of others as far as the address tells.
+        kinds: what the axes of features are, by address; of others the address decides.
 
     Raises:
         ConfigError: if the dtype is unknown, or `top_k` is no positive integer.
@@ -253,7 +253,7 @@ def check_same(address: str, known: Layout, now: Layout) -> None:
     if known != now:
         raise CacheError(
             f"'{address}' has rows of shape {list(now.dims)} in one batch and {list(known.dims)} in another. Rows of "
-            "different lengths need an 'attention_mask' in the batch, which says where their tokens are."
+            "different lengths need an 'attention_mask' in the batch, which marks their tokens."
         )
 
 

@@ -93,7 +93,7 @@ class Manifest:
     Args:
         fingerprint: what it was made from.
         stacks: layers of the teacher's stacks by prefix, of those that features are from.
-        features: axes, width and stack of each feature, as far as the teacher's structure tells them.
+        features: axes, width and stack of each feature, as far as the teacher's structure determines them.
         shards: the files.
 
     """
@@ -172,7 +172,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _features(plain: Mapping[str, Any]) -> dict[str, FeatureInfo]:
-    """Return what a manifest knows of its features; those of the first versions have widths only."""
+    """Return the features of a manifest; those of the first version have widths only."""
     kinds, stacks = plain.get("kinds", {}), plain.get("stack_of", {})
     return {
         address: FeatureInfo(kinds.get(address) or address_kind(address), width, stacks.get(address, ""))

@@ -79,7 +79,7 @@ class TeacherCache:
         return self._codec.addresses
 
     def feature(self, address: str) -> FeatureInfo:
-        """Return what a feature's axes are, and how wide it is as the teacher's structure tells or as it is stored."""
+        """Return what a feature's axes are and how wide it is, by the teacher's structure or else as it is stored."""
         known = self.manifest.features[address]
         return known if known.width is not None else replace(known, width=self._codec.width(address, known.kind))
 

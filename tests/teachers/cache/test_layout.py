@@ -51,7 +51,7 @@ def test_spans_run_from_the_first_token_to_the_last():
     assert spans_of(None, 2) == [(0, 0), (0, 0)]
 
 
-def test_what_is_cut_has_the_size_that_was_told():
+def test_cut_rows_have_the_announced_size():
     layout, spans = Layout((2, None, None)), [(0, 3), (1, 2)]
     blocks = layout.cut(torch.arange(2 * 2 * 9).reshape(2, 2, 3, 3), spans, [0, 1])
     assert [len(block) for block in blocks] == layout.sizes(np.array([3, 2])).tolist() == [18, 8]
@@ -59,7 +59,7 @@ def test_what_is_cut_has_the_size_that_was_told():
     assert layout.shape(2) == (2, 2, 2)
 
 
-def test_rows_of_another_shape_are_a_sentence():
+def test_rows_of_another_shape_raise_an_error():
     check_same("hidden.1", Layout((None, 3)), Layout((None, 3)))
     with pytest.raises(CacheError, match=r"'x' has rows of shape \[4\] in one batch and \[3\] in another"):
         check_same("x", Layout((3,)), Layout((4,)))

@@ -19,7 +19,7 @@ HERE = Manifest(
 )
 
 
-def test_it_comes_back(tmp_path):
+def test_it_is_read_as_it_was_written(tmp_path):
     HERE.save(tmp_path)
     assert Manifest.open(tmp_path) == HERE
 
@@ -47,14 +47,14 @@ def edited(folder: Path, **fields: object) -> None:
     (folder / MANIFEST).write_text(json.dumps(plain | fields))
 
 
-def test_another_format_is_a_sentence(tmp_path):
+def test_another_format_raises_an_error(tmp_path):
     edited(tmp_path, format=99)
     with pytest.raises(CacheError, match=r"has format 99, and this version reads 1\. Delete it"):
         Manifest.open(tmp_path)
 
 
 @pytest.mark.parametrize("field", ["fingerprint", "stacks", "widths", "kinds", "shards", "check"])
-def test_an_edited_manifest_is_a_sentence(tmp_path, field):
+def test_an_edited_manifest_raises_an_error(tmp_path, field):
     edited(tmp_path, **{field: {"edited": 1}})
     with pytest.raises(CacheError, match=r"manifest\.json has changed since it was written.*keeps the shards"):
         Manifest.open(tmp_path)
@@ -62,7 +62,7 @@ def test_an_edited_manifest_is_a_sentence(tmp_path, field):
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1', b"[1]", b"3", b"null", b"\xff\xfe\x00"])
 @pytest.mark.parametrize(("name", "advice"), [(MANIFEST, "Delete it and build"), (PLAN, "Delete the folder")])
-def test_a_cut_one_is_a_sentence(tmp_path, content, name, advice):
+def test_a_truncated_manifest_raises_an_error(tmp_path, content, name, advice):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CacheError, match=rf"{name} cannot be read \(.*\)\. {advice}"):
         Manifest.open(tmp_path, name)
@@ -77,13 +77,13 @@ def test_no_folder_names_the_closest(tmp_path):
         Manifest.open(tmp_path / "elsewhere" / "x")
 
 
-def test_an_unfinished_one_says_so(tmp_path):
+def test_an_unfinished_cache_raises_an_error(tmp_path):
     ensure_plan(tmp_path / "c", HERE)
     with pytest.raises(CacheError, match="is not finished: build it again, which continues from there"):
         Manifest.open(tmp_path / "c")
 
 
-def test_a_plan_meets_what_is_there(tmp_path):
+def test_a_plan_is_compared_with_what_is_in_the_folder(tmp_path):
     other = Manifest(Fingerprint({"teacher": {"model": "b"}, "data": None}), {}, {})
     ensure_plan(tmp_path / "c", other)
     ensure_plan(tmp_path / "c", HERE)  # where nothing was written yet, there may be another plan

@@ -67,7 +67,7 @@ def changes() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("what", list(changes()))
-def test_what_the_teacher_eats_counts(what):
+def test_inputs_of_the_teacher_count(what):
     one, other = changes()[what]
     assert prints(one).differ(prints(other)).tolist() == [False, False, True, False]
 
@@ -85,7 +85,7 @@ def test_positions_of_all_rows_at_once_count_too():
     assert not prints(one).differ(prints(text(position_ids=torch.arange(6).expand(4, 6)))).any()
 
 
-def test_what_no_teacher_eats_does_not_count():
+def test_fields_that_are_no_input_do_not_count():
     one, other = (
         text(),
         text(task="a", word_ids=torch.arange(4), teacher_cache={"logits": torch.rand(4)}),
@@ -109,12 +109,12 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("how", list(ALTERED))
-def test_augmented_pictures_are_noticed(how):
+def test_augmented_images_are_detected(how):
     one, other = prints(numbered(x=image())), prints(numbered(x=ALTERED[how](image())))
     assert one.differ(other).all()
 
 
-def test_other_pictures_are_noticed_however_small():
+def test_other_images_are_detected_however_small():
     generator = torch.Generator().manual_seed(0)
     many = [prints(numbered(x=torch.randn(2000, 3, 16, 16, generator=generator))) for _ in range(2)]
     assert many[0].differ(many[1]).mean() > 0.998
@@ -139,14 +139,14 @@ def test_what_is_not_finite_is_equal_to_itself():
     assert not same.any()
 
 
-def test_bytes_are_told_apart_exactly():
+def test_bytes_are_compared_exactly():
     values = torch.randint(0, 255, (4, 3, 8, 8), dtype=torch.uint8)
     other = values.clone()
     other[1, 0, 0, 0] += 1
     assert prints(numbered(x=values)).differ(prints(numbered(x=other))).tolist() == [False, True, False, False]
 
 
-def test_a_batch_without_whole_numbers_for_its_rows_is_a_sentence():
+def test_a_batch_without_an_integer_per_row_raises_an_error():
     with pytest.raises(CacheError, match="no 'sample_id'"):
         rows_of(words())
     with pytest.raises(CacheError, match="no 'sample_id'"):

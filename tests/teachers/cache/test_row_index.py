@@ -22,7 +22,7 @@ def test_rows_are_new_once():
 
 
 @pytest.mark.parametrize(("ids", "values"), [([3, 9], (1, 1)), ([9, 9], (4, 5))], ids=["then", "in the batch"])
-def test_another_row_of_the_same_number_is_a_sentence(ids, values):
+def test_another_row_of_the_same_id_raises_an_error(ids, values):
     index = RowIndex()
     index.add(np.array([7, 3]), prints(1, 2))
     with pytest.raises(CacheError, match=rf"Row {ids[1] if ids[0] == 9 else 3} \(its sample_id\) came twice"):

@@ -81,14 +81,14 @@ def test_on_disk(tmp_path, dtype, k):
     build(bert(labels=10), batches, tmp_path / "c", ["logits"], dtype, top_k=k)
     near = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 1e-2}[dtype]
     for batch in batches:
-        said = cached(tmp_path / "c", ["logits"])(batch)["logits"].float()
+        found = cached(tmp_path / "c", ["logits"])(batch)["logits"].float()
         exact = live(bert(labels=10), ["logits"])(batch)["logits"]
-        assert said.shape == exact.shape
+        assert found.shape == exact.shape
         kept = exact.topk(min(k, 10), -1).indices
-        one, other = said.softmax(-1).gather(1, kept), exact.softmax(-1).gather(1, kept)
+        one, other = found.softmax(-1).gather(1, kept), exact.softmax(-1).gather(1, kept)
         torch.testing.assert_close(one, other, atol=near, rtol=near)
         if k >= 9:
-            torch.testing.assert_close(said, exact, atol=near, rtol=near)
+            torch.testing.assert_close(found, exact, atol=near, rtol=near)
 
 
 class Tagger(torch.nn.Module):
@@ -105,10 +105,10 @@ def test_per_token_and_scalar_logits(tmp_path):
     batches = in_batches(token_rows(), 4)
     build(Tagger(), batches, tmp_path / "c", ["logits"], top_k=2)
     batch = in_batches(token_rows(), 12)[0]
-    said, exact = cached(tmp_path / "c", ["logits"])(batch)["logits"], Tagger()(batch["input_ids"])["logits"]
+    found, exact = cached(tmp_path / "c", ["logits"])(batch)["logits"], Tagger()(batch["input_ids"])["logits"]
     kept = exact.topk(2, -1).indices
     real = batch["attention_mask"].bool()
-    one, other = said.softmax(-1).gather(2, kept), exact.softmax(-1).gather(2, kept)
+    one, other = found.softmax(-1).gather(2, kept), exact.softmax(-1).gather(2, kept)
     torch.testing.assert_close(one[real], other[real])
 
     score = kd.Adapter(outputs=lambda out: {"logits": out["logits"].mean((1, 2))})  # (B,): a row has one number
