@@ -25,7 +25,7 @@ from two_ranks import environment
 
 import kd_lightning as kd
 from kd_lightning.data import Loader, Padding, TokenRows, TrainBatches
-from kd_lightning.teachers.cache import writer
+from kd_lightning.teachers.cache import shard
 
 BATCHES, SIZE, ASKED, KILL = 10, 4, ["hidden.1", "hidden.2", "logits"], 7
 """The second call tells how long it takes."""
@@ -79,7 +79,7 @@ def train(teacher: Any, folder: Path, world: int) -> dict[str, Tensor]:
 
 
 def main(cache: Path, log: Path, kind: str, world: int) -> None:
-    writer.SHARD_BYTES = 1
+    shard.SHARD_BYTES = 1
     model = Watched(kind, log)
     made = trainer(cache.parent, **options(world))
     built = kd.TeacherCache.build(model, loader(), cache, ASKED, dtype="fp32", trainer=made)

@@ -57,8 +57,17 @@ class ModelInfo(Protocol):
     def layers(self, stack: str = "") -> int:
         """Return the number of layers of a stack (`""` where the model has only one)."""
 
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what the feature's axes are, how wide it is, and which stack it comes from.
+
+        Raises:
+            AddressError: if the model has no such feature.
+
+        """
+
     def width(self, address: str) -> int | None:
-        """Return the size of the feature's last axis, or None where the structure does not tell."""
+        """Return the width of a feature, or None where it is not known."""
+        return self.feature(address).width
 
     def check(self, addresses: Sequence[str]) -> None:
         """Raise `AddressError` for the first address that this model does not have."""

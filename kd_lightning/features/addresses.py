@@ -1,11 +1,28 @@
-"""What an address says, before any model is known: a layer's feature, or a path with an optional `:in`."""
+"""Parsing addresses, before any model is known: a layer's feature, or a path with an optional `:in`."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from kd_lightning.core.types import Kind
+
 LAYER_KINDS = ("hidden", "attention", "scores", "query", "key", "value")
+
+_KIND_OF_LAYER: dict[str, Kind] = {
+    "attention": "attention",
+    "scores": "attention",
+    "query": "heads",
+    "key": "heads",
+    "value": "heads",
+}
+
+_KIND_OF_FIELD: dict[str, Kind] = {
+    "loss": "scalar",
+    "start_logits": "positions",
+    "end_logits": "positions",
+    "pred_boxes": "queries",
+}
 
 _LAYER = re.compile(rf"(?:(?P<stack>.+)\.)?(?P<kind>{'|'.join(LAYER_KINDS)})\.(?P<index>0|[1-9][0-9]*)")
 
@@ -26,7 +43,7 @@ class LayerAddress:
 
 
 def layer_address(address: str) -> LayerAddress | None:
-    """Return what a layer address says, or None if it is not one.
+    """Return the parts of a layer address, or None if it is not one.
 
     Example:
         >>> layer_address("encoder.hidden.2")
@@ -40,7 +57,7 @@ def layer_address(address: str) -> LayerAddress | None:
 
 
 def split_input(address: str) -> tuple[str, bool]:
-    """Return the module path of an address, and whether it asks for the module's input.
+    """Return the module path of an address, and whether it means the module's input.
 
     Example:
         >>> split_input("classifier:in"), split_input("classifier")
@@ -48,3 +65,23 @@ def split_input(address: str) -> tuple[str, bool]:
 
     """
     return address.removesuffix(":in"), address.endswith(":in")
+
+
+def address_kind(address: str) -> Kind | None:
+    """Return what the axes of a feature are, if its address alone determines them.
+
+    Hidden states and module paths give None: whether they are tokens or maps depends on the model.
+
+    Example:
+        >>> address_kind("encoder.attention.2"), address_kind("logits"), address_kind("a/end_logits")
+        ('attention', 'classes', 'positions')
+        >>> address_kind("hidden.2") is None
+        True
+
+    """
+    address = address.rpartition("/")[2]
+    if (layer := layer_address(address)) is not None:
+        return _KIND_OF_LAYER.get(layer.kind)
+    if address in _KIND_OF_FIELD:
+        return _KIND_OF_FIELD[address]
+    return "classes" if address.isidentifier() and address.endswith("logits") else None

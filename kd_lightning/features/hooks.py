@@ -1,20 +1,95 @@
-"""Hooks as small objects: they write to a record, and their copies do nothing.
+"""The record of one tap's forward pass, and the hooks that write to it.
 
-A model that is copied or pickled while tapped takes its hooks along. A copy of ours turns into a function that does
-nothing, so it neither writes into the original's tap nor keeps the pickle from loading.
+Hooks are small objects: a model that is copied or pickled while tapped takes its hooks along, and a copy of ours turns
+into a function that does nothing, so it neither writes into the original's tap nor keeps the pickle from loading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from kd_lightning.features.record import Record
-
 Remover: TypeAlias = Callable[[], None]
+"""What removes an installed hook."""
+
+State = Literal["idle", "running", "complete", "failed", "taken"]
+
+
+class AllCollected(Exception):
+    """Ends a forward pass of which nothing more is needed."""
+
+
+class Record:
+    """What hooks have collected in the model's last forward pass.
+
+    Hooks also fire when gradient checkpointing runs a layer again during backward, or when a part of the model is
+    called by itself. The model is not running then, and the record collects nothing.
+    """
+
+    stop_after: int
+    """After how many features the pass is ended by `AllCollected`; 0: never."""
+
+    def __init__(self) -> None:
+        self.state: State = "idle"
+        self.values: dict[str, Any] = {}
+        self.calls: dict[str, int] = {}
+        self.without_grad: dict[str, bool] = {}
+        self.collected: dict[str, int] = {}
+        self.stop_after = 0
+        self.grad = False
+
+    def clear(self, state: State = "idle") -> None:
+        """Forget everything."""
+        self.values.clear()
+        self.calls.clear()
+        self.without_grad.clear()
+        self.collected.clear()
+        self.state = state
+
+    def begin(self) -> None:
+        """Start the record of a new forward pass."""
+        self.clear("running")
+        self.grad = torch.is_grad_enabled()
+
+    def end(self) -> None:
+        """Complete the record."""
+        self.state = "complete"
+
+    def collect(self, address: str, value: Any, final: bool = True) -> None:
+        """Keep what a hook received; a later call within the same pass replaces it.
+
+        Raises:
+            AllCollected: if with it each of the `stop_after` features is there in its final form.
+
+        """
+        if self.state == "running":
+            self.values[address] = value
+            self.without_grad[address] = self.grad and not torch.is_grad_enabled()
+        if final:
+            self.finalize(address)
+
+    def finalize(self, address: str) -> None:
+        """Declare the collected value to be the feature itself.
+
+        Raises:
+            AllCollected: if this was the last of the `stop_after` features.
+
+        """
+        if self.state != "running":
+            return
+        self.collected[address] = self.collected.get(address, 0) + 1
+        if len(self.collected) == self.stop_after:
+            self.end()
+            raise AllCollected
+
+    def call(self, address: str) -> int:
+        """Count the calls of modules that run as several layers; returns 1 for the first."""
+        self.calls[address] = self.calls.get(address, 0) + 1
+        return self.calls[address]
 
 
 def no_hook(*args: Any, **kwargs: Any) -> None:
@@ -43,15 +118,15 @@ class Begin(Hook):
     """Pre-hook of the whole model."""
 
     def __call__(self, module: nn.Module, args: Any) -> None:
-        """Start the notes."""
+        """Start the record."""
         self.record.begin()
 
 
 class End(Hook):
-    """Last hook of the whole model, not called if it raised."""
+    """Last hook of the whole model, not called if its forward raised."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Close the notes."""
+        """Complete the record."""
         self.record.end()
 
 
@@ -59,70 +134,70 @@ class Raised(Hook):
     """Hook of the whole model that is called after an exception too."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Throw the notes away if they were not closed."""
+        """Clear the record if it was not completed."""
         if self.record.state == "running":
-            self.record.wipe("failed")
+            self.record.clear("failed")
 
 
 class Output(Hook):
-    """Notes the first tensor of what a module returns, or the part number `index` of a tuple."""
+    """Collects the first tensor of a module's output, or the part number `index` of a tuple."""
 
     def __init__(self, record: Record, address: str, index: int = 0, final: bool = True) -> None:
         super().__init__(record, address)
         self.index, self.final = index, final
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Note the output."""
+        """Collect the output."""
         part = output[self.index] if self.index and isinstance(output, (tuple, list)) else output
-        self.record.note(self.address, first_tensor(part), self.final)
+        self.record.collect(self.address, first_tensor(part), self.final)
 
 
-class Whole(Hook):
-    """Notes a module's output as it is."""
+class WholeOutput(Hook):
+    """Collects a module's output as it is."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Note the output."""
-        self.record.note(self.address, output)
+        """Collect the output."""
+        self.record.collect(self.address, output)
 
 
 class LastHiddenState(Hook):
-    """Notes the `last_hidden_state` of a model's output, and leaves earlier notes alone if it has none."""
+    """Collects the `last_hidden_state` of a model's output; keeps what was collected before if there is none."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Note the last hidden state, if there is one."""
+        """Collect the last hidden state, if there is one."""
         last = output[0] if isinstance(output, tuple) else getattr(output, "last_hidden_state", None)
         if last is None:
-            self.record.settle(self.address)
+            self.record.finalize(self.address)
         else:
-            self.record.note(self.address, last)
+            self.record.collect(self.address, last)
 
 
 class Input(Hook):
-    """Pre-hook: notes the first tensor a module is given."""
+    """Pre-hook: collects the first tensor of a module's input."""
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Note the input."""
-        self.record.note(self.address, first_tensor((args, kwargs)))
+        """Collect the input."""
+        self.record.collect(self.address, first_tensor((args, kwargs)))
 
 
 class FirstInput(Hook):
-    """Pre-hook on shared layers: notes the input of the first call only."""
+    """Pre-hook on shared layers: collects the input of the first call only."""
 
     def __call__(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Note the input of the first call."""
+        """Collect the input of the first call."""
         if self.record.call(self.address) == 1:
-            self.record.note(self.address, first_tensor((args, kwargs)))
+            self.record.collect(self.address, first_tensor((args, kwargs)))
 
 
 class CountedOutput(Output):
-    """Notes the output of call number `wanted` of layers that are shared."""
+    """Collects the output of call number `wanted` of layers that are shared."""
 
     def __init__(self, record: Record, address: str, wanted: int, index: int = 0) -> None:
         super().__init__(record, address, index)
         self.wanted = wanted
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Note the output of the wanted call."""
+        """Collect the output of the wanted call."""
         if self.record.call(self.address) == self.wanted:
             super().__call__(module, args, output)
 

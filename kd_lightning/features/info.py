@@ -1,21 +1,38 @@
-"""What can be known of a live model before it runs."""
+"""What can be known of a live model before it runs: its layers, and what its features' axes are and how wide."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from kd_lightning.core.errors import AddressError
-from kd_lightning.core.types import ModelInfo
-from kd_lightning.features.addresses import split_input
-from kd_lightning.features.modules import clean
+from kd_lightning.core.types import FeatureInfo, Kind, ModelInfo
+from kd_lightning.features.addresses import LayerAddress, address_kind, split_input
+from kd_lightning.features.attention import attends
 from kd_lightning.features.resolver import Resolver
-from kd_lightning.features.widths import head_width, hidden_width, logits_width, module_widths
+from kd_lightning.features.stacks import Stack
+from kd_lightning.features.structure import Node, clean, is_transformers_model
+
+_HEADS = ("classifier", "classification_head", "qa_outputs", "score", "head", "heads", "fc", "lm_head", "out", "output")
+_OF_MAPS = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm2d,
+    nn.InstanceNorm2d,
+    nn.Dropout2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveAvgPool2d,
+)
+_ELEMENTWISE = (nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid)
+_Widths: TypeAlias = tuple[int | None, int | None]
 
 
-class LiveModelInfo:
-    """Layers, widths and addresses of a model, from its structure and config.
+class LiveModelInfo(ModelInfo):
+    """Layers, features and addresses of a model, from its structure and config.
 
     Args:
         model: any module.
@@ -29,7 +46,7 @@ class LiveModelInfo:
         """Return the number of layers of a stack; calls count where modules are shared (ALBERT).
 
         Raises:
-            AddressError: there is no such stack.
+            AddressError: if there is no such stack.
 
         """
         found = self._resolver.stacks.get(stack)
@@ -42,46 +59,97 @@ class LiveModelInfo:
             raise AddressError(f"There is no stack of layers '{stack}' in this model; it has {names or 'none'}.")
         return found.calls
 
-    def width(self, address: str) -> int | None:
-        """Return the size of a feature's last axis (channels, for convolutions), or None where it cannot be known.
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what a feature's axes are, its width (channels of maps) and its stack, as far as they are certain.
 
         Raises:
-            AddressError: the model has no such feature.
+            AddressError: if the model has no such feature.
 
         """
-        self._resolver.probe(address)
-        layer = self._resolver.layer(address)
-        if layer is not None:
-            stack, asked = layer
-            if asked.kind == "hidden":
-                return hidden_width(stack)
-            attention = stack.attentions[0 if stack.shared else asked.index - 1]
-            known = attention is not None and asked.kind in ("query", "key", "value")
-            return head_width(attention.module, asked.kind) if known and attention is not None else None
-        return self._other_width(address)
+        resolver = self._resolver
+        resolver.probe(address)
+        if (layer := resolver.layer(address)) is not None:
+            return self._layer_feature(*layer)
+        if address in resolver.fields:
+            return self._field(address)
+        path, takes_input = split_input(address)
+        path = clean(path, resolver.nodes)
+        if path in resolver.nodes:
+            return self._module(resolver.nodes[path], takes_input)
+        return FeatureInfo(address_kind(address))  # a field that only an adapter knows
 
     def check(self, addresses: Sequence[str]) -> None:
         """Raise `AddressError` for the first address the model cannot give, naming the closest ones it can."""
         for address in addresses:
             self._resolver.probe(address)
 
-    def _other_width(self, address: str) -> int | None:
-        resolver = self._resolver
-        path, takes_input = split_input(address)
-        path = clean(path, resolver.nodes)
-        if address in resolver.fields:
-            return logits_width(resolver.model) if address == "logits" else self._state_width(address)
-        if path not in resolver.nodes:
-            return None
-        node = resolver.nodes[path]
-        for stack in resolver.stacks.found:
-            if any(node.module is layer.module for layer in stack.layers):
-                return hidden_width(stack)
-        return module_widths(node.module)[0 if takes_input else 1]
+    def _layer_feature(self, stack: Stack, parsed: LayerAddress) -> FeatureInfo:
+        name = self._name(stack)
+        if parsed.kind == "hidden":
+            hidden = self._hidden_kind(stack)
+            same = parsed.index > 0 or hidden != "map"  # a first convolution may have other channels in front
+            return FeatureInfo(hidden, _hidden_width(stack) if same else None, name)
+        kind = address_kind(f"{parsed.kind}.{parsed.index}")
+        attention = stack.attentions[0 if stack.shared else parsed.index - 1]
+        width = _head_width(attention.module, parsed.kind) if kind == "heads" and attention is not None else None
+        return FeatureInfo(kind, width, name)
 
-    def _state_width(self, address: str) -> int | None:
-        found = self._resolver.stacks.found
-        return hidden_width(found[0]) if address == "last_hidden_state" and len(found) == 1 else None
+    def _field(self, address: str) -> FeatureInfo:
+        """Return what is known of a field of the model's output; encoder-decoders return their decoder's."""
+        stacks = self._resolver.stacks.names()
+        side = "encoder" if address.startswith("encoder_") else "decoder"
+        name = side if side in stacks else ""
+        if address == "logits":
+            return FeatureInfo("classes", _logits_width(self._resolver.model), name)
+        if address in ("last_hidden_state", "encoder_last_hidden_state", "pooler_output"):
+            stack = stacks.get(name, next(iter(stacks.values()))) if name or len(stacks) == 1 else None
+            kind = None if stack is None else self._hidden_kind(stack)
+            if address == "pooler_output":  # of a map (B, C, H, W), some models return (B, C, 1, 1)
+                return FeatureInfo("vector" if kind == "tokens" else None)
+            kind = None if kind == "map" and stack is not None and stack.tied is None else kind
+            width = _hidden_width(stack) if stack is not None and len(stacks) == 1 else None
+            return FeatureInfo(kind, width, name)
+        return FeatureInfo(address_kind(address), stack=name)
+
+    def _module(self, node: Node, takes_input: bool) -> FeatureInfo:
+        widths, kinds = module_widths(node.module), module_kinds(node.module)
+        side = 0 if takes_input else 1
+        for stack in self._resolver.stacks.found:
+            if any(node.module is layer.module for layer in stack.layers):
+                kind = self._hidden_kind(stack) if takes_input or not stack.index else None
+                return FeatureInfo(kind, _hidden_width(stack), self._name(stack))
+            if any(node.path.startswith(f"{layer.path}.") for layer in stack.layers):
+                kind = kinds[side] or (self._hidden_kind(stack) if self._is_part(node, stack) else None)
+                return FeatureInfo(kind, widths[side], self._name(stack))
+        return FeatureInfo(kinds[side], widths[side])
+
+    def _hidden_kind(self, stack: Stack) -> Kind | None:
+        """Return `tokens` where the layers attend, `map` where they convolve; None where they do both or neither."""
+        config = getattr(stack.owner.module, "config", None)
+        if stack.refusal:
+            return None
+        convolves = any(isinstance(part, nn.Conv2d) for layer in stack.layers for part in layer.module.modules())
+        if not any(stack.attentions):
+            return "map" if convolves else None
+        if convolves or any(hasattr(config, name) for name in ("depths", "hidden_sizes")):
+            return None  # stages may give tokens or maps
+        return "queries" if hasattr(config, "num_queries") and "decoder" in self._name(stack) else "tokens"
+
+    def _is_part(self, node: Node, stack: Stack) -> bool:
+        """Tell whether a module is a sublayer of a known library's layer: it gives what the layer gives.
+
+        Single linear layers and norms may be given all tokens of a batch in one row (OPT).
+        """
+        layer = next(layer for layer in stack.layers if node.path.startswith(f"{layer.path}."))
+        parent = node.path.rpartition(".")[0]
+        while isinstance(self._resolver.nodes[parent].module, nn.ModuleList):  # of T5's blocks
+            parent = parent.rpartition(".")[0]
+        known = type(layer.module).__module__.startswith(("transformers.", "torch.nn."))
+        composite = any(True for child in node.module.children() for _ in child.parameters())
+        return known and parent == layer.path and composite
+
+    def _name(self, stack: Stack) -> str:
+        return next(name for name, found in self._resolver.stacks.names().items() if found is stack)
 
 
 def model_info(model: nn.Module, has_outputs: bool = False) -> ModelInfo:
@@ -92,9 +160,136 @@ def model_info(model: nn.Module, has_outputs: bool = False) -> ModelInfo:
         has_outputs: whether an adapter makes named fields from its output, so that any field name may be right.
 
     Example:
-        >>> info = model_info(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
-        >>> info.width("0"), info.width("0:in"), info.width("logits")
-        (3, 4, 2)
+        >>> info = model_info(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(8, 2)))
+        >>> info.feature("0")
+        FeatureInfo(kind='map', width=8, stack='')
+        >>> info.width("2:in"), info.width("logits")
+        (8, 2)
 
     """
     return LiveModelInfo(model, has_outputs)
+
+
+def _hidden_width(stack: Stack) -> int | None:
+    """Return the width of a stack's hidden states; None where its layers differ (Swin) or do not tell."""
+    config = getattr(stack.owner.module, "config", None)
+    if config is not None and any(hasattr(config, name) for name in ("depths", "hidden_sizes")):
+        return None
+    width = getattr(config, "hidden_size", None)
+    if isinstance(width, int):
+        return width
+    norms = [_norm_widths(module) for layer in stack.layers for module in layer.module.modules()]
+    widths = {found[1] for found in norms if found is not None}
+    return widths.pop() if len(widths) == 1 else None
+
+
+def _head_width(attention: nn.Module, kind: str) -> int | None:
+    """Return the width of one head's `query`, `key` or `value`."""
+    own = {"value": ("v_head_dim",)}.get(kind, ("qk_head_dim",))
+    for name in (*own, "head_dim", "attention_head_size", "key_value_proj_dim"):
+        if isinstance(width := getattr(attention, name, None), int):
+            return width
+    config = getattr(attention, "config", None)
+    return getattr(config, "head_dim", None)
+
+
+def module_widths(module: nn.Module) -> _Widths:
+    """Return the widths of what a module takes and gives; None for what its structure does not tell.
+
+    A convolution's width is its channels, although they are not on its features' last axis.
+
+    Example:
+        >>> module_widths(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.GRU(8, 3, bidirectional=True)))
+        (4, 6)
+
+    """
+    if isinstance(module, (nn.Linear, nn.Bilinear)):
+        return getattr(module, "in_features", None), module.out_features
+    if _is_convolution(module):
+        return module.in_channels, module.out_channels  # type: ignore[return-value]
+    if isinstance(module, nn.RNNBase):
+        size = module.proj_size or module.hidden_size
+        return module.input_size, size * (2 if module.bidirectional else 1)
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return None, module.embedding_dim
+    if isinstance(module, nn.MultiheadAttention):
+        return module.embed_dim, module.embed_dim
+    return _norm_widths(module) or _composite_widths(module)
+
+
+def module_kinds(module: nn.Module) -> tuple[Kind | None, Kind | None]:
+    """Return what the axes are of what a module takes and gives; None for what its class does not tell.
+
+    Example:
+        >>> module_kinds(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
+        ('map', 'map')
+
+    """
+    if isinstance(module, nn.Sequential):
+        ends = [child for child in module.children() if not isinstance(child, _ELEMENTWISE)] or [nn.Identity()]
+        return module_kinds(ends[0])[0], module_kinds(ends[-1])[1]
+    if isinstance(module, _OF_MAPS):
+        return "map", "map"
+    if isinstance(module, nn.RNNBase) and module.batch_first:
+        return "tokens", "tokens"
+    return None, None
+
+
+def _logits_width(model: nn.Module) -> int | None:
+    """Return the number of classes or words of a model's `logits`."""
+    if is_transformers_model(model):
+        embeddings: Any = model.get_output_embeddings()  # type: ignore[operator]
+        if embeddings is not None:
+            return module_widths(embeddings)[1]
+        kinds = ("SequenceClassification", "TokenClassification", "ImageClassification", "AudioClassification")
+        labels = type(model).__name__.endswith(kinds)
+        return model.config.num_labels if labels else None  # type: ignore[union-attr,return-value]
+    if isinstance(model, nn.Sequential):
+        return module_widths(model)[1]
+    heads = [getattr(model, name) for name in _HEADS if isinstance(getattr(model, name, None), nn.Module)]
+    return module_widths(heads[0])[1] if len(heads) == 1 else None
+
+
+def _norm_widths(module: nn.Module) -> _Widths | None:
+    shape = getattr(module, "normalized_shape", None)
+    if shape:
+        return shape[-1], shape[-1]
+    features = getattr(module, "num_features", None)
+    if isinstance(features, int) and isinstance(module, nn.modules.batchnorm._NormBase):
+        return features, features
+    weights = dict(module.named_parameters())
+    if "Norm" in type(module).__name__ and set(weights) <= {"weight", "bias"} and "weight" in weights:
+        return weights["weight"].shape[-1], weights["weight"].shape[-1]
+    if type(module).__name__ == "Conv1D" and "weight" in weights:  # GPT-2's linear layer, with its weight transposed
+        return weights["weight"].shape[0], weights["weight"].shape[1]
+    return None
+
+
+def _composite_widths(module: nn.Module) -> _Widths:
+    """Return the ends of a chain of modules."""
+    trained = [child for child in module.children() if any(True for _ in child.parameters())]
+    if not trained:
+        return None, None
+    if isinstance(module, nn.Sequential):
+        return module_widths(trained[0])[0], module_widths(trained[-1])[1]
+    if type(module).__module__.startswith("transformers."):
+        return _transformers_widths(module, trained[0], trained[-1])
+    return _encoder_layer_widths(module)
+
+
+def _transformers_widths(module: nn.Module, first: nn.Module, last: nn.Module) -> _Widths:
+    # Transformers registers the parts of a module in the order they run, apart from norms in front and tables behind,
+    # and norms of single heads.
+    takes = None if _norm_widths(first) or _is_convolution(first) else module_widths(first)[0]
+    elsewhere = isinstance(last, nn.Embedding) or _is_convolution(last) or (_norm_widths(last) and attends(module))
+    return takes, None if elsewhere else module_widths(last)[1]
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd)
+
+
+def _encoder_layer_widths(module: nn.Module) -> _Widths:
+    if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
+        return module.linear1.in_features, module.linear2.out_features
+    return None, None

@@ -1,4 +1,4 @@
-"""One probe per address: which hooks it needs, and how their note becomes the feature."""
+"""One probe per address: which hooks it installs, and how what they collect becomes the feature."""
 
 from __future__ import annotations
 
@@ -11,15 +11,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from kd_lightning.core.errors import AddressError, hint
 from kd_lightning.features import hooks
-from kd_lightning.features.hooks import Remover
-from kd_lightning.features.interface import Listener, listen
-from kd_lightning.features.maps import attention_map, attention_scores
-from kd_lightning.features.multihead import CallHook, multihead_feature
-from kd_lightning.features.outputs import output_fields
-from kd_lightning.features.record import Record
-from kd_lightning.features.requested import request_map
-from kd_lightning.features.selfattention import own_eager
+from kd_lightning.features.attention import CollectCall, Listener, listen, own_eager, request_map
+from kd_lightning.features.hooks import Record, Remover
+from kd_lightning.features.maps import attention_map, attention_scores, multihead_feature
 from kd_lightning.features.stacks import Stack
+from kd_lightning.features.structure import output_fields
 
 
 class Probe(ABC):
@@ -34,15 +30,20 @@ class Probe(ABC):
 
     @abstractmethod
     def install(self, record: Record, removers: list[Remover]) -> None:
-        """Put hooks on the model and append what takes each of them off."""
+        """Put hooks on the model and append what removes each of them."""
 
-    def finish(self, note: Any) -> Tensor:
-        """Return the feature that a note stands for."""
-        if isinstance(note, PackedSequence):
+    def finish(self, value: Any) -> Tensor:
+        """Return the feature, from what the hooks have collected.
+
+        Raises:
+            AddressError: if it is no tensor.
+
+        """
+        if isinstance(value, PackedSequence):
             raise AddressError(f"'{self.address}' is a packed sequence; address the module that pads it instead.")
-        if not isinstance(note, Tensor):
-            raise AddressError(f"'{self.address}' is a {type(note).__name__}, and only tensors can be features.")
-        return note
+        if not isinstance(value, Tensor):
+            raise AddressError(f"'{self.address}' is a {type(value).__name__}, and only tensors can be features.")
+        return value
 
 
 class ModuleProbe(Probe):
@@ -69,7 +70,7 @@ class LastProbe(ModuleProbe):
         self.model = model
 
     def install(self, record: Record, removers: list[Remover]) -> None:
-        """Put a hook on the last layer, and one on the model that may know better."""
+        """Put a hook on the last layer, and one on the model whose output replaces it."""
         layer = hooks.Output(record, self.address, self.index, final=False)
         removers.append(self.module.register_forward_hook(layer).remove)
         removers.append(self.model.register_forward_hook(hooks.LastHiddenState(record, self.address)).remove)
@@ -103,15 +104,15 @@ class KernelProbe(Probe):
         self.eager: Callable[..., Any] = own_eager(modules[0])  # type: ignore[assignment]
 
     def install(self, record: Record, removers: list[Remover]) -> None:
-        """Listen to the kernel."""
+        """Register a listener for the kernel's calls."""
         listener = Listener(record, self.address, self.wanted)
         removers.extend(listen(module, self.eager, listener) for module in self.modules)
 
-    def finish(self, note: Any) -> Tensor:
-        """Return the noted tensor, or make the map."""
+    def finish(self, value: Any) -> Tensor:
+        """Return the recorded tensor, or compute the map."""
         if self.kind == "attention":
-            return attention_map(note, self.eager)
-        return attention_scores(note) if self.kind == "scores" else getattr(note, self.kind)
+            return attention_map(value, self.eager)
+        return attention_scores(value) if self.kind == "scores" else getattr(value, self.kind)
 
 
 class RequestProbe(Probe):
@@ -122,18 +123,23 @@ class RequestProbe(Probe):
         self.module = module
 
     def install(self, record: Record, removers: list[Remover]) -> None:
-        """Ask in each forward pass."""
+        """Request the map in each forward pass."""
         request_map(self.module, record, self.address, removers)
 
-    def finish(self, note: Any) -> Tensor:
-        """Return the map, if it is one."""
-        if note.map is None or note.map.shape[-2] != note.words:
-            shape = "none" if note.map is None else tuple(note.map.shape)
+    def finish(self, value: Any) -> Tensor:
+        """Return the map.
+
+        Raises:
+            AddressError: if the module returned none, or one that is not over all pairs of tokens.
+
+        """
+        if value.map is None or value.map.shape[-2] != value.tokens:
+            shape = "none" if value.map is None else tuple(value.map.shape)
             raise AddressError(
-                f"'{self.address}' is no map of words by words: {type(self.module).__name__} returned {shape} "
-                f"for {note.words} words."
+                f"'{self.address}' is no map of tokens by tokens: {type(self.module).__name__} returned {shape} "
+                f"for {value.tokens} tokens."
             )
-        return note.map
+        return value.map
 
 
 class MultiheadProbe(Probe):
@@ -144,13 +150,13 @@ class MultiheadProbe(Probe):
         self.kind, self.module = kind, module
 
     def install(self, record: Record, removers: list[Remover]) -> None:
-        """Note the arguments."""
-        hook = CallHook(record, self.address)
+        """Collect the arguments."""
+        hook = CollectCall(record, self.address)
         removers.append(self.module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
-    def finish(self, note: Any) -> Tensor:
-        """Make the feature from the arguments."""
-        return multihead_feature(note, self.kind)
+    def finish(self, value: Any) -> Tensor:
+        """Compute the feature from the arguments."""
+        return multihead_feature(value, self.kind)
 
 
 class FieldProbe(Probe):
@@ -163,12 +169,17 @@ class FieldProbe(Probe):
         self.model, self.outputs = model, outputs or output_fields
 
     def install(self, record: Record, removers: list[Remover]) -> None:
-        """Note the whole output."""
-        removers.append(self.model.register_forward_hook(hooks.Whole(record, self.address)).remove)
+        """Collect the whole output."""
+        removers.append(self.model.register_forward_hook(hooks.WholeOutput(record, self.address)).remove)
 
-    def finish(self, note: Any) -> Tensor:
-        """Return the field."""
-        fields = self.outputs(note)
+    def finish(self, value: Any) -> Tensor:
+        """Return the field.
+
+        Raises:
+            AddressError: if the output has no such field this time.
+
+        """
+        fields = self.outputs(value)
         given = [name for name in fields if fields[name] is not None]
         if self.address not in given:
             raise AddressError(f"The model's output has no '{self.address}' this time. {hint(self.address, given)}")

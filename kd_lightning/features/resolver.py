@@ -1,4 +1,4 @@
-"""From an address to the probe that reads it, or to the sentence that says why there is none."""
+"""From an address to the probe that reads it, or to the error that explains why there is none."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from torch import nn
 from kd_lightning.core.errors import AddressError, hint
 from kd_lightning.features import probes
 from kd_lightning.features.addresses import LAYER_KINDS, LayerAddress, layer_address, split_input
-from kd_lightning.features.modules import Node, clean, tree, unwrap
-from kd_lightning.features.outputs import declared_fields
-from kd_lightning.features.selfattention import own_eager, speaks_interface, special_kernel
-from kd_lightning.features.stacks import Stack
-from kd_lightning.features.structure import find_stacks
+from kd_lightning.features.attention import has_attention_interface, own_eager, special_kernel
+from kd_lightning.features.stacks import Stack, find_stacks
+from kd_lightning.features.structure import clean, declared_fields, tree, unwrap
 
 
 class Resolver:
@@ -22,7 +20,7 @@ class Resolver:
 
     Args:
         model: as the user has it; wrappers of DDP and `torch.compile` are seen through.
-        outputs: what makes named fields from the model's output, if the default does not do.
+        outputs: makes named fields from the model's output; None: its own names.
         has_outputs: whether there is such a function, where only that is known. Any field name may then be right.
     """
 
@@ -45,7 +43,7 @@ class Resolver:
         """Return the probe for an address.
 
         Raises:
-            AddressError: the model has no such feature; names the closest ones it has.
+            AddressError: if the model has no such feature; names the closest ones it has.
 
         """
         path, takes_input = split_input(address)
@@ -63,13 +61,13 @@ class Resolver:
 
     def layer(self, address: str) -> tuple[Stack, LayerAddress] | None:
         """Return the stack that a layer address is about; None if it is another kind of address."""
-        asked = layer_address(address)
+        parsed = layer_address(address)
         path = clean(address, self.nodes)
-        if asked is None or (path in self.nodes and not self.stacks.found):
+        if parsed is None or (path in self.nodes and not self.stacks.found):
             return None
-        asked = layer_address(path) or asked
-        stack = self.stacks.get(asked.stack)
-        return None if stack is None else (stack, asked)
+        parsed = layer_address(path) or parsed
+        stack = self.stacks.get(parsed.stack)
+        return None if stack is None else (stack, parsed)
 
     def choices(self) -> Iterable[str]:
         """Return every address that names a layer, a field or a module."""
@@ -80,22 +78,22 @@ class Resolver:
         yield from self.fields
         yield from filter(None, self.nodes)
 
-    def _layer_probe(self, address: str, stack: Stack, asked: LayerAddress) -> probes.Probe:
+    def _layer_probe(self, address: str, stack: Stack, parsed: LayerAddress) -> probes.Probe:
         if stack.refusal:
             raise AddressError(
                 f"'{address}' cannot be read from this model: {stack.refusal}; "
-                f"use a module path, such as '{stack.layers[0].path}', and see to the axes yourself."
+                f"use a module path, such as '{stack.layers[0].path}', whose axes are the module's own."
             )
-        first = 0 if asked.kind == "hidden" else 1
+        first = 0 if parsed.kind == "hidden" else 1
         attending = stack.calls if stack.shared and stack.attentions else len(stack.attentions)
-        last = stack.calls if asked.kind == "hidden" else attending
+        last = stack.calls if parsed.kind == "hidden" else attending
         if not last:
-            raise AddressError(f"There is no '{address}': nothing in this model is known to attend; use module paths.")
-        if not first <= asked.index <= last:
-            raise AddressError(f"There is no '{address}': '{asked.kind}' goes from {first} to {last} in this model.")
-        if asked.kind == "hidden":
-            return _hidden_probe(address, stack, asked.index)
-        return _attention_probe(address, stack, asked)
+            raise AddressError(f"There is no '{address}': no attention was found in this model; use module paths.")
+        if not first <= parsed.index <= last:
+            raise AddressError(f"There is no '{address}': '{parsed.kind}' goes from {first} to {last} in this model.")
+        if parsed.kind == "hidden":
+            return _hidden_probe(address, stack, parsed.index)
+        return _attention_probe(address, stack, parsed)
 
     def _unknown(self, address: str, path: str) -> str:
         if layer_address(address) is not None and not self.stacks.found:
@@ -121,29 +119,25 @@ def _hidden_probe(address: str, stack: Stack, index: int) -> probes.Probe:
     return probes.ModuleProbe(address, stack.layers[index - 1].outer, index=stack.index)
 
 
-def _refuse_special_kernels(address: str, node: Node) -> None:
-    kernel = special_kernel(node.module) if speaks_interface(node.module) else None
-    if kernel is not None:
+def _attention_probe(address: str, stack: Stack, parsed: LayerAddress) -> probes.Probe:
+    node = stack.attentions[0] if stack.shared else stack.attentions[parsed.index - 1]
+    if node is None:
+        raise AddressError(f"'{address}' cannot be read: which module attends in that layer is ambiguous.")
+    has_interface = has_attention_interface(node.module)
+    if has_interface and (kernel := special_kernel(node.module)) is not None:
         raise AddressError(
             f"'{address}' cannot be read: '{node.path}' does something of its own under the '{kernel}' kernel, which a "
             "tap would undo; load the model with another attn_implementation."
         )
-
-
-def _attention_probe(address: str, stack: Stack, asked: LayerAddress) -> probes.Probe:
-    node = stack.attentions[0] if stack.shared else stack.attentions[asked.index - 1]
-    if node is None:
-        raise AddressError(f"'{address}' cannot be read: it cannot be told which module attends in that layer.")
-    _refuse_special_kernels(address, node)
-    if speaks_interface(node.module) and own_eager(node.module) is not None:
+    if has_interface and own_eager(node.module) is not None:
         nodes = [node for node in stack.attentions if node is not None] if stack.shared else [node]
         modules = list({id(node.module): node.module for node in nodes}.values())
-        return probes.KernelProbe(address, asked.kind, modules, asked.index if stack.shared else 0)
+        return probes.KernelProbe(address, parsed.kind, modules, parsed.index if stack.shared else 0)
     if not stack.shared and isinstance(node.module, nn.MultiheadAttention):
-        return probes.MultiheadProbe(address, asked.kind, node.module)
-    if not stack.shared and asked.kind == "attention":
+        return probes.MultiheadProbe(address, parsed.kind, node.module)
+    if not stack.shared and parsed.kind == "attention":
         return probes.RequestProbe(address, node.module)
     raise AddressError(
         f"'{address}' cannot be read: '{node.path}' ({type(node.module).__name__}) does not show what its kernel "
-        f"receives; use a module path inside it, or 'attention.{asked.index}'."
+        f"receives; use a module path inside it, or 'attention.{parsed.index}'."
     )

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 
 from kd_lightning.core.errors import AddressError
 from kd_lightning.core.types import Features
 from kd_lightning.features import hooks
-from kd_lightning.features.hooks import Remover
-from kd_lightning.features.nested import keep_padded
-from kd_lightning.features.record import Record
+from kd_lightning.features.hooks import Record, Remover
 from kd_lightning.features.resolver import Resolver
-from kd_lightning.features.stopping import EarlyStop
 
 _REASONS = {
     "idle": (
-        "no forward pass of the tapped model has been seen; call the model itself, not its parts, and if it is "
+        "no forward pass of the tapped model has run; call the model itself, not its parts, and if it is "
         "compiled, compile a TappedModel instead, because hooks put on after a compiled call do not run"
     ),
     "running": "the forward pass is still running",
@@ -44,7 +43,7 @@ class FeatureTap:
             safe; for callers that catch it and do not need the model's output.
 
     Raises:
-        AddressError: an address the model does not have; names the closest ones it has.
+        AddressError: if the model does not have an address; names the closest ones it has.
 
     Example:
         >>> import torch
@@ -76,6 +75,10 @@ class FeatureTap:
         self._removers: list[Remover] = []
         self._depth = 0
 
+    def __repr__(self) -> str:
+        entered = ", entered" if self.entered else ""
+        return f"FeatureTap({type(self._model).__name__}, {list(self.addresses)}{entered})"
+
     def __enter__(self) -> FeatureTap:
         self._depth += 1
         if self._depth == 1:
@@ -89,7 +92,7 @@ class FeatureTap:
         if self._depth == 0:
             self._remove()
         if error is not None:
-            self._record.wipe("failed")
+            self._record.clear("failed")
 
     @property
     def entered(self) -> bool:
@@ -99,11 +102,11 @@ class FeatureTap:
     def take(self) -> Features:
         """Return the features of the last forward pass, by address, and forget them.
 
-        Attention maps and scores are made here, from the queries and keys that were noted.
+        Attention maps and scores are computed here, from the recorded queries and keys.
 
         Raises:
-            AddressError: there was no complete forward pass since the last call, a feature did not arrive, or
-                gradient checkpointing kept its gradient back.
+            AddressError: if there was no complete forward pass since the last call, a feature was not collected, or
+                gradient checkpointing cut off its gradient.
 
         """
         record = self._record
@@ -112,19 +115,19 @@ class FeatureTap:
         try:
             features = {address: self._read(address) for address in self.addresses}
             if self._stop is not None:
-                self._stop.learn(record.arrivals)
+                self._stop.learn(record.collected)
         finally:
-            record.wipe("taken")
+            record.clear("taken")
         return features
 
     def _read(self, address: str) -> Tensor:
-        note = self._record.notes.get(address)
-        if note is None:
+        value = self._record.values.get(address)
+        if value is None:
             raise AddressError(
-                f"'{address}' did not arrive: its module did not run in the last forward pass, or it ran in code "
-                "compiled before the tap was put on; in that case compile a TappedModel instead."
+                f"'{address}' was not collected: its module did not run in the last forward pass, or it ran in code "
+                "compiled before the tap was entered; in that case compile a TappedModel instead."
             )
-        feature = self._probes[address].finish(note)
+        feature = self._probes[address].finish(value)
         if self._record.without_grad[address] and self._model.training and not feature.requires_grad:
             raise AddressError(
                 f"'{address}' has no gradient, because it was computed under no_grad within the forward pass. With "
@@ -133,7 +136,7 @@ class FeatureTap:
         return feature
 
     def _install(self) -> None:
-        self._record.wipe()
+        self._record.clear()
         self._record.stop_after = len(self.addresses) if self._stop is not None and self._stop.applies() else 0
         removers = self._removers
         try:
@@ -153,3 +156,73 @@ class FeatureTap:
     def _remove(self) -> None:
         while self._removers:
             self._removers.pop()()
+
+
+class EarlyStop:
+    """Decides whether the forward passes of one model may end early: everything requested has been collected.
+
+    What comes deeper in a model is then computed for nothing: the layers above `hidden.4`, or a language model's head.
+    The pass is ended by an exception in the hook that collects the last feature; this is exact, and the rest does not
+    run.
+
+    Only features of layers in models of Transformers' own, which run each layer once per pass: of a module path, or of
+    a model whose forward is the user's, it is not known whether it runs again. The first pass runs to its end and shows
+    whether each feature is collected just once. A model that is wrapped, patched or compiled, or has hooks of others,
+    which may wait for what comes later, is never stopped, nor is any while there are global module hooks.
+
+    Args:
+        resolver: knows the model.
+        addresses: what is requested.
+    """
+
+    def __init__(self, resolver: Resolver, addresses: Sequence[str]) -> None:
+        own = type(resolver.model).__module__.startswith("transformers.")
+        layers = bool(addresses) and all(resolver.layer(address) is not None for address in addresses)
+        bare = resolver.is_bare and all(node.outer is node.module for node in resolver.nodes.values())
+        self._modules = [node.module for node in resolver.nodes.values()]
+        self._once: bool | None = None if own and layers and bare else False
+
+    def learn(self, collected: Mapping[str, int]) -> None:
+        """Learn from a pass that ran to its end how often each feature was collected."""
+        if self._once is None:
+            self._once = all(times == 1 for times in collected.values())
+
+    def applies(self) -> bool:
+        """Return whether the next pass may end early; to be called before own hooks are installed."""
+        watched = modules._global_forward_hooks or modules._global_forward_pre_hooks  # by profilers, for instance
+        return bool(self._once) and not watched and all(_is_untouched(module) for module in self._modules)
+
+
+def _is_untouched(module: nn.Module) -> bool:
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return not hooked and module._compiled_call_impl is None and "forward" not in module.__dict__
+
+
+_padded: WeakKeyDictionary[nn.TransformerEncoder, int] = WeakKeyDictionary()
+"""How many taps keep an encoder from using nested tensors."""
+
+
+def keep_padded(encoder: nn.TransformerEncoder) -> Remover:
+    """Keep `nn.TransformerEncoder` from passing nested tensors to its layers while they are tapped.
+
+    It does so in eval mode without gradients and with padding, and its layers then take their fused path only, in which
+    hooks are not called.
+
+    Returns:
+        What switches nested tensors on again, once no other tap needs them off.
+
+    """
+    if encoder not in _padded:
+        if not getattr(encoder, "use_nested_tensor", False):
+            return lambda: None
+        _padded[encoder] = 0
+        encoder.use_nested_tensor = False
+    _padded[encoder] += 1
+
+    def release() -> None:
+        _padded[encoder] -= 1
+        if not _padded[encoder]:
+            del _padded[encoder]
+            encoder.use_nested_tensor = True
+
+    return release

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.features.outputs import output_fields
+from kd_lightning.features.structure import output_fields
 from kd_lightning.models.plain import first_line
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

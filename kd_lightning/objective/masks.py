@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kd_lightning.core.batch import field, logits_mask, token_mask
-from kd_lightning.core.types import Batch, FeatureInfo, Kind, ModelInfo
+from kd_lightning.core.types import Batch, Kind
 
 POSITION_LOGITS = ("start_logits", "end_logits")
 """Outputs whose last axis runs over token positions, not over classes."""
@@ -30,12 +30,6 @@ TOKEN_AXES: dict[Kind, tuple[int, int]] = {
 """How many axes a feature with tokens has, and which of them runs over the tokens. Classes (B, C) have no tokens."""
 
 _PER_HEAD = re.compile(r"(query|key|value)\.\d+$")
-
-
-def feature_info(model: ModelInfo, address: str) -> FeatureInfo:
-    """Return what is known of a feature from the model's structure."""
-    describe = getattr(model, "feature", None)
-    return FeatureInfo(None, model.width(address)) if describe is None else describe(address)
 
 
 def kind_of(address: str, feature: Tensor, known: Kind | None = None) -> Kind | None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from kd_lightning.core.errors import MatchError, hint
 from kd_lightning.core.types import FeatureInfo
-from kd_lightning.features.widths import module_widths
+from kd_lightning.features import module_widths
 
 Projection: TypeAlias = Literal["linear", "relu", "tanh"] | nn.Module | None
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from kd_lightning.core.batch import field, is_batch_field, required_field
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
 from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, Schedule
-from kd_lightning.features.widths import module_widths
+from kd_lightning.features import module_widths
 from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.losses.base import DistillationLoss, LossTraits
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
-from kd_lightning.objective.masks import described, feature_info, feature_mask, kind_of, labels_of, width_is_last
+from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of, width_is_last
 from kd_lightning.objective.match import Match
 from kd_lightning.objective.projections import Projection, build_projection, check_widths
 
@@ -99,13 +99,13 @@ class Term(nn.Module):
         """
         try:
             student.check(self.match.student_addresses)
-            self._student = {a: feature_info(student, a) for a in self.match.student_addresses}
+            self._student = {a: student.feature(a) for a in self.match.student_addresses}
             self._teacher = {}
             if self.teacher_addresses:
                 if teacher is None:
                     raise AddressError("this match needs a teacher, but none was given.")
                 teacher.check(self.teacher_addresses)
-                self._teacher = {a: feature_info(teacher, a) for a in self.teacher_addresses}
+                self._teacher = {a: teacher.feature(a) for a in self.teacher_addresses}
             if self._compares_pairs:
                 self.match.pairs()
             self._bind_features()

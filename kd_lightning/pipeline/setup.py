@@ -26,7 +26,7 @@ from kd_lightning.pipeline.settings import FittingSettings, Node, TaskSettings, 
 from kd_lightning.pipeline.teacher_model import origin_of, pretrained_teacher, random_teacher
 from kd_lightning.tasks import Task
 from kd_lightning.teachers import EnsembleTeacher, LiveTeacher, TeacherSource, as_teacher
-from kd_lightning.teachers.weights import weights_hash
+from kd_lightning.teachers.identity import weights_hash
 from kd_lightning.training import DistillationModule
 from kd_lightning.training.optim import build_optimizer, parameter_groups
 

@@ -1,6 +1,6 @@
 """Where teacher features come from; all sources look alike."""
 
-from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.teachers.base import DeclaredInfo, TeacherSource
 from kd_lightning.teachers.batch_teacher import BatchTeacher
 from kd_lightning.teachers.cache import Fingerprint, TeacherCache
 from kd_lightning.teachers.cached import CachedTeacher
@@ -10,6 +10,7 @@ from kd_lightning.teachers.live import LiveTeacher, as_teacher
 __all__ = [
     "BatchTeacher",
     "CachedTeacher",
+    "DeclaredInfo",
     "EnsembleTeacher",
     "Fingerprint",
     "LiveTeacher",

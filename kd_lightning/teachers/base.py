@@ -1,36 +1,67 @@
-"""What every teacher source has in common: asked once for addresses, it turns each batch into features."""
+"""What every teacher source has in common: it turns batches into the features that were requested at setup."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from kd_lightning.core.types import Batch, Features, ModelInfo
-from kd_lightning.teachers.weights import weights_hash
+from kd_lightning.core.errors import AddressError, hint
+from kd_lightning.core.types import Batch, FeatureInfo, Features, ModelInfo
+from kd_lightning.teachers.identity import weights_hash
 
 
 class TeacherSource(ABC):
-    """Gives teacher features for a batch, wherever they come from.
+    """Gives teacher features for a batch, wherever they come from: a model, several, a cache, a table, a server.
 
-    A plain class on purpose: a Trainer does not see it, so a teacher is in no checkpoint, optimizer or gradient bucket.
-    To add a source, write the three abstract members; the rest is for sources that hold models.
+    A source of your own is a class with three members. At setup, `info` is read to check addresses and to size
+    projections, then `ask` is called once with all addresses of the objective; after that, each call gets a batch as
+    the loader made it (on the student's device) and returns those features, detached, on the device of the batch. The
+    other methods have defaults that fit a source without models; one that runs models overrides `models`, `to` and
+    `close`, and takes its `info` from `kd_lightning.features.model_info(model)`.
+
+    It is a plain class on purpose, not an `nn.Module`: a Trainer does not see it, so a teacher is in no checkpoint,
+    optimizer or gradient bucket.
+
+    Example:
+        >>> import kd_lightning as kd
+        >>> from kd_lightning.core.types import FeatureInfo
+        >>> class Table(kd.TeacherSource):
+        ...     def __init__(self, logits):  # (N, C), a row for each sample_id
+        ...         self.logits = logits
+        ...
+        ...     @property
+        ...     def info(self):
+        ...         return DeclaredInfo({"logits": FeatureInfo("classes", self.logits.shape[1])})
+        ...
+        ...     def ask(self, addresses):
+        ...         self.info.check(addresses)
+        ...
+        ...     def __call__(self, batch):
+        ...         ids = batch["sample_id"]
+        ...         return {"logits": self.logits.to(ids.device)[ids]}
+        >>> objective = kd.Objective({"mse": kd.Term(kd.Match("logits", "logits"), nn.MSELoss())})
+        >>> module = kd.DistillationModule(nn.Linear(4, 3), Table(torch.zeros(10, 3)), objective)
+        >>> batch = {"input": torch.zeros(2, 4), "sample_id": torch.tensor([7, 1])}
+        >>> module.teacher(batch)["logits"].shape
+        torch.Size([2, 3])
+
     """
 
     @property
     @abstractmethod
     def info(self) -> ModelInfo:
-        """What can be asked for, and how wide it is."""
+        """What can be requested: the layers there are, and what each feature is (`FeatureInfo`)."""
 
     @abstractmethod
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns.
+        """Set which features every later call returns.
 
         Raises:
-            AddressError: for an address this source cannot give.
+            AddressError: if this source does not have an address.
 
         """
 
@@ -39,20 +70,72 @@ class TeacherSource(ABC):
         """Return the features of one batch, without gradient."""
 
     def prepare(self, batch: Batch) -> Batch:
-        """Return the batch with what can be done for it before it leaves the host; most sources do nothing."""
+        """Return the batch after work that is done before it is moved to the device, such as reading from disk."""
         return batch
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides this source's features, for fingerprints: a hash of every model it runs."""
+        """Return what decides this source's features, for fingerprints: by default, a hash of every model it runs."""
         return {"kind": type(self).__name__, "models": [weights_hash(model) for model in self.models()]}
 
     def to(self, device: torch.device | str) -> TeacherSource:
-        """Follow the student to a device."""
+        """Move models to the student's device."""
         return self
 
     def close(self) -> None:  # noqa: B027 - most sources have nothing to close
-        """Leave any model as it was found."""
+        """Remove taps from all models."""
 
     def models(self) -> Iterator[nn.Module]:
         """Yield the models this source runs; none for a cache."""
         return iter(())
+
+
+class DeclaredInfo(ModelInfo):
+    """The `info` of a source without a live model: a list of its features.
+
+    Args:
+        features: what is known of each, by address.
+        stacks: number of layers by stack prefix (`""` where there is only one).
+        owner: the subject of error messages.
+
+    Example:
+        >>> info = DeclaredInfo({"logits": FeatureInfo("classes", 3)})
+        >>> info.width("logits")
+        3
+
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, FeatureInfo],
+        stacks: Mapping[str, int] | None = None,
+        owner: str = "This teacher source",
+    ) -> None:
+        self._features, self._stacks, self._owner = dict(features), dict(stacks or {}), owner
+
+    def layers(self, stack: str = "") -> int:
+        """Return the number of layers of a stack.
+
+        Raises:
+            AddressError: if there is no feature of that stack.
+
+        """
+        if stack not in self._stacks:
+            what = f"layers of '{stack}'" if stack else "layers"
+            raise AddressError(f"{self._owner} holds no {what}, only {', '.join(self._features)}.")
+        return self._stacks[stack]
+
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what is known of a feature.
+
+        Raises:
+            AddressError: if there is no such feature.
+
+        """
+        if address not in self._features:
+            raise AddressError(f"{self._owner} does not hold '{address}'. {hint(address, self._features)}")
+        return self._features[address]
+
+    def check(self, addresses: Sequence[str]) -> None:
+        """Raise `AddressError` for the first address that is not there."""
+        for address in addresses:
+            self.feature(address)

@@ -1,4 +1,4 @@
-"""A teacher whose features come with the batch."""
+"""Teacher outputs that come with the batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from kd_lightning.core.batch import field
 from kd_lightning.core.errors import AddressError
-from kd_lightning.core.types import Batch, Features, ModelInfo
-from kd_lightning.features.addresses import layer_address
-from kd_lightning.features.outputs import output_fields
+from kd_lightning.core.types import Batch, FeatureInfo, Features, ModelInfo
+from kd_lightning.features.addresses import address_kind, layer_address
+from kd_lightning.features.structure import output_fields
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.live import as_teacher
 
@@ -22,17 +22,17 @@ LISTS: dict[str, tuple[tuple[str, ...], int]] = {
     "hidden": (("hidden_states", "hidden"), 0),
     "attention": (("attentions", "attention"), 1),
 }
-"""What lists of hidden states and maps are called, and which layer comes first in them."""
+"""Names of lists of hidden states and of attention maps, and which layer is first in them."""
 
 
 class BatchTeacher(TeacherSource):
-    """Takes features from the batch's field `teacher_cache`, and asks another teacher only where they are missing.
+    """Reads features from the batch's field `teacher_cache`, and runs another teacher only where they are missing.
 
-    The field holds what a teacher has once returned for these rows: features by address, or a model's output, whose
-    `hidden_states` and `attentions` are read as `hidden.k` and `attention.k`.
+    The field holds a teacher's outputs for these rows: features by address, or a model's output, whose `hidden_states`
+    and `attentions` are read as `hidden.k` and `attention.k`.
 
     Args:
-        teacher: whom to ask about batches without the field, or without a feature in it; None: that is an error.
+        teacher: runs on batches without the field, or without a feature in it; None: those are an error.
 
     Example:
         >>> teacher = BatchTeacher()
@@ -47,13 +47,16 @@ class BatchTeacher(TeacherSource):
         self.teacher = as_teacher(teacher) if teacher is not None else None
         self._addresses: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"BatchTeacher({'' if self.teacher is None else self.teacher})"
+
     @property
     def info(self) -> ModelInfo:
-        """What can be asked: of a teacher that was given, what it has; else anything, of unknown width."""
+        """What can be requested: what the other teacher has; without one any address, of unknown width."""
         return self.teacher.info if self.teacher is not None else _Unknown()
 
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns."""
+        """Set which features every later call returns."""
         self._addresses = tuple(addresses)
         if self.teacher is not None:
             self.teacher.ask(addresses)
@@ -62,11 +65,11 @@ class BatchTeacher(TeacherSource):
         """Return the features of one batch.
 
         Raises:
-            AddressError: for a feature that the batch does not bring where there is no teacher to ask.
+            AddressError: if the batch does not have a feature and there is no other teacher.
 
         """
-        given = field(batch, FIELD)
-        fields = {} if given is None else output_fields(given)
+        outputs = field(batch, FIELD)
+        fields = {} if outputs is None else output_fields(outputs)
         found = {address: x.detach() for address in self._addresses if (x := _read(fields, address)) is not None}
         missing = next((address for address in self._addresses if address not in found), None)
         if missing is None:
@@ -74,53 +77,53 @@ class BatchTeacher(TeacherSource):
         if self.teacher is None:
             has = f"has {', '.join(map(str, fields))}" if fields else "is not there"
             raise AddressError(
-                f"The batch's '{FIELD}' {has}, but '{missing}' is asked for. Give BatchTeacher a model to ask for it."
+                f"The batch's '{FIELD}' {has}, but '{missing}' is requested. Give BatchTeacher a model for it."
             )
         return {**self.teacher(batch), **found}
 
     def prepare(self, batch: Batch) -> Batch:
-        """Let the teacher that is asked prepare batches that bring nothing."""
+        """Let the other teacher prepare batches without the field."""
         return batch if self.teacher is None or field(batch, FIELD) is not None else self.teacher.prepare(batch)
 
     def identity(self) -> dict[str, Any]:
-        """Return what the teacher is that is asked; what batches bring has no identity."""
+        """Return the identity of the other teacher; outputs in batches have none."""
         return {"kind": "BatchTeacher", "teacher": self.teacher.identity() if self.teacher is not None else None}
 
     def to(self, device: torch.device | str) -> BatchTeacher:
-        """Move the teacher that is asked where features are missing."""
+        """Move the other teacher."""
         if self.teacher is not None:
             self.teacher.to(device)
         return self
 
     def close(self) -> None:
-        """Take standing taps off."""
+        """Remove taps from all models."""
         if self.teacher is not None:
             self.teacher.close()
 
     def models(self) -> Iterator[nn.Module]:
-        """Yield the models of the teacher that is asked."""
+        """Yield the models of the other teacher."""
         return self.teacher.models() if self.teacher is not None else iter(())
 
 
 def _read(fields: Mapping[str, Any], address: str) -> Tensor | None:
     if isinstance(fields.get(address), Tensor):
         return fields[address]
-    asked = layer_address(address)
-    if asked is None or asked.stack or asked.kind not in LISTS:
+    parsed = layer_address(address)
+    if parsed is None or parsed.stack or parsed.kind not in LISTS:
         return None
-    names, first = LISTS[asked.kind]
+    names, first = LISTS[parsed.kind]
     found = next((fields[name] for name in names if isinstance(fields.get(name), list | tuple)), ())
-    return found[asked.index - first] if 0 <= asked.index - first < len(found) else None
+    return found[parsed.index - first] if 0 <= parsed.index - first < len(found) else None
 
 
-class _Unknown:
-    """Nothing is known of a teacher that never runs."""
+class _Unknown(ModelInfo):
+    """The `info` of outputs in batches: they may have any address, and only the address itself tells its kind."""
 
     def layers(self, stack: str = "") -> int:
-        raise AddressError("How many layers the teacher has cannot be told from batches; name the layers themselves.")
+        raise AddressError("How many layers the teacher has is not known from batches; name the layers themselves.")
 
-    def width(self, address: str) -> int | None:
-        return None
+    def feature(self, address: str) -> FeatureInfo:
+        return FeatureInfo(address_kind(address))
 
     def check(self, addresses: Sequence[str]) -> None:
         return None

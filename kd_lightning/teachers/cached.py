@@ -1,4 +1,4 @@
-"""A teacher that has spoken before: features come from a cache, and no model runs."""
+"""Teacher outputs read from a cache; no model runs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from typing import Any
 import torch
 
 from kd_lightning.core.batch import field
-from kd_lightning.core.errors import AddressError, hint
-from kd_lightning.core.types import Batch, Features
-from kd_lightning.teachers.base import TeacherSource
+from kd_lightning.core.types import Batch, Features, ModelInfo
+from kd_lightning.teachers.base import DeclaredInfo, TeacherSource
 from kd_lightning.teachers.batch_teacher import FIELD
 from kd_lightning.teachers.cache import Fingerprint, TeacherCache
-from kd_lightning.teachers.cache.fingerprint import check_expected
-from kd_lightning.teachers.cache.manifest import Manifest
-from kd_lightning.teachers.cache.row_fingerprints import rows_of
+from kd_lightning.teachers.cache.manifest import Manifest, check_expected
+from kd_lightning.teachers.cache.rows import rows_of
 
 
 class CachedTeacher(TeacherSource):
-    """Gives what a teacher once returned for the batch's rows, by their `sample_id`.
+    """Returns cached teacher outputs for the batch's rows, by their `sample_id`.
 
-    A `DistillationModule` reads before a batch leaves the host (`prepare`), so that no step waits for the device.
+    A `DistillationModule` reads them before the batch is moved to the device (`prepare`), so that no step waits.
 
     Args:
         path: the folder of a `TeacherCache`.
-        expect: the fingerprint of what would be built now, whole or as text; None: whatever is there.
+        expect: the fingerprint of what would be built now, whole or as text; None: no check.
         verify: compare every file's checksum first; else only sizes.
 
     Raises:
-        CacheError: there is no cache, it is damaged, or it was made from something else than expected.
+        CacheError: if there is no cache, it is damaged, or it was made from something else than expected.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -53,20 +51,25 @@ class CachedTeacher(TeacherSource):
         if expect is not None:  # before anything large is read
             check_expected(path, Manifest.open(Path(path)).fingerprint, expect)
         self.cache = TeacherCache(path, verify)
+        features = {address: self.cache.feature(address) for address in self.cache.addresses}
+        self._info = DeclaredInfo(features, self.cache.manifest.stacks, f"The teacher cache in {self.cache.path}")
         self._addresses: tuple[str, ...] = ()
         self._device = torch.device("cpu")
 
+    def __repr__(self) -> str:
+        return f"CachedTeacher({self.cache.summary})"
+
     @property
-    def info(self) -> CacheInfo:
-        """What can be asked: what is in the cache."""
-        return CacheInfo(self.cache)
+    def info(self) -> ModelInfo:
+        """What can be requested: what is in the cache."""
+        return self._info
 
     def identity(self) -> dict[str, Any]:
         """Return what the cache was made from."""
         return {"kind": "CachedTeacher", "cache": dict(self.cache.fingerprint.parts)}
 
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns."""
+        """Set which features every later call returns."""
         self.info.check(addresses)
         self._addresses = tuple(addresses)
 
@@ -78,9 +81,9 @@ class CachedTeacher(TeacherSource):
 
     def __call__(self, batch: Batch) -> Features:
         """Return the features of one batch."""
-        given = field(batch, FIELD)
-        if isinstance(given, Mapping) and all(address in given for address in self._addresses):
-            return {address: given[address] for address in self._addresses}
+        prepared = field(batch, FIELD)
+        if isinstance(prepared, Mapping) and all(address in prepared for address in self._addresses):
+            return {address: prepared[address] for address in self._addresses}
         return {address: x.to(self._device) for address, x in self._read(batch).items()}
 
     def _read(self, batch: Batch) -> Features:
@@ -90,41 +93,3 @@ class CachedTeacher(TeacherSource):
         """Return features there from now on."""
         self._device = torch.device(device)
         return self
-
-
-class CacheInfo:
-    """What a cache holds, of which layers and widths.
-
-    Args:
-        cache: the cache.
-
-    """
-
-    def __init__(self, cache: TeacherCache) -> None:
-        self._cache = cache
-
-    def layers(self, stack: str = "") -> int:
-        """Return the number of layers of a stack of the teacher's.
-
-        Raises:
-            AddressError: the cache has nothing of it.
-
-        """
-        stacks = self._cache.manifest.stacks
-        if stack not in stacks:
-            what = f"layers of '{stack}'" if stack else "layers"
-            held = ", ".join(self._cache.addresses)
-            raise AddressError(f"The teacher cache in {self._cache.path} holds no {what}, only {held}.")
-        return stacks[stack]
-
-    def width(self, address: str) -> int | None:
-        """Return a feature's width as the teacher's structure told it, else the size of its last axis."""
-        self.check([address])
-        return self._cache.manifest.widths.get(address) or self._cache.width(address)
-
-    def check(self, addresses: Sequence[str]) -> None:
-        """Raise `AddressError` for the first address that was not kept."""
-        for address in addresses:
-            if address not in self._cache.addresses:
-                near = hint(address, self._cache.addresses)
-                raise AddressError(f"The teacher cache in {self._cache.path} does not hold '{address}'. {near}")

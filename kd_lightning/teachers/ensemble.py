@@ -1,4 +1,4 @@
-"""Several teachers that speak as one, and one by one."""
+"""Several teachers whose predictions are combined, and whose features can be matched individually."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, hint
-from kd_lightning.core.types import NAME, Batch, Features, ModelInfo
+from kd_lightning.core.types import NAME, Batch, FeatureInfo, Features, ModelInfo
+from kd_lightning.features.addresses import address_kind
 from kd_lightning.functional.ensembling import confidence, mean_logits, mean_probabilities
 from kd_lightning.functional.precision import widen
 from kd_lightning.teachers.base import TeacherSource
@@ -19,9 +20,10 @@ Weights: TypeAlias = Mapping[str, float] | Literal["confidence"] | None
 
 
 class EnsembleTeacher(TeacherSource):
-    """Asks several teachers and combines what they predict; each one's features can be matched by themselves.
+    """Runs several teachers and combines their predictions; the features of each can be matched individually.
 
-    `Match("logits", "logits")` meets the combined prediction, `Match("hidden.2", "a/hidden.4")` the teacher named `a`.
+    In `Match("logits", "logits")` the teacher side is the combined prediction, in `Match("hidden.2", "a/hidden.4")` the
+    teacher named `a`.
 
     Args:
         teachers: sources or models by name (letters, digits, underscores).
@@ -32,7 +34,7 @@ class EnsembleTeacher(TeacherSource):
         multilabel: whether probabilities are sigmoids, one per label, and no softmax.
 
     Raises:
-        ConfigError: for no teachers, a name or weight that cannot be, or an unknown way to combine.
+        ConfigError: if there are no teachers, a name or weight is invalid, or the way to combine is unknown.
 
     Example:
         >>> ensemble = EnsembleTeacher({"a": nn.Linear(4, 2), "b": nn.Linear(4, 2)}, weights={"a": 3, "b": 1})
@@ -68,16 +70,20 @@ class EnsembleTeacher(TeacherSource):
         self._joint: tuple[str, ...] = ()
         self._own: dict[str, list[str]] = {}
 
+    def __repr__(self) -> str:
+        weights = "" if self.weights is None else f", weights={self.weights!r}"
+        return f"EnsembleTeacher({', '.join(self.teachers)}, combine={self.combine!r}{weights})"
+
     @property
     def info(self) -> ModelInfo:
-        """What can be asked: predictions of all together, and of each teacher by its name and a slash."""
+        """What can be requested: combined predictions, and features of each teacher by its name and a slash."""
         return EnsembleInfo({name: teacher.info for name, teacher in self.teachers.items()})
 
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns.
+        """Set which features every later call returns.
 
         Raises:
-            AddressError: for a feature that is neither a joint prediction nor some teacher's own.
+            AddressError: if a feature is neither a combined prediction nor one teacher's own.
 
         """
         self.info.check(addresses)
@@ -89,11 +95,11 @@ class EnsembleTeacher(TeacherSource):
             teacher.ask(list(dict.fromkeys([*self._joint, *self._own[name]])))
 
     def __call__(self, batch: Batch) -> Features:
-        """Return the features of one batch; a teacher that nothing is asked of does not run."""
-        asked = {name: t for name, t in self.teachers.items() if self._joint or self._own[name]}
-        found = {name: teacher(_share(batch, name)) for name, teacher in asked.items()}
-        joint = {address: self._combined(address, [found[name][address] for name in asked]) for address in self._joint}
-        return joint | {f"{name}/{address}": found[name][address] for name in asked for address in self._own[name]}
+        """Return the features of one batch; a teacher of which nothing is requested does not run."""
+        needed = {name: t for name, t in self.teachers.items() if self._joint or self._own[name]}
+        found = {name: teacher(_own_batch(batch, name)) for name, teacher in needed.items()}
+        joint = {address: self._combined(address, [found[name][address] for name in needed]) for address in self._joint}
+        return joint | {f"{name}/{address}": found[name][address] for name in needed for address in self._own[name]}
 
     def _combined(self, address: str, predictions: list[Tensor]) -> Tensor:
         if len({x.shape for x in predictions}) > 1:
@@ -111,10 +117,10 @@ class EnsembleTeacher(TeacherSource):
         if self._shares is None or (self._shares.device, self._shares.dtype) != (logits.device, logits.dtype):
             shares = self.weights if isinstance(self.weights, list) else [1 / len(self.teachers)] * len(self.teachers)
             self._shares = torch.tensor(shares, device=logits.device, dtype=logits.dtype)
-        return self._shares  # kept, so that no step copies it to the device
+        return self._shares  # kept, so that not every step copies it to the device
 
     def identity(self) -> dict[str, Any]:
-        """Return what each teacher is, and how they are combined."""
+        """Return the identity of each teacher, and how they are combined."""
         own = {name: teacher.identity() for name, teacher in self.teachers.items()}
         how = {"weights": self.weights, "combine": self.combine, "multilabel": self.multilabel}
         averaged = {"temperature": self.temperature} if self.combine == "probabilities" else {}
@@ -127,7 +133,7 @@ class EnsembleTeacher(TeacherSource):
         return self
 
     def close(self) -> None:
-        """Take standing taps off all models."""
+        """Remove taps from all models."""
         for teacher in self.teachers.values():
             teacher.close()
 
@@ -137,8 +143,8 @@ class EnsembleTeacher(TeacherSource):
             yield from teacher.models()
 
 
-class EnsembleInfo:
-    """What can be asked of several teachers: `logits` of all, `name/address` of one, `name/stack` for its layers."""
+class EnsembleInfo(ModelInfo):
+    """The `info` of several teachers: `logits` of all, `name/address` of one, `name/stack` for its layers."""
 
     def __init__(self, members: Mapping[str, ModelInfo]) -> None:
         self._members = members
@@ -148,34 +154,36 @@ class EnsembleInfo:
         member, rest = self._of(stack)
         return member.layers(rest)
 
-    def width(self, address: str) -> int | None:
-        """Return a feature's width; of a joint prediction only where all teachers agree."""
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what is known of one teacher's feature, or of a combined prediction.
+
+        Raises:
+            AddressError: if the teacher, or for a combined prediction one of them, does not have it, or widths differ.
+
+        """
         if "/" in address:
             member, rest = self._of(address)
-            return member.width(rest)
-        widths = {member.width(address) for member in self._members.values()}
-        return widths.pop() if len(widths) == 1 else None
+            return member.feature(rest)
+        if address_kind(address) not in ("classes", "positions"):
+            raise AddressError(
+                f"'{address}' of which teacher? Only logits are combined; write {self._examples(address)}."
+            )
+        found = {name: member.feature(address) for name, member in self._members.items()}
+        widths = {info.width for info in found.values()}
+        if len(widths - {None}) > 1:
+            listed = ", ".join(f"{name} {info.width}" for name, info in found.items())
+            raise AddressError(f"The teachers' '{address}' differ in width ({listed}), so they cannot be combined.")
+        stacks = {info.stack for info in found.values()}
+        return FeatureInfo(
+            address_kind(address),
+            width=widths.pop() if len(widths) == 1 else None,
+            stack=stacks.pop() if len(stacks) == 1 else "",
+        )
 
     def check(self, addresses: Sequence[str]) -> None:
         """Raise `AddressError` for the first address that no teacher, or not every teacher, can give."""
         for address in addresses:
-            if "/" in address:
-                member, rest = self._of(address)
-                member.check([rest])
-            elif not address.endswith("logits"):
-                raise AddressError(
-                    f"'{address}' of which teacher? Only logits are combined; write {self._examples(address)}."
-                )
-            else:
-                for member in self._members.values():
-                    member.check([address])
-                self._check_same_width(address)
-
-    def _check_same_width(self, address: str) -> None:
-        widths = {name: member.width(address) for name, member in self._members.items()}
-        if len({width for width in widths.values() if width is not None}) > 1:
-            listed = ", ".join(f"{name} {width}" for name, width in widths.items())
-            raise AddressError(f"The teachers' '{address}' differ in width ({listed}), so they cannot be combined.")
+            self.feature(address)
 
     def _of(self, address: str) -> tuple[ModelInfo, str]:
         name, slash, rest = address.partition("/")
@@ -211,7 +219,7 @@ def _fractions(weights: Mapping[str, float], names: list[str]) -> list[float]:
     return [value / total for value in values]
 
 
-def _share(batch: Batch, name: str) -> Batch:
+def _own_batch(batch: Batch, name: str) -> Batch:
     """Return a batch whose `teacher` part is this teacher's, where each has its own."""
     own = batch.get("teacher") if isinstance(batch, Mapping) else None
     if isinstance(batch, Mapping) and isinstance(own, Mapping) and isinstance(own.get(name), Mapping):

@@ -15,7 +15,7 @@ from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.core.types import Batch, Features, ModelInfo
 from kd_lightning.features.runner import Runner
 from kd_lightning.teachers.base import TeacherSource
-from kd_lightning.teachers.weights import weights_hash
+from kd_lightning.teachers.identity import function_identity, weights_hash
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -25,8 +25,8 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bf
 class LiveTeacher(TeacherSource):
     """Runs a frozen model on each batch: in eval mode, without gradient, in a precision of its own.
 
-    The model is taken over: it is frozen and set to eval here, and follows the student's device during a fit. From the
-    second batch on, a Transformers model runs no deeper than the deepest layer that is asked for, if only layers are.
+    The model itself is frozen and set to eval here, and moved to the student's device during a fit. From the second
+    batch on, a Transformers model runs no deeper than the deepest layer that is requested, if only layers are.
 
     Args:
         model: the teacher. It may share no parameter with the student.
@@ -36,7 +36,7 @@ class LiveTeacher(TeacherSource):
         adapter: for models that do not follow the usual forms.
 
     Raises:
-        ConfigError: for an unknown precision.
+        ConfigError: if the precision is unknown.
 
     Example:
         >>> teacher = LiveTeacher(nn.Linear(4, 2))
@@ -62,13 +62,19 @@ class LiveTeacher(TeacherSource):
         self._runner = Runner(self.model, adapter, compile, stop_early=True)
         self._device: torch.device | None = None
 
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        compiled = ", compiled" if self._runner.compile else ""
+        precision = str(self._dtype()).removeprefix("torch.")
+        return f"LiveTeacher({type(self.model).__name__}, {parameters:,} parameters, {precision}{compiled})"
+
     @property
     def info(self) -> ModelInfo:
-        """What can be asked of the model."""
+        """What can be requested of the model."""
         return self._runner.info
 
     def ask(self, addresses: Sequence[str]) -> None:
-        """Settle which features every later call returns."""
+        """Set which features every later call returns."""
         self._runner.ask(addresses)
 
     @torch.no_grad()
@@ -88,10 +94,12 @@ class LiveTeacher(TeacherSource):
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
 
     def identity(self) -> dict[str, Any]:
-        """Return the model's hash, the precision it computes in, and what its adapter's functions are called."""
+        """Return the model's hash, the precision it computes in, and the identity of its adapter's functions."""
         plain = {"kind": "LiveTeacher", "model": weights_hash(self.model), "precision": str(self._dtype())}
         adapter = self._runner.adapter
-        return plain | ({"adapter": [_name(adapter.inputs), _name(adapter.outputs)]} if adapter is not None else {})
+        if adapter is None:
+            return plain
+        return plain | {"adapter": [function_identity(adapter.inputs), function_identity(adapter.outputs)]}
 
     def to(self, device: torch.device | str) -> LiveTeacher:
         """Move the model."""
@@ -100,7 +108,7 @@ class LiveTeacher(TeacherSource):
         return self
 
     def close(self) -> None:
-        """Take standing taps off the model."""
+        """Remove taps from the model."""
         self._runner.close()
 
     def models(self) -> Iterator[nn.Module]:
@@ -112,7 +120,7 @@ def as_teacher(teacher: TeacherSource | nn.Module) -> TeacherSource:
     """Return a teacher source; a bare model becomes a `LiveTeacher`.
 
     Raises:
-        ConfigError: for anything else.
+        ConfigError: if it is neither.
 
     """
     if isinstance(teacher, TeacherSource):
@@ -120,13 +128,6 @@ def as_teacher(teacher: TeacherSource | nn.Module) -> TeacherSource:
     if isinstance(teacher, nn.Module):
         return LiveTeacher(teacher)
     raise ConfigError(f"Expected the teacher to be a teacher source or an nn.Module but got {type(teacher).__name__}.")
-
-
-def _name(function: Any) -> str | None:
-    if function is None:
-        return None
-    function = getattr(function, "func", function)  # of functools.partial
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def _cast(batch: Batch, dtype: torch.dtype) -> Batch:

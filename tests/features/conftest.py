@@ -24,7 +24,7 @@ PATCHES = {
 
 @dataclass
 class Family:
-    """One model family: how to build it, what it eats, and where its own recordings are.
+    """One model family: how to build it, what its inputs are, and where its own recordings are.
 
     `stacks` maps the prefix of an address to the output fields with the hidden states and the attentions.
     """
@@ -33,7 +33,7 @@ class Family:
     model: str
     config: str
     options: dict[str, Any]
-    eats: str = "words"
+    inputs: str = "words"
     stacks: dict[str, tuple[str, str]] = field(default_factory=lambda: {"": ("hidden_states", "attentions")})
     has_interface: bool = True
 
@@ -55,12 +55,12 @@ class Family:
         words = torch.randint(5, 50, (2, 7), generator=generator)
         mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
         pixels = torch.randn(2, 3, 8, 8, generator=generator)
-        if self.eats == "pixels":
+        if self.inputs == "pixels":
             return {"pixel_values": pixels}
-        if self.eats == "both":
+        if self.inputs == "both":
             return {"input_ids": words, "attention_mask": mask, "pixel_values": pixels}
         batch = {"input_ids": words, "attention_mask": mask}
-        return batch | {"decoder_input_ids": words[:, :5]} if self.eats == "pairs" else batch
+        return batch | {"decoder_input_ids": words[:, :5]} if self.inputs == "pairs" else batch
 
 
 ENCODER_DECODER = {

@@ -1,4 +1,4 @@
-"""What an address may say, and what is said about one that is wrong."""
+"""What an address may be, and the error for one that is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def take(model: nn.Module, address: str, batch: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("address", "says"),
+    ("address", "message"),
     [
         ("hiden.1", "hidden.1"),
         ("hidden.4", "from 0 to 3"),
@@ -37,11 +37,11 @@ def take(model: nn.Module, address: str, batch: Any) -> torch.Tensor:
         ("", "Choices"),
     ],
 )
-def test_a_wrong_address_names_the_closest_ones(bert: nn.Module, address: str, says: str) -> None:
-    with pytest.raises(AddressError, match=says) as raised:
+def test_a_wrong_address_names_the_closest_ones(bert: nn.Module, address: str, message: str) -> None:
+    with pytest.raises(AddressError, match=message) as raised:
         FeatureTap(bert, ["hidden.1", address])
     assert f"'{address}'" in str(raised.value)
-    with pytest.raises(AddressError, match=says):
+    with pytest.raises(AddressError, match=message):
         model_info(bert).check([address])
 
 
@@ -86,7 +86,7 @@ def test_models_that_number_their_hidden_states_otherwise_are_refused() -> None:
         FeatureTap(tf.SegformerModel(tf.SegformerConfig(**sizes)), ["hidden.1"])
 
 
-def test_two_models_in_one_are_told_apart() -> None:
+def test_two_models_in_one_are_two_stacks() -> None:
     config = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     encoder = tf.BertModel(tf.BertConfig(**config))
     decoder = tf.BertLMHeadModel(tf.BertConfig(**config, is_decoder=True, add_cross_attention=True))
@@ -99,7 +99,7 @@ def test_two_models_in_one_are_told_apart() -> None:
     assert take(model, "decoder.attention.2", batch).shape == (1, 2, 3, 3)
 
 
-def test_kernel_inputs_that_cannot_be_seen_are_refused(families: dict[str, Any]) -> None:
+def test_kernel_inputs_that_cannot_be_recorded_are_refused(families: dict[str, Any]) -> None:
     for address in ("query.1", "scores.1"):
         with pytest.raises(AddressError, match=r"attention\.self.*or 'attention\.1'"):
             FeatureTap(families["deberta"].build(), [address])
@@ -114,7 +114,7 @@ def test_attention_that_depends_on_its_kernels_name_is_refused(families: dict[st
         config = tf.FalconConfig(**options)
         config._attn_implementation = kernel
         falcon = tf.FalconModel(config).eval()
-        if kernel == "sdpa":  # its attention takes another way when asked for the map, with a mask that does not fit
+        if kernel == "sdpa":  # its attention takes another way when the map is requested, with a mask that does not fit
             with pytest.raises(AddressError, match="'sdpa' kernel"):
                 FeatureTap(falcon, ["attention.1"])
         else:
@@ -125,7 +125,7 @@ def test_attention_that_depends_on_its_kernels_name_is_refused(families: dict[st
 def test_a_map_that_is_not_words_by_words_is_refused() -> None:
     options = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = tf.LongformerModel(tf.LongformerConfig(**options, intermediate_size=24, attention_window=4)).eval()
-    with pytest.raises(AddressError, match="no map of words by words"):
+    with pytest.raises(AddressError, match="no map of tokens by tokens"):
         take(model, "attention.1", {"input_ids": torch.arange(5, 13)[None]})
 
 
@@ -208,6 +208,6 @@ def test_a_plain_module_is_tapped_without_importing_transformers() -> None:
 
 
 def _package() -> str:
-    import kd_lightning.core.errors as errors
+    import kd_lightning.core as core
 
-    return errors.__file__.rpartition("/")[0]
+    return str(Path(core.__file__).parents[1])

@@ -98,7 +98,7 @@ def test_a_tapped_models_state_is_the_models(bert: nn.Module) -> None:
     assert list(tapped.state_dict()) == [f"model.{name}" for name in bert.state_dict()]
 
 
-def test_a_closed_tapped_model_says_so(bert: nn.Module, words: Any, hooks_of: Any) -> None:
+def test_calling_a_closed_tapped_model_raises_an_error(bert: nn.Module, words: Any, hooks_of: Any) -> None:
     tapped = TappedModel(bert, MIXED)
     tapped.close()
     tapped.close()

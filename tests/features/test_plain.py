@@ -140,7 +140,7 @@ def test_one_module_used_as_several_layers_is_counted() -> None:
         x = model.blocks[0](x)
 
 
-def test_a_model_without_a_list_of_layers_says_so() -> None:
+def test_a_model_without_a_list_of_layers_has_no_layer_addresses() -> None:
     model = nn.Sequential(nn.Embedding(9, 4), nn.GRU(4, 3))
     with pytest.raises(AddressError, match=r"no list of equal layers.*Choices: 0, 1"):
         FeatureTap(model, ["hidden.1"])

@@ -1,4 +1,4 @@
-"""A teacher's pass ends with the deepest feature that is asked for, and the features stay what they were."""
+"""A teacher's pass ends with the deepest feature that is requested, and the features stay what they were."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Calls:
         return self.number - before
 
 
-def asked(model: nn.Module, addresses: Sequence[str]) -> LiveTeacher:
+def teacher_of(model: nn.Module, addresses: Sequence[str]) -> LiveTeacher:
     teacher = LiveTeacher(model)
     teacher.ask(addresses)
     return teacher
@@ -67,7 +67,7 @@ def test_stopped_features_are_exactly_those_of_a_whole_pass(family: Any, hooks_o
     addresses = layer_addresses(family, model)
     for wanted in [*([address] for address in addresses), addresses[:3], addresses]:
         expected = plain(model, wanted, batch)
-        teacher = asked(model, wanted)
+        teacher = teacher_of(model, wanted)
         for _ in range(3):
             assert equal(teacher(batch), expected), wanted
         assert hooks_of(model) == 0
@@ -86,12 +86,12 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_no_layer_runs_that_nobody_needs(name: str, families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_unneeded_layer_runs(name: str, families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, addresses, whole, part = LAYERS[name]
     family = families[name.partition("_")[0]]
     model, batch = family.build(), family.batch()
     layer = next(type(module) for module in model.modules() if type(module).__name__ == kind)
-    calls, teacher = Calls(monkeypatch, layer), asked(model, addresses)
+    calls, teacher = Calls(monkeypatch, layer), teacher_of(model, addresses)
     assert calls.of(lambda: teacher(batch)) == whole  # the first pass shows that nothing arrives twice
     # a layer whose kernel or input is noted begins, and does not end
     assert calls.of(lambda: teacher(batch)) == part
@@ -102,7 +102,7 @@ def test_a_last_hidden_state_after_the_final_norm_spares_the_language_models_hea
     families: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = families["gpt2"].build(), families["gpt2"].batch()
-    teacher = asked(model, ["hidden.3"])
+    teacher = teacher_of(model, ["hidden.3"])
     calls = Calls(monkeypatch, type(model.lm_head))
     assert calls.of(lambda: teacher(batch)) == 1
     assert calls.of(lambda: teacher(batch)) == 0
@@ -114,7 +114,7 @@ def test_outputs_and_module_paths_take_the_whole_pass(
     addresses: list[str], families: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = families["bert"].build(), families["bert"].batch()
-    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), asked(model, addresses)
+    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), teacher_of(model, addresses)
     assert [calls.of(lambda: teacher(batch)) for _ in range(2)] == [3, 3]
     assert equal(teacher(batch), plain(model, addresses, batch))
 
@@ -132,10 +132,10 @@ def test_a_model_whose_forward_is_the_users_takes_the_whole_pass(
             return self.bert(input_ids.flip(0), attention_mask.flip(0))
 
     model, batch = Siamese(families["bert"].build()), families["bert"].batch()
-    teacher = asked(model, ["hidden.1"])
+    teacher = teacher_of(model, ["hidden.1"])
     for _ in range(2):
         assert equal(teacher(batch), plain(model, ["hidden.1"], batch))  # the second call's
-    sequential = asked(mlp(5), ["0"])
+    sequential = teacher_of(mlp(5), ["0"])
     calls = Calls(monkeypatch, nn.Tanh)
     assert [calls.of(lambda: sequential(pairs())) for _ in range(2)] == [1, 1]
 
@@ -149,16 +149,16 @@ def test_a_transformers_model_that_runs_its_layers_twice_takes_the_whole_pass(mo
     config = ViltConfig(**sizes, image_size=8, patch_size=4, num_images=2, modality_type_vocab_size=3, vocab_size=50)
     model = ViltForImagesAndTextClassification(config).eval()
     batch = {"input_ids": torch.ones(1, 4, dtype=torch.long), "pixel_values": torch.randn(1, 2, 3, 8, 8)}
-    calls, teacher = Calls(monkeypatch, ViltLayer), asked(model, ["hidden.1"])
+    calls, teacher = Calls(monkeypatch, ViltLayer), teacher_of(model, ["hidden.1"])
     assert [calls.of(lambda: teacher(batch)) for _ in range(3)] == [4, 4, 4]  # two layers for each of two images
 
 
 @pytest.mark.parametrize("touch", ["hook", "pre-hook", "forward", "compile"])
-def test_a_model_that_others_have_touched_takes_the_whole_pass(
+def test_a_model_with_hooks_of_others_takes_the_whole_pass(
     touch: str, families: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = families["bert"].build(), families["bert"].batch()
-    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), asked(model, ["hidden.1"])
+    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), teacher_of(model, ["hidden.1"])
     assert [calls.of(lambda: teacher(batch)) for _ in range(2)] == [3, 1]
     match touch:
         case "hook":
@@ -174,13 +174,16 @@ def test_a_model_that_others_have_touched_takes_the_whole_pass(
 
 def test_a_wrapped_model_takes_the_whole_pass(families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = families["bert"].build(), families["bert"].batch()
-    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), asked(nn.DataParallel(model), ["hidden.1"])
+    calls, teacher = (
+        Calls(monkeypatch, type(model.bert.encoder.layer[0])),
+        teacher_of(nn.DataParallel(model), ["hidden.1"]),
+    )
     assert [calls.of(lambda: teacher(batch)) for _ in range(2)] == [3, 3]
 
 
 def test_what_a_stop_leaves_behind_is_nothing(families: Any, hooks_of: Any) -> None:
     model, batch = families["bert"].build(), families["bert"].batch()
-    teacher = asked(model, ["hidden.1"])
+    teacher = teacher_of(model, ["hidden.1"])
     for _ in range(2):
         teacher(batch)
     assert torch.is_grad_enabled()
@@ -195,7 +198,7 @@ def test_an_exception_of_the_models_own_passes_and_the_next_call_is_fine(
     families: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = families["bert"].build(), families["bert"].batch()
-    teacher = asked(model, ["hidden.2"])
+    teacher = teacher_of(model, ["hidden.2"])
     expected, _ = (teacher(batch) for _ in range(2))
     with monkeypatch.context() as patch:
         patch.setattr(type(model.bert.encoder.layer[0]), "forward", lambda *_, **__: 1 / 0)
@@ -227,9 +230,9 @@ def test_a_students_pass_never_stops(families: Any, monkeypatch: pytest.MonkeyPa
     assert heads == [whole] * 3
 
 
-def test_while_all_modules_are_watched_a_pass_is_whole(families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_global_module_hooks_a_pass_is_whole(families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = families["bert"].build(), families["bert"].batch()
-    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), asked(model, ["hidden.1"])
+    calls, teacher = Calls(monkeypatch, type(model.bert.encoder.layer[0])), teacher_of(model, ["hidden.1"])
     assert [calls.of(lambda: teacher(batch)) for _ in range(2)] == [3, 1]
     with FlopCounterMode(display=False):
         assert calls.of(lambda: teacher(batch)) == 3

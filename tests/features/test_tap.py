@@ -11,7 +11,7 @@ import transformers as tf
 from torch import nn
 
 from kd_lightning.core.errors import AddressError
-from kd_lightning.features import FeatureTap, probes
+from kd_lightning.features import FeatureTap, TappedModel, probes
 
 MIXED = ["hidden.1", "attention.2", "query.3", "hidden.3", "bert.pooler", "classifier:in", "logits"]
 
@@ -183,8 +183,20 @@ def test_a_module_that_did_not_run_is_named(words: Any) -> None:
     model = Chooses()
     with FeatureTap(model, ["used", "spare"]) as tap:
         model(torch.zeros(1, 2))
-        with pytest.raises(AddressError, match="'spare' did not arrive"):
+        with pytest.raises(AddressError, match="'spare' was not collected"):
             tap.take()
+
+
+def test_its_repr_names_the_model_and_the_addresses(bert: nn.Module) -> None:
+    tap = FeatureTap(bert, ["hidden.1", "logits"])
+    what = "BertForSequenceClassification, ['hidden.1', 'logits']"
+    assert repr(tap) == f"FeatureTap({what})"
+    with tap:
+        assert repr(tap) == f"FeatureTap({what}, entered)"
+    tapped = TappedModel(bert, ["hidden.1", "logits"])
+    assert repr(tapped) == f"TappedModel({what})"
+    tapped.close()
+    assert repr(tapped) == f"TappedModel({what}, closed)"
 
 
 def test_entering_is_cheap(bert: nn.Module) -> None:

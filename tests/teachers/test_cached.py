@@ -1,4 +1,4 @@
-"""A cached teacher says what the live one says, whatever the batches, and trains a student as it does."""
+"""A cached teacher returns what the live one returns, whatever the batches, and trains a student as it does."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import kd_lightning as kd
 from kd_lightning.core.errors import AddressError, CacheError, ConfigError
+from kd_lightning.core.types import FeatureInfo, ModelInfo
 from kd_lightning.teachers.batch_teacher import FIELD, BatchTeacher
 
 from ..toys import bert, mlp, pairs, ready, same, trainer, weights, words
@@ -57,26 +58,26 @@ def caches(tmp_path_factory: Any) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("dtype", list(NEAR))
 @pytest.mark.parametrize("how", [{"size": 5}, {"size": 12, "multiple_of": 8}, {"size": 1}, {"size": 3, "order": True}])
-def test_a_cache_says_what_the_model_says_however_rows_are_batched(caches, dtype, how):
+def test_a_cache_returns_what_the_model_returns_however_rows_are_batched(caches, dtype, how):
     order = list(torch.randperm(12, generator=torch.Generator().manual_seed(0))) if how.get("order") else None
     teacher, model = cached(caches(dtype), list(AXES)), live(bert(), list(AXES))
     for batch in in_batches(token_rows(), **(how | {"order": order})):
-        said, expected = teacher(batch), model(batch)
-        assert said.keys() == expected.keys()
+        found, expected = teacher(batch), model(batch)
+        assert found.keys() == expected.keys()
         for address, axes in AXES.items():
-            assert said[address].shape == expected[address].shape
+            assert found[address].shape == expected[address].shape
             exact = dtype == "fp32" and how == {"size": 5}  # the very batches that were written
             near = 0.0 if exact else NEAR[dtype]
-            compare(said[address], expected[address], batch["attention_mask"], axes, atol=near, rtol=near)
+            compare(found[address], expected[address], batch["attention_mask"], axes, atol=near, rtol=near)
 
 
 def test_padding_has_no_value(caches):
     batch = in_batches(token_rows(), 12, multiple_of=16)[0]
-    said = cached(caches("fp32"), list(AXES))(batch)
+    found = cached(caches("fp32"), list(AXES))(batch)
     padding = batch["attention_mask"] == 0
-    assert said["hidden.2"][padding].abs().sum() == 0
-    assert said["attention.1"].transpose(1, 3)[padding].abs().sum() == 0
-    assert said["query.1"].transpose(1, 2)[padding].abs().sum() == 0
+    assert found["hidden.2"][padding].abs().sum() == 0
+    assert found["attention.1"].transpose(1, 3)[padding].abs().sum() == 0
+    assert found["query.1"].transpose(1, 2)[padding].abs().sum() == 0
 
 
 def test_a_half_precision_teacher_is_kept_bit_by_bit(tmp_path):
@@ -84,10 +85,10 @@ def test_a_half_precision_teacher_is_kept_bit_by_bit(tmp_path):
     model = live(bert(), list(AXES), precision="bfloat16")
     build(kd.LiveTeacher(bert(), precision="bfloat16"), batches, tmp_path / "c", list(AXES), "bf16")
     for batch in batches:
-        said, expected = cached(tmp_path / "c", list(AXES))(batch), model(batch)
+        found, expected = cached(tmp_path / "c", list(AXES))(batch), model(batch)
         for address, axes in AXES.items():
-            assert said[address].dtype == torch.bfloat16
-            compare(said[address], expected[address], batch["attention_mask"], axes, atol=0, rtol=0)
+            assert found[address].dtype == torch.bfloat16
+            compare(found[address], expected[address], batch["attention_mask"], axes, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("length", [2, 3, 8, 16], ids=["heads", "classes", "head width", "width"])
@@ -99,10 +100,10 @@ def test_a_batch_as_long_as_something_is_wide_confuses_nothing(tmp_path, length,
     build(bert(), in_batches(rows, 4, multiple_of=length), tmp_path / "c", addresses)
     teacher, model = cached(tmp_path / "c", addresses), live(bert(), addresses)
     for batch in in_batches(rows, 2, multiple_of=other or length):
-        said, expected = teacher(batch), model(batch)
+        found, expected = teacher(batch), model(batch)
         for address, axes in (AXES | {"bert.embeddings": (0,)}).items():
-            assert said[address].shape == expected[address].shape, address
-            compare(said[address], expected[address], batch["attention_mask"], axes, atol=1e-5, rtol=1e-5)
+            assert found[address].shape == expected[address].shape, address
+            compare(found[address], expected[address], batch["attention_mask"], axes, atol=1e-5, rtol=1e-5)
 
 
 class Heads(nn.Module):
@@ -132,8 +133,8 @@ def test_a_module_as_wide_as_all_batches_are_long_is_no_map(tmp_path):
     model = Heads()
     build(model, batches, tmp_path / "c", ["turned"])
     for batch in batches:
-        said = cached(tmp_path / "c", ["turned"])(batch)["turned"]
-        compare(said, live(model, ["turned"])(batch)["turned"], batch["attention_mask"], (1,), atol=0, rtol=0)
+        found = cached(tmp_path / "c", ["turned"])(batch)["turned"]
+        compare(found, live(model, ["turned"])(batch)["turned"], batch["attention_mask"], (1,), atol=0, rtol=0)
 
 
 def small(kind: str, **more: Any) -> Any:
@@ -164,32 +165,32 @@ def test_other_models(tmp_path, kind, axes, length):
     rows = token_rows(longest=length)
     build(small(kind, **options), in_batches(rows, 4, multiple_of=length), tmp_path / "c", list(axes))
     for batch in in_batches(rows, 3):
-        said, expected = cached(tmp_path / "c", list(axes))(batch), live(small(kind, **options), list(axes))(batch)
+        found, expected = cached(tmp_path / "c", list(axes))(batch), live(small(kind, **options), list(axes))(batch)
         for address, own in axes.items():
-            assert said[address].shape == expected[address].shape
-            compare(said[address], expected[address], batch["attention_mask"], own, atol=1e-5, rtol=1e-5)
+            assert found[address].shape == expected[address].shape
+            compare(found[address], expected[address], batch["attention_mask"], own, atol=1e-5, rtol=1e-5)
 
 
 def test_padding_may_be_on_the_other_side(tmp_path):
-    """Of a model with relative positions: of others the live teacher itself says something else then."""
+    """Of a model with relative positions: the outputs of others change with the side of padding."""
     rows, axes = token_rows(), {"hidden.2": (0,), "attention.1": (1, 2)}
     build(small("LlamaModel"), in_batches(rows, 4), tmp_path / "c", list(axes))
     for batch in in_batches(rows, 3, side="left", multiple_of=8):
-        said, expected = cached(tmp_path / "c", list(axes))(batch), live(small("LlamaModel"), list(axes))(batch)
+        found, expected = cached(tmp_path / "c", list(axes))(batch), live(small("LlamaModel"), list(axes))(batch)
         for address, own in axes.items():
-            compare(said[address], expected[address], batch["attention_mask"], own, atol=1e-5, rtol=1e-5)
+            compare(found[address], expected[address], batch["attention_mask"], own, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_with_holes_and_rows_of_nothing(tmp_path):
     batch = numbered(words(4))
     batch["attention_mask"] = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0], [1] * 6])
     build(bert(), [batch], tmp_path / "c", ["hidden.1", "attention.2", "logits"])
-    said = cached(tmp_path / "c", ["hidden.1", "attention.2", "logits"])(batch)
+    found = cached(tmp_path / "c", ["hidden.1", "attention.2", "logits"])(batch)
     expected = live(bert(), ["hidden.1", "attention.2", "logits"])(batch)
-    compare(said["hidden.1"], expected["hidden.1"], batch["attention_mask"], (0,), atol=0, rtol=0)
-    compare(said["attention.2"], expected["attention.2"], batch["attention_mask"], (1, 2), atol=0, rtol=0)
-    torch.testing.assert_close(said["logits"], expected["logits"], atol=0, rtol=0)
-    assert said["hidden.1"][1].abs().sum() == 0
+    compare(found["hidden.1"], expected["hidden.1"], batch["attention_mask"], (0,), atol=0, rtol=0)
+    compare(found["attention.2"], expected["attention.2"], batch["attention_mask"], (1, 2), atol=0, rtol=0)
+    torch.testing.assert_close(found["logits"], expected["logits"], atol=0, rtol=0)
+    assert found["hidden.1"][1].abs().sum() == 0
 
 
 def test_a_hole_that_moved_is_another_row(tmp_path):
@@ -222,17 +223,48 @@ def test_images_have_no_mask(tmp_path):
     batch = numbered(pictures())
     build(Picture(), [batch], tmp_path / "c", ["stem", "logits"])
     turned = {name: value.flip(0) for name, value in batch.items()}
-    said, expected = cached(tmp_path / "c", ["stem", "logits"])(turned), live(Picture(), ["stem", "logits"])(turned)
-    assert torch.equal(said["stem"], expected["stem"])
-    torch.testing.assert_close(said["logits"], expected["logits"])
+    found, expected = cached(tmp_path / "c", ["stem", "logits"])(turned), live(Picture(), ["stem", "logits"])(turned)
+    assert torch.equal(found["stem"], expected["stem"])
+    torch.testing.assert_close(found["logits"], expected["logits"])
+
+
+def test_its_repr_names_path_rows_addresses_and_fingerprint(caches):
+    path = caches("fp32")
+    cache = kd.TeacherCache(path)
+    what = f"'{path}', 12 rows, {sorted(AXES)}, fingerprint='{cache.fingerprint}'"
+    assert repr(kd.CachedTeacher(path)) == f"CachedTeacher({what})"
+    assert repr(cache) == f"TeacherCache({what})"
+    assert repr(cache.fingerprint) == f"Fingerprint('{cache.fingerprint}' of addresses, data, dtype, teacher, top_k)"
+
+
+def test_what_the_structure_told_of_features_is_kept(tmp_path, caches):
+    batch = numbered(pictures())
+    build(Picture(), [batch], tmp_path / "c", ["stem", "logits"])
+    info = kd.CachedTeacher(tmp_path / "c").info
+    assert isinstance(info, ModelInfo)
+    assert (info.feature("stem"), info.feature("logits")) == (FeatureInfo("map", 8), FeatureInfo("classes", 3))
+    model, cache = kd.LiveTeacher(bert()).info, kd.CachedTeacher(caches("fp32")).info
+    for address in AXES:
+        own, kept = model.feature(address), cache.feature(address)
+        assert (own.kind, own.stack) == (kept.kind, kept.stack)
+        assert own.width in (kept.width, None)
+
+
+def test_an_ensembles_features_are_those_of_its_teachers(tmp_path):
+    ensemble = kd.EnsembleTeacher({"a": bert(), "b": bert()})
+    addresses = ["logits", "a/hidden.1", "b/query.2"]
+    build(ensemble, in_batches(token_rows(), 4), tmp_path / "c", addresses)
+    for info in (ensemble.info, kd.CachedTeacher(tmp_path / "c").info):
+        found = [info.feature(address) for address in addresses]
+        assert found == [FeatureInfo("classes", 3), FeatureInfo("tokens", 16), FeatureInfo("heads", 8)]
 
 
 def test_pairs_of_a_mapping_and_labels(tmp_path):
     x, y = pairs(6)
     batch = ({"input": x, "sample_id": torch.arange(6)}, y)
     build(mlp(5), [batch], tmp_path / "c", ["1", "logits"])
-    said, expected = cached(tmp_path / "c", ["1", "logits"])(batch), live(mlp(5), ["1", "logits"])(batch)
-    assert all(torch.equal(said[address], expected[address]) for address in expected)
+    found, expected = cached(tmp_path / "c", ["1", "logits"])(batch), live(mlp(5), ["1", "logits"])(batch)
+    assert all(torch.equal(found[address], expected[address]) for address in expected)
 
 
 def test_with_two_tokenizers_the_teachers_rows_count(tmp_path):
@@ -240,8 +272,8 @@ def test_with_two_tokenizers_the_teachers_rows_count(tmp_path):
     build(bert(), [batch], tmp_path / "c", ["hidden.1", "logits"])
     teacher = cached(tmp_path / "c", ["hidden.1", "logits"])
     other_student = {**batch, "student": words(4, 3, seed=5)}
-    said, expected = teacher(other_student), live(bert(), ["hidden.1"])(batch)
-    compare(said["hidden.1"], expected["hidden.1"], batch["teacher"]["attention_mask"], (0,), atol=0, rtol=0)
+    found, expected = teacher(other_student), live(bert(), ["hidden.1"])(batch)
+    compare(found["hidden.1"], expected["hidden.1"], batch["teacher"]["attention_mask"], (0,), atol=0, rtol=0)
     with pytest.raises(CacheError, match="does not look as it did"):
         teacher({**batch, "teacher": words(4, 7, seed=2)})
 
@@ -345,7 +377,7 @@ class Host(pl.LightningModule):
         return SGD(self.parameters())
 
 
-def test_a_guest_may_be_taught_from_a_cache(tmp_path):
+def test_the_callback_trains_from_a_cache(tmp_path):
     build(teacher_model(), in_batches(token_rows(), 5), tmp_path / "c", NEEDED)
 
     def end(teacher: Any) -> dict[str, Tensor]:
@@ -384,25 +416,25 @@ def test_each_of_several_tasks_has_its_own_cache(tmp_path):
 
 
 def test_an_ensemble_may_be_cached_and_a_cache_be_in_an_ensemble(tmp_path):
-    batches, asked = in_batches(token_rows(), 4), ["logits", "a/hidden.1", "b/logits"]
+    batches, addresses = in_batches(token_rows(), 4), ["logits", "a/hidden.1", "b/logits"]
     ensemble = kd.EnsembleTeacher({"a": bert(), "b": bert(seed=1)}, weights="confidence")
-    build(ensemble, batches, tmp_path / "all", asked)
+    build(ensemble, batches, tmp_path / "all", addresses)
     build(bert(), batches, tmp_path / "a", ["logits", "hidden.1"])
     mixed = kd.EnsembleTeacher({"a": kd.CachedTeacher(tmp_path / "a"), "b": bert(seed=1)}, weights="confidence")
     for source in (ensemble, mixed):
-        source.ask(asked)
-    teacher = cached(tmp_path / "all", asked)
+        source.ask(addresses)
+    teacher = cached(tmp_path / "all", addresses)
     assert teacher.info.layers("a/") == mixed.info.layers("a/") == 2
     assert teacher.info.width("a/hidden.1") == mixed.info.width("a/hidden.1") == 16
     for batch in batches:
         expected = ensemble(batch)
-        for said in (teacher(batch), mixed(batch)):
-            compare(said["a/hidden.1"], expected["a/hidden.1"], batch["attention_mask"], (0,), atol=0, rtol=0)
-            assert torch.equal(said["logits"], expected["logits"])
-            assert torch.equal(said["b/logits"], expected["b/logits"])
+        for found in (teacher(batch), mixed(batch)):
+            compare(found["a/hidden.1"], expected["a/hidden.1"], batch["attention_mask"], (0,), atol=0, rtol=0)
+            assert torch.equal(found["logits"], expected["logits"])
+            assert torch.equal(found["b/logits"], expected["b/logits"])
 
 
-def test_validation_on_other_rows_is_a_sentence_and_on_the_same_a_loss(tmp_path):
+def test_validation_on_other_rows_raises_an_error_and_on_the_same_gives_a_loss(tmp_path):
     build(teacher_model(), in_batches(token_rows(), 5), tmp_path / "c", NEEDED)
     module = fitted(kd.CachedTeacher(tmp_path / "c"), tmp_path)
     found = trainer(tmp_path).validate(module, ready(in_batches(token_rows(), 3)), verbose=False)
@@ -436,7 +468,7 @@ def test_a_copy_maps_the_same_files(caches, copied):
     assert buffer.tell() < 2000
 
 
-def test_batches_that_bring_features_need_not_be_read(caches):
+def test_batches_with_features_need_not_be_read(caches):
     teacher = cached(caches("fp32"), ["logits"])
     batch = in_batches(token_rows(), 12)[0]
     prepared = teacher.prepare(batch)
@@ -452,7 +484,7 @@ def test_a_batch_teacher_around_it_is_known_by_it(caches, tmp_path):
     assert one.identity() != other.identity()
 
 
-def test_a_batch_without_numbers_is_a_sentence(caches):
+def test_a_batch_without_sample_ids_raises_an_error(caches):
     teacher = cached(caches("fp32"), ["logits"])
     for batch in (words(), pairs(), words() | {"sample_id": torch.rand(4)}):
         with pytest.raises(CacheError, match="The batch has no 'sample_id'"):
@@ -465,20 +497,20 @@ def test_a_cache_of_another_teacher_is_refused_by_what_differs(caches):
     changed = bert()
     with torch.no_grad():
         changed.bert.encoder.layer[1].output.dense.weight[3, 4] += 1e-6
-    asked = list(AXES)
-    right = kd.TeacherCache.fingerprint_of(bert(), asked, dtype="fp32")
+    addresses = list(AXES)
+    right = kd.TeacherCache.fingerprint_of(bert(), addresses, dtype="fp32")
     kd.CachedTeacher(caches("fp32"), expect=right)
     kd.CachedTeacher(caches("fp32"), expect=str(right))
     kd.CachedTeacher(caches("fp32"), expect=right.parts)
-    kd.CachedTeacher(caches("fp32"), expect=kd.TeacherCache.fingerprint_of(bert(), asked[:1], dtype="fp32"))
+    kd.CachedTeacher(caches("fp32"), expect=kd.TeacherCache.fingerprint_of(bert(), addresses[:1], dtype="fp32"))
     with pytest.raises(ConfigError, match=r"Expected argument `expect` to be a fingerprint.*but got 7"):
         kd.CachedTeacher(caches("fp32"), expect=7)
     wrong: dict[str, Any] = {
-        "teacher": kd.TeacherCache.fingerprint_of(changed, asked, dtype="fp32"),
-        "dtype": kd.TeacherCache.fingerprint_of(bert(), asked, dtype="bf16"),
-        "top_k": kd.TeacherCache.fingerprint_of(bert(), asked, 2, dtype="fp32"),
-        "addresses": kd.TeacherCache.fingerprint_of(bert(), [*asked, "bert.embeddings"], dtype="fp32"),
-        "data": kd.TeacherCache.fingerprint_of(bert(), asked, dtype="fp32", data="other"),
+        "teacher": kd.TeacherCache.fingerprint_of(changed, addresses, dtype="fp32"),
+        "dtype": kd.TeacherCache.fingerprint_of(bert(), addresses, dtype="bf16"),
+        "top_k": kd.TeacherCache.fingerprint_of(bert(), addresses, 2, dtype="fp32"),
+        "addresses": kd.TeacherCache.fingerprint_of(bert(), [*addresses, "bert.embeddings"], dtype="fp32"),
+        "data": kd.TeacherCache.fingerprint_of(bert(), addresses, dtype="fp32", data="other"),
     }
     for part, fingerprint in wrong.items():
         with pytest.raises(CacheError, match=rf"was made from something else: {part} \("):

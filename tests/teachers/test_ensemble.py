@@ -55,7 +55,7 @@ def test_a_weight_of_zero_leaves_a_teacher_out_of_probabilities():
     torch.testing.assert_close(ensemble((x, y))["logits"].softmax(-1), a.softmax(-1))
 
 
-def test_who_is_sure_counts_more_sample_by_sample():
+def test_confident_teachers_count_more_sample_by_sample():
     ensemble, (x, y) = two(weights="confidence"), pairs()
     ensemble.ask(["logits"])
     given = predictions(ensemble, x)
@@ -107,7 +107,7 @@ def test_all_teachers_are_frozen_unchanged_and_in_no_checkpoint(tmp_path):
     assert not any("teacher" in name for name in module.state_dict())
 
 
-def test_a_teacher_that_nothing_is_asked_of_does_not_run():
+def test_a_teacher_of_which_nothing_is_requested_does_not_run():
     ensemble, ran = two(), []
     ensemble.teachers["b"].model.register_forward_hook(lambda *_: ran.append("b"))
     ensemble.ask(["a/0"])
@@ -115,7 +115,7 @@ def test_a_teacher_that_nothing_is_asked_of_does_not_run():
     assert not ran
 
 
-def test_each_teacher_may_eat_its_own_part_of_the_batch():
+def test_each_teacher_may_have_its_own_sub_batch():
     ensemble, (x, y) = two(), pairs()
     ensemble.ask(["a/logits", "b/logits"])
     batch = {"student": (x, y), "teacher": {"a": {"input": x}, "b": {"input": 2 * x}}, "labels": y}
@@ -133,14 +133,14 @@ def test_each_teacher_may_eat_its_own_part_of_the_batch():
         ("start_logits", r"There is no 'start_logits'"),
     ],
 )
-def test_a_wrong_address_is_a_sentence(address, sentence):
+def test_a_wrong_address_raises_an_error(address, sentence):
     ensemble = kd.EnsembleTeacher({"a": bert(4), "b": bert(4)})
     objective = kd.Objective({"t": kd.Term(kd.Match("hidden.1", address), nn.MSELoss())})
     with pytest.raises(AddressError, match=sentence):
         kd.DistillationModule(bert(2), ensemble, objective)
 
 
-def test_a_scheme_must_say_whose_layers():
+def test_a_scheme_must_name_the_teacher():
     objective = kd.Objective({"t": kd.MatchScheme("hidden", nn.MSELoss())})
     with pytest.raises(
         KDError,
@@ -180,13 +180,13 @@ def test_predictions_of_different_shapes_cannot_be_averaged():
         (None, {"temperature": 0.0}, "`temperature` to be positive"),
     ],
 )
-def test_what_cannot_be_is_refused(teachers, options, sentence):
+def test_invalid_arguments_raise_an_error(teachers, options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         kd.EnsembleTeacher({"a": mlp(7), "b": mlp(7)} if teachers is None else teachers, **options)
 
 
 @pytest.mark.parametrize("weights", [[3, 1], (1, 1), "confidnce", 2])
-def test_weights_that_name_no_teacher_are_a_sentence(weights):
+def test_weights_without_names_raise_an_error(weights):
     with pytest.raises(KDError, match="one per teacher by name, 'confidence' or None"):
         kd.EnsembleTeacher({"a": nn.Linear(2, 3), "b": nn.Linear(2, 3)}, weights=weights)
 
@@ -195,6 +195,13 @@ def test_teachers_of_different_widths_are_known_before_the_first_batch():
     ensemble = kd.EnsembleTeacher({"a": bert(1, labels=3), "b": bert(1, labels=4)})
     with pytest.raises(KDError, match=r"'logits' differ in width \(a 3, b 4\)"):
         ensemble.ask(["logits"])
+
+
+def test_its_repr_names_the_teachers_and_how_they_are_combined():
+    teachers = {"a": nn.Linear(2, 3), "b": nn.Linear(2, 3)}
+    assert repr(kd.EnsembleTeacher(teachers)) == "EnsembleTeacher(a, b, combine='logits')"
+    weighted = kd.EnsembleTeacher(teachers, weights={"a": 3, "b": 1}, combine="probabilities")
+    assert repr(weighted) == "EnsembleTeacher(a, b, combine='probabilities', weights=[0.75, 0.25])"
 
 
 def test_probabilities_of_several_labels_are_means_of_sigmoids():

@@ -16,7 +16,7 @@ from kd_lightning.teachers import LiveTeacher, as_teacher
 from ..toys import bert, hooks_on, mlp, pairs, words
 
 
-def asked(model: nn.Module, *addresses: str, **options: Any) -> LiveTeacher:
+def teacher_of(model: nn.Module, *addresses: str, **options: Any) -> LiveTeacher:
     teacher = LiveTeacher(model, **options)
     teacher.ask(addresses or ["logits"])
     return teacher
@@ -32,7 +32,7 @@ def test_a_teacher_is_frozen_and_in_eval_from_the_start():
 def test_features_are_those_of_the_plain_model_and_have_no_gradient():
     model = bert()
     batch = words()
-    features = asked(model, "hidden.1", "logits")(batch)
+    features = teacher_of(model, "hidden.1", "logits")(batch)
     expected = model.eval()(batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True)
     torch.testing.assert_close(features["hidden.1"], expected.hidden_states[1])
     torch.testing.assert_close(features["logits"], expected.logits)
@@ -40,7 +40,7 @@ def test_features_are_those_of_the_plain_model_and_have_no_gradient():
 
 
 def test_features_may_take_part_in_a_backward_pass():
-    teacher = asked(mlp(5), "logits")(pairs())["logits"]
+    teacher = teacher_of(mlp(5), "logits")(pairs())["logits"]
     student = torch.ones_like(teacher, requires_grad=True)
     (student * teacher).sum().backward()  # inference tensors cannot be saved for backward
     torch.testing.assert_close(student.grad, teacher)
@@ -48,7 +48,7 @@ def test_features_may_take_part_in_a_backward_pass():
 
 def test_dropout_stays_off_when_someone_puts_the_model_back_in_training():
     model = bert(dropout=0.5)
-    teacher = asked(model)
+    teacher = teacher_of(model)
     first = teacher(words())["logits"]
     model.train()
     assert torch.equal(teacher(words())["logits"], first)
@@ -56,7 +56,7 @@ def test_dropout_stays_off_when_someone_puts_the_model_back_in_training():
 
 
 def test_the_students_autocast_does_not_reach_the_teacher():
-    teacher = asked(bert(), "hidden.1", "logits")
+    teacher = teacher_of(bert(), "hidden.1", "logits")
     plain = teacher(words())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = teacher(words())
@@ -66,16 +66,16 @@ def test_the_students_autocast_does_not_reach_the_teacher():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16, torch.float64])
-def test_a_teacher_runs_in_its_own_precision_whatever_it_is_fed(precision, given):
+def test_a_teacher_runs_in_its_own_precision_whatever_the_inputs(precision, given):
     x, y = pairs()
-    teacher = asked(mlp(5), "1", "logits", precision=precision)
+    teacher = teacher_of(mlp(5), "1", "logits", precision=precision)
     assert {f.dtype for f in teacher((x.to(given), y)).values()} == {getattr(torch, precision)}
 
 
 @pytest.mark.parametrize("own", [torch.float32, torch.bfloat16, torch.float64])
 def test_a_teacher_without_precision_stays_as_it_was_given(own):
     x, y = pairs()
-    teacher = asked(mlp(5).to(own))
+    teacher = teacher_of(mlp(5).to(own))
     for given in (torch.float32, torch.bfloat16):
         assert teacher((x.to(given), y))["logits"].dtype is own
 
@@ -93,11 +93,11 @@ class Pair(NamedTuple):
 def test_every_form_of_batch_is_cast_and_answered(make):
     batch = make(*pairs())
     expected = mlp(5).to(torch.bfloat16)(pairs()[0].to(torch.bfloat16))
-    assert torch.equal(asked(mlp(5), precision="bfloat16")(batch)["logits"], expected)
+    assert torch.equal(teacher_of(mlp(5), precision="bfloat16")(batch)["logits"], expected)
 
 
 def test_token_numbers_are_not_cast():
-    assert asked(bert(), precision="bfloat16")(words())["logits"].dtype is torch.bfloat16
+    assert teacher_of(bert(), precision="bfloat16")(words())["logits"].dtype is torch.bfloat16
 
 
 def test_an_unknown_precision_names_the_nearest():
@@ -105,9 +105,9 @@ def test_an_unknown_precision_names_the_nearest():
         LiveTeacher(mlp(5), precision="bf16")
 
 
-def test_an_unknown_address_fails_when_asked_and_not_later():
+def test_an_unknown_address_fails_in_ask_and_not_later():
     with pytest.raises(AddressError, match=r"hidden\.9"):
-        asked(bert(), "hidden.9")
+        teacher_of(bert(), "hidden.9")
 
 
 class Mover(LiveTeacher):
@@ -130,7 +130,7 @@ def test_a_teacher_follows_the_batch_to_its_device():
 
 def test_each_model_of_a_pair_of_batches_gets_its_own():
     x, y = pairs()
-    teacher = asked(mlp(5))
+    teacher = teacher_of(mlp(5))
     alone = teacher((2 * x, y))["logits"]
     assert torch.equal(teacher({"student": {"input_ids": y}, "teacher": (2 * x, y)})["logits"], alone)
 
@@ -144,10 +144,10 @@ class Foreign(nn.Module):
         return {"answer": [self.net(picture) * scale]}
 
 
-def test_an_adapter_speaks_for_a_foreign_model():
+def test_an_adapter_calls_a_model_of_another_form():
     adapter = Adapter(lambda batch: (batch["image"], 2.0), lambda output: {"logits": output["answer"][0]})
     x, _ = pairs()
-    torch.testing.assert_close(asked(Foreign(), adapter=adapter)({"image": x})["logits"], 2 * mlp(5)(x))
+    torch.testing.assert_close(teacher_of(Foreign(), adapter=adapter)({"image": x})["logits"], 2 * mlp(5)(x))
 
 
 def first(batch: Any) -> Any:
@@ -164,7 +164,7 @@ def test_an_adapter_is_part_of_what_a_teacher_is():
 
 def test_no_hook_stays_on_the_model_between_calls_or_after_an_exception():
     model = bert()
-    teacher = asked(model, "hidden.1", "attention.2", "logits")
+    teacher = teacher_of(model, "hidden.1", "attention.2", "logits")
     teacher(words())
     assert hooks_on(model) == 0
     with pytest.raises(IndexError):
@@ -175,7 +175,7 @@ def test_no_hook_stays_on_the_model_between_calls_or_after_an_exception():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"])
 def test_a_copy_works_alone(copied):
-    teacher = asked(mlp(5), "1", "logits")
+    teacher = teacher_of(mlp(5), "1", "logits")
     expected = teacher(pairs())
     other = copied(teacher)
     with torch.no_grad():
@@ -184,7 +184,7 @@ def test_a_copy_works_alone(copied):
     assert other.model is not teacher.model
 
 
-def test_a_copy_of_a_teacher_not_yet_asked_can_be_asked():
+def test_a_copy_of_a_teacher_without_addresses_can_be_given_some():
     teacher = copy.deepcopy(LiveTeacher(mlp(5)))
     teacher.ask(["1"])
     assert teacher(pairs())["1"].shape == (8, 5)
@@ -196,6 +196,12 @@ def test_bare_models_become_live_teachers_and_sources_stay():
     assert isinstance(as_teacher(mlp(5)), LiveTeacher)
     with pytest.raises(ConfigError, match=r"nn\.Module but got str"):
         as_teacher("bert-base-uncased")
+
+
+def test_its_repr_names_class_size_and_precision():
+    assert repr(LiveTeacher(nn.Linear(30, 40))) == "LiveTeacher(Linear, 1,240 parameters, float32)"
+    half = LiveTeacher(nn.Linear(3, 2), precision="bfloat16", compile=True)
+    assert repr(half) == "LiveTeacher(Linear, 8 parameters, bfloat16, compiled)"
 
 
 def test_a_teacher_is_no_module_so_that_no_trainer_sees_it():
@@ -212,8 +218,8 @@ def eager_compile(monkeypatch):
 
 
 def check_compiled(model: nn.Module) -> None:
-    expected = asked(copy.deepcopy(model), "hidden.1", "logits")(words())
-    teacher = asked(model, "hidden.1", "logits", compile=True)
+    expected = teacher_of(copy.deepcopy(model), "hidden.1", "logits")(words())
+    teacher = teacher_of(model, "hidden.1", "logits", compile=True)
     for _ in range(2):
         for address, feature in teacher(words()).items():
             torch.testing.assert_close(feature, expected[address])
@@ -237,5 +243,5 @@ def test_a_teacher_compiled_to_machine_code_gives_the_same():
 def test_a_half_precision_teacher_follows_to_the_gpu():
     model = bert()
     batch = {name: value.cuda() for name, value in words().items()}
-    features = asked(model, "logits", precision="float16")(batch)
+    features = teacher_of(model, "logits", precision="float16")(batch)
     assert (features["logits"].dtype, features["logits"].device.type) == (torch.float16, "cuda")

@@ -1,6 +1,6 @@
-"""What teachers once said, on disk."""
+"""Teacher outputs on disk."""
 
-from kd_lightning.teachers.cache.fingerprint import Fingerprint
+from kd_lightning.teachers.cache.manifest import Fingerprint
 from kd_lightning.teachers.cache.store import TeacherCache
 
 __all__ = ["Fingerprint", "TeacherCache"]

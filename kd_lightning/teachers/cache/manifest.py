@@ -1,39 +1,106 @@
-"""The manifest of a cache: what it was made from, what it holds, and which files belong to it."""
+"""What a cache was made from, what it holds, and which files belong to it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.core.errors import CacheError, closest
+from kd_lightning.core.errors import CacheError, ConfigError, closest
 from kd_lightning.core.files import write_json
 from kd_lightning.core.hashing import digest
-from kd_lightning.teachers.cache.fingerprint import Fingerprint, check_expected
+from kd_lightning.core.types import FeatureInfo
+from kd_lightning.features.addresses import address_kind
 from kd_lightning.teachers.cache.shard import ENDING, ShardInfo
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
-"""Written before the first shard, so that what is half built is known too."""
+"""Written before the first shard, so that an unfinished cache has a fingerprint too."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The named parts of what a cache was made from: teacher, data, dtype, addresses, top_k.
+
+    Args:
+        parts: JSON-like values by name.
+
+    Example:
+        >>> one, other = Fingerprint({"data": "a", "dtype": "bf16"}), Fingerprint({"data": "b", "dtype": "bf16"})
+        >>> one.differences(other)
+        ["data ('a' there, 'b' here)"]
+
+    """
+
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return digest(self.parts)
+
+    def __repr__(self) -> str:
+        return f"Fingerprint('{self}' of {', '.join(sorted(self.parts))})"
+
+    def differences(self, here: Fingerprint, exact: bool = False) -> list[str]:
+        """Return what differs from `here`, with both values; unless `exact`, more addresses than here are fine."""
+        names = dict.fromkeys([*self.parts, *here.parts])
+        changed = [name for name in names if digest(self.parts.get(name)) != digest(here.parts.get(name))]
+        held, wanted = (set(parts.get("addresses") or ()) for parts in (self.parts, here.parts))
+        if held >= wanted and not exact:
+            changed = [name for name in changed if name != "addresses"]
+        return [f"{name} ({self.parts.get(name)!r} there, {here.parts.get(name)!r} here)" for name in changed]
+
+
+def check_expected(
+    path: object, found: Fingerprint, expect: Fingerprint | Mapping[str, Any] | str, exact: bool = False
+) -> None:
+    """Check that a cache was made from what is expected.
+
+    Args:
+        path: where it is.
+        found: its fingerprint.
+        expect: the expected one, its parts, or its text, which means exactly the same addresses.
+        exact: whether having more addresses than expected is a difference too.
+
+    Raises:
+        CacheError: if it differs; names the parts and both values, or for a bare hash the two hashes.
+        ConfigError: if `expect` is no fingerprint.
+
+    """
+    if not isinstance(expect, str | Fingerprint | Mapping):
+        raise ConfigError(
+            f"Expected argument `expect` to be a fingerprint, such as TeacherCache.fingerprint_of(…) returns, but got "
+            f"{expect!r}."
+        )
+    if isinstance(expect, str):
+        differences = [] if str(found) == expect else [f"fingerprint {found} there, {expect} expected"]
+    else:
+        here = expect if isinstance(expect, Fingerprint) else Fingerprint(dict(expect))
+        differences = found.differences(here, exact)
+    if differences:
+        raise CacheError(
+            f"The teacher cache in {path} was made from something else: {'; '.join(differences)}. Build it anew in "
+            "another folder, or delete this one."
+        )
 
 
 @dataclass
 class Manifest:
-    """What a finished cache says of itself.
+    """The contents of a finished cache.
 
     Args:
         fingerprint: what it was made from.
         stacks: layers of the teacher's stacks by prefix, of those that features are from.
-        widths: size of each feature's last axis, where it is known.
+        features: axes, width and stack of each feature, as far as the teacher's structure determines them.
         shards: the files.
 
     """
 
     fingerprint: Fingerprint
     stacks: dict[str, int]
-    widths: dict[str, int | None]
+    features: dict[str, FeatureInfo]
     shards: list[ShardInfo] = field(default_factory=list)
 
     def save(self, folder: Path, name: str = MANIFEST) -> None:
@@ -42,7 +109,9 @@ class Manifest:
             "format": FORMAT,
             "fingerprint": self.fingerprint.parts,
             "stacks": self.stacks,
-            "widths": self.widths,
+            "widths": {address: info.width for address, info in self.features.items()},
+            "kinds": {address: info.kind for address, info in self.features.items()},
+            "stack_of": {address: info.stack for address, info in self.features.items()},
             "shards": [asdict(info) for info in self.shards],
         }
         write_json(folder / name, plain | {"check": digest(plain)})
@@ -52,7 +121,7 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            CacheError: there is none, it is damaged, or of another version.
+            CacheError: if there is none, or it is damaged or of another version.
 
         """
         plain = _read(folder / name)
@@ -64,20 +133,20 @@ class Manifest:
         if plain.pop("check", None) != digest(plain):
             raise CacheError(f"The file {folder / name} has changed since it was written. {_remedy(folder, name)}")
         shards = [ShardInfo(**info) for info in plain["shards"]]
-        return cls(Fingerprint(plain["fingerprint"]), plain["stacks"], plain["widths"], shards)
+        return cls(Fingerprint(plain["fingerprint"]), plain["stacks"], _features(plain), shards)
 
 
-def settle_plan(folder: Path, plan: Manifest) -> None:
-    """Say what is being built in a folder, or see that the same was begun there.
+def ensure_plan(folder: Path, plan: Manifest) -> None:
+    """Write what is being built in a folder, or check that what was begun there is the same.
 
     Raises:
-        CacheError: another cache is there, naming what differs.
+        CacheError: if another cache, or something else, is there; names what differs.
 
     """
     if folder.exists() and not folder.is_dir():
         raise CacheError(f"{folder} is a file; give a new or empty folder for a teacher cache.")
     folder.mkdir(parents=True, exist_ok=True)
-    begun = (folder / PLAN).is_file() and any(folder.glob(f"*{ENDING}*"))  # a plan alone binds nobody
+    begun = (folder / PLAN).is_file() and any(folder.glob(f"*{ENDING}*"))  # a plan without shards may be replaced
     if begun:
         check_expected(folder, Manifest.open(folder, PLAN).fingerprint, plan.fingerprint, exact=True)
     elif foreign := next((p.name for p in folder.iterdir() if p.name != PLAN and not p.name.startswith(".")), None):
@@ -91,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / PLAN).is_file():
             raise CacheError(
-                f"The teacher cache in {folder} is not finished: build it again, which goes on from there."
+                f"The teacher cache in {folder} is not finished: build it again, which continues from there."
             )
         near = closest(str(folder), (str(found.parent) for found in folder.parent.glob(f"*/{MANIFEST}")))
         advice = f" Closest: {', '.join(near)}." if near else " Make one with TeacherCache.build(…)."
@@ -102,8 +171,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise CacheError(f"The file {path} cannot be read ({error}). {_remedy(folder, path.name)}") from error
 
 
+def _features(plain: Mapping[str, Any]) -> dict[str, FeatureInfo]:
+    """Return the features of a manifest; those of the first version have widths only."""
+    kinds, stacks = plain.get("kinds", {}), plain.get("stack_of", {})
+    return {
+        address: FeatureInfo(kinds.get(address) or address_kind(address), width, stacks.get(address, ""))
+        for address, width in plain["widths"].items()
+    }
+
+
 def _remedy(folder: Path, name: str) -> str:
-    """Say what to do: a manifest can be written again from the shards, a plan cannot."""
+    """Return what to do: a manifest can be written again from the shards, a plan cannot."""
     if name == MANIFEST:
         return "Delete it and build the cache again, which keeps the shards."
     return f"Delete the folder {folder} and build the cache again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.core.types import Features
+from kd_lightning.core.types import FeatureInfo, Features
 from kd_lightning.teachers.base import TeacherSource
-from kd_lightning.teachers.cache.build import build_cache, listed, plan_of
-from kd_lightning.teachers.cache.columns import Codec
-from kd_lightning.teachers.cache.fingerprint import Fingerprint
-from kd_lightning.teachers.cache.layout import spans_of
-from kd_lightning.teachers.cache.manifest import Manifest
-from kd_lightning.teachers.cache.row_fingerprints import Marks, Rows, marks_of
+from kd_lightning.teachers.cache.build import build_cache, plan_of, unique_addresses
+from kd_lightning.teachers.cache.columns import Codec, spans_of
+from kd_lightning.teachers.cache.manifest import Fingerprint, Manifest
+from kd_lightning.teachers.cache.rows import RowFingerprints, Rows, fingerprint_rows
 from kd_lightning.teachers.cache.shard import Shard, as_numpy
 from kd_lightning.teachers.live import as_teacher
 
@@ -27,15 +26,15 @@ from kd_lightning.teachers.live import as_teacher
 class TeacherCache:
     """What a teacher once returned for each row of a data set: on disk, memory-mapped, without padding.
 
-    `TeacherCache.build` makes one, `CachedTeacher` teaches from it. A cache keeps for each row a mark of what the
-    teacher saw, and gives nothing for a row that looks different now.
+    `TeacherCache.build` makes one, `CachedTeacher` reads it. A cache keeps a fingerprint of each row's inputs, and
+    reading a row with other inputs is an error.
 
     Args:
         path: the folder.
         verify: read every file once and compare checksums, at several GB/s; else only sizes are compared.
 
     Raises:
-        CacheError: there is no cache, it is unfinished, or a file is missing, cut short or changed.
+        CacheError: if there is no cache, it is unfinished, or a file is missing, truncated or changed.
 
     """
 
@@ -55,6 +54,14 @@ class TeacherCache:
         self._shard = np.repeat(np.arange(len(rows)), rows)[first]
         self._row = np.concatenate([np.arange(count) for count in rows] or [np.zeros(0, np.int64)])[first]
 
+    def __repr__(self) -> str:
+        return f"TeacherCache({self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """Path, rows, addresses and fingerprint, on one line."""
+        return f"'{self.path}', {len(self):,} rows, {list(self.addresses)}, fingerprint='{self.fingerprint}'"
+
     def __len__(self) -> int:
         return len(self._ids)
 
@@ -63,7 +70,7 @@ class TeacherCache:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What it was made from."""
+        """What it was made from, part by part."""
         return self.manifest.fingerprint
 
     @property
@@ -71,9 +78,10 @@ class TeacherCache:
         """The features it holds."""
         return self._codec.addresses
 
-    def width(self, address: str) -> int | None:
-        """Return the size of a feature's last axis, None where that is as long as the row."""
-        return self._codec.width(address)
+    def feature(self, address: str) -> FeatureInfo:
+        """Return what a feature's axes are and how wide it is, by the teacher's structure or else as it is stored."""
+        known = self.manifest.features[address]
+        return known if known.width is not None else replace(known, width=self._codec.width(address, known.kind))
 
     @property
     def sample_ids(self) -> np.ndarray:
@@ -82,7 +90,7 @@ class TeacherCache:
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk."""
+        """Its size on disk."""
         return sum(info.bytes for info in self.manifest.shards)
 
     def read(self, rows: Rows, addresses: Sequence[str], pin_memory: bool = False) -> Features:
@@ -91,10 +99,10 @@ class TeacherCache:
         Args:
             rows: the batch, as `rows_of` describes it.
             addresses: of features it holds.
-            pin_memory: put them where a GPU can fetch them by itself.
+            pin_memory: return them in pinned memory, for asynchronous copies to a GPU.
 
         Raises:
-            CacheError: a row is not there, or looked different when the cache was made.
+            CacheError: if a row is not in the cache, or its inputs differ from those the teacher was run on.
 
         """
         places = self._places(rows.ids)
@@ -119,15 +127,16 @@ class TeacherCache:
         return [(self._shards[self._shard[i]], int(self._row[i])) for i in found]
 
     def _check(self, rows: Rows, spans: list[tuple[int, int]], places: list[tuple[Shard, int]]) -> None:
-        """Compare what rows look like now with what they looked like then."""
-        then = Marks(*(np.stack([getattr(s.marks, name)[row] for s, row in places]) for name in Marks._fields))
+        """Compare the fingerprints of rows now with those they had when the cache was built."""
+        parts = ([getattr(shard.fingerprints, name)[row] for shard, row in places] for name in RowFingerprints._fields)
+        then = RowFingerprints(*map(np.stack, parts))
         tokens = np.array([int(shard.tokens[row]) for shard, row in places])
-        changed = then.differ(marks_of(rows, spans)) | (tokens != np.array([count for _, count in spans]))
+        changed = then.differ(fingerprint_rows(rows, spans)) | (tokens != np.array([count for _, count in spans]))
         if changed.any():
             raise CacheError(
                 f"Row {rows.ids[changed][0]} does not look as it did when the teacher cache {self.path} was made: "
-                "other data, another split (validation without metrics asks the teacher too) or tokenizer, or random "
-                "augmentation, which no cache can follow."
+                "other data, another split (validation without metrics uses the teacher too) or tokenizer, or random "
+                "augmentation, which cannot be cached."
             )
 
     def _padded(
@@ -152,7 +161,8 @@ class TeacherCache:
         data: str | None = None,
     ) -> Fingerprint:
         """Return the fingerprint of the cache that `build` would make of the same arguments."""
-        return plan_of(as_teacher(teacher), listed(addresses), Codec(dtype, top_k), data).fingerprint
+        Codec(dtype, top_k)  # refuses what cannot be
+        return plan_of(as_teacher(teacher), unique_addresses(addresses), dtype, top_k, data).fingerprint
 
     @classmethod
     def build(
@@ -166,26 +176,27 @@ class TeacherCache:
         trainer: Trainer | None = None,
         data: str | None = None,
     ) -> TeacherCache:
-        """Run the teacher over a loader's batches, by a Trainer's predict pass, and keep what it returns.
+        """Run the teacher over a loader's batches, by a Trainer's predict pass, and store its outputs.
 
-        Says what it will take before it starts. Finished shards stay when it is killed, and a second call goes on from
-        there; on a finished cache it adds the rows that are missing.
+        Announces rows, bytes and time before it starts. Finished shards stay when it is killed, and a second call
+        resumes after the last one; on a finished cache it adds the rows that are missing.
 
         Args:
             teacher: a source, an ensemble for instance, or a model.
-            dataloader: gives batches with a `sample_id` (B,), one number per row of the data. Order, batch size and
+            dataloader: gives batches with a `sample_id` (B,), one integer per row of the data. Order, batch size and
                 padding need not be those of training; only pad a model with absolute positions on the right, since on
-                the left its own answers change with the batch.
-            path: a folder, which need not be there.
-            addresses: what to keep, such as `logits`, `hidden.4`, `attention.12`, or of an ensemble `a/hidden.4`.
+                the left its outputs change with the batch.
+            path: a folder; it is made if it does not exist.
+            addresses: what to store, such as `logits`, `hidden.4`, `attention.12`, or of an ensemble `a/hidden.4`.
             top_k: of logits over classes or words keep the k largest, and the mass of the rest; None keeps all.
             dtype: `bf16`, `fp16` or `fp32`.
-            trainer: decides device and processes; None for one that does nothing else.
+            trainer: decides device and processes; None: one device, without logger and checkpoints.
             data: what identifies the data, such as a data module's `fingerprint`; is part of the cache's own.
 
         Raises:
-            AddressError: the teacher has no such feature, or the batches no `sample_id`.
-            CacheError: another cache is in the folder, rows are augmented at random, or the disk is too small.
+            AddressError: if the teacher has no such feature.
+            CacheError: if batches have no `sample_id`, another cache is in the folder, rows are augmented at random, or
+                the disk is too small.
 
         Example:
             >>> from tempfile import TemporaryDirectory

@@ -47,14 +47,14 @@ def build(
 
 
 def cached(folder: Path, addresses: Sequence[str]) -> kd.CachedTeacher:
-    """Return a cached teacher that was asked."""
+    """Return a cached teacher of these addresses."""
     teacher = kd.CachedTeacher(folder)
     teacher.ask(addresses)
     return teacher
 
 
 def live(model: nn.Module, addresses: Sequence[str], **options: Any) -> kd.LiveTeacher:
-    """Return a live teacher that was asked."""
+    """Return a live teacher of these addresses."""
     teacher = kd.LiveTeacher(model, **options)
     teacher.ask(addresses)
     return teacher

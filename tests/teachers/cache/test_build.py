@@ -21,7 +21,6 @@ from kd_lightning.core.errors import AddressError, CacheError, ConfigError
 from kd_lightning.data import Delete, Loader, Padding, TrainBatches
 from kd_lightning.data.text.augmented_rows import AugmentedRows
 from kd_lightning.data.text.synthetic import word_tokenizer
-from kd_lightning.teachers.cache import writer
 
 from ...toys import bert, hooks_on, mlp, pairs, same, weights, words
 from .making import Counting, build, cached, in_batches, live, shuffled, token_rows
@@ -35,7 +34,7 @@ def test_addresses_are_a_list(tmp_path, addresses):
         build(bert(), in_batches(token_rows(), 4), tmp_path / "c", addresses)
 
 
-def test_what_the_teacher_lacks_is_refused_before_a_folder_is_made(tmp_path):
+def test_features_the_teacher_lacks_are_refused_before_a_folder_is_made(tmp_path):
     with pytest.raises(AddressError, match=r"hidden\.9"):
         build(bert(), in_batches(token_rows(), 4), tmp_path / "c", ["hidden.9"])
     assert not (tmp_path / "c").exists()
@@ -45,18 +44,18 @@ def test_what_the_teacher_lacks_is_refused_before_a_folder_is_made(tmp_path):
 def test_another_cache_in_the_folder_is_refused_by_what_differs(tmp_path, change):
     batches = in_batches(token_rows(), 4)
     build(bert(), batches, tmp_path / "c", ["logits"])
-    teacher, asked, more = bert(), ["logits"], {}
+    teacher, addresses, more = bert(), ["logits"], {}
     if change == "teacher":
         with torch.no_grad():
             teacher.classifier.weight[1, 2] += 1e-6
     elif change == "config":
         teacher.config.layer_norm_eps = 1e-5
     elif change == "addresses":
-        asked.append("hidden.1")
+        addresses.append("hidden.1")
     else:
         more = {change: {"dtype": "bf16", "top_k": 1, "data": "x"}[change]}
     with pytest.raises(CacheError, match=rf"something else: {change if change != 'config' else 'teacher'} \("):
-        build(teacher, batches, tmp_path / "c", asked, **more)
+        build(teacher, batches, tmp_path / "c", addresses, **more)
 
 
 def test_order_of_addresses_is_no_difference(tmp_path):
@@ -93,7 +92,7 @@ def test_a_picture_folder_with_random_transforms_is_refused(tmp_path):
         build(mlp(5), DataLoader(Mirrored(), batch_size=5), tmp_path / "c", ["logits"])
 
 
-def test_chance_in_the_collate_function_is_noticed_when_rows_come_again(tmp_path):
+def test_randomness_in_the_collate_function_is_detected_when_rows_are_read_again(tmp_path):
     def noisy(rows: list[Any]) -> dict[str, Tensor]:
         batch = Padding({"input_ids": 0})(rows)
         return batch | {"input_ids": batch["input_ids"] * torch.randint(0, 2, batch["input_ids"].shape)}
@@ -124,7 +123,7 @@ def test_a_teacher_whose_answers_are_not_those_of_single_rows_is_refused(tmp_pat
         build(model, [batch], tmp_path / "c", ["logits"])
 
 
-def test_batches_without_numbers_are_refused(tmp_path):
+def test_batches_without_sample_ids_are_refused(tmp_path):
     with pytest.raises(CacheError, match="The batch has no 'sample_id'"):
         build(bert(), [words()], tmp_path / "c", ["logits"])
     with pytest.raises(CacheError, match="The loader gives no batch"):
@@ -132,7 +131,7 @@ def test_batches_without_numbers_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_two_rows_of_one_number_are_refused(tmp_path, at_once):
+def test_two_rows_of_one_sample_id_are_refused(tmp_path, at_once):
     batches = [
         batch | {"sample_id": torch.zeros(4).long() + (0 if at_once else torch.arange(4))}
         for batch in in_batches(token_rows(8), 4)
@@ -178,7 +177,7 @@ class Stop(nn.Module):
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_an_end_in_the_middle_leaves_shards_and_the_teacher(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(writer, "SHARD_BYTES", 1)
+    monkeypatch.setattr("kd_lightning.teachers.cache.shard.SHARD_BYTES", 1)
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # taps stand on a compiled model
     before, model = signal.getsignal(signal.SIGINT), Stop(error)
     state = weights(model)
@@ -198,7 +197,7 @@ def test_an_end_in_the_middle_leaves_shards_and_the_teacher(tmp_path, monkeypatc
 
 
 def test_a_shard_that_was_damaged_is_made_again_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "SHARD_BYTES", 1)
+    monkeypatch.setattr("kd_lightning.teachers.cache.shard.SHARD_BYTES", 1)
     batches, model = in_batches(token_rows(), 4), Counting(bert())
     expected = torch.cat([live(bert(), ["logits"])(batch)["logits"] for batch in batches])
     build(model, batches, tmp_path / "c", ["logits"])
@@ -232,7 +231,7 @@ def test_a_finished_cache_grows_while_someone_reads_it(tmp_path):
     assert grown(rest[-1])["hidden.1"].shape[0] == 4
 
 
-def test_nothing_missing_asks_no_teacher(tmp_path):
+def test_the_teacher_does_not_run_if_no_row_is_missing(tmp_path):
     model = Counting(bert())
     build(model, in_batches(token_rows(), 4), tmp_path / "c", ["logits"])
     model.rows.clear()
@@ -285,7 +284,7 @@ def check_whole(cache: Path, near: float) -> None:
 
 @pytest.mark.timeout(300)
 def test_killed_and_built_again_by_two_at_once(tmp_path):
-    """Finished shards stay, no row of theirs is asked for again, and the end is that of one never killed."""
+    """Finished shards stay, none of their rows is computed again, and the end is that of one never killed."""
     check(launch(tmp_path, ("cut", "killed", "killed", 0, 1)), [-signal.SIGKILL], tmp_path)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").glob("*.safetensors")}
     assert len(kept) == 5

@@ -24,7 +24,7 @@ def test_top_k_is_a_number_from_one(k):
 @pytest.mark.parametrize(
     ("dtype", "value", "wider"), [("fp16", 1e5, "bf16"), ("fp16", -7e4, "bf16"), ("bf16", 3.4e38, "fp32")]
 )
-def test_what_does_not_fit_is_a_sentence(dtype, value, wider):
+def test_values_beyond_the_dtype_raise_an_error(dtype, value, wider):
     feature = torch.tensor([[1.0, value]])
     with pytest.raises(CacheError, match=rf"'hidden\.1' has values beyond what {dtype} can hold.*dtype='{wider}'"):
         Codec(dtype).pack({"hidden.1": feature}, None, 1)
@@ -39,21 +39,21 @@ def test_what_was_infinite_stays_infinite():
 
 
 @pytest.mark.parametrize("feature", [torch.ones(()), torch.ones(3, 4), torch.ones(8, 4)])
-def test_what_does_not_belong_to_rows_is_a_sentence(feature):
+def test_features_that_are_not_of_rows_raise_an_error(feature):
     """Several choices per row, a mean over the batch, or another axis first."""
     with pytest.raises(CacheError, match=r"'net\.out' has the shape \[.*\] for 4 rows"):
         Codec().pack({"net.out": feature}, None, 4)
 
 
 def test_whole_numbers_are_not_rounded_in_silence():
-    with pytest.raises(CacheError, match=r"values of torch\.int64, and a cache keeps fractions only"):
+    with pytest.raises(CacheError, match=r"values of torch\.int64, and a cache keeps floating-point values only"):
         Codec().pack({"embeddings:in": torch.ones(4, 5).long()}, None, 4)
 
 
-def test_a_codec_comes_back_from_its_notes():
+def test_a_codec_is_restored_from_its_metadata():
     codec = Codec("fp16", top_k=2)
     codec.pack({"a/hidden.1": torch.ones(2, 3, 4), "a/logits": torch.rand(2, 9)}, torch.ones(2, 3), 2)
-    other = Codec.of(json.loads(json.dumps(codec.notes())))
+    other = Codec.from_metadata(json.loads(json.dumps(codec.metadata())))
     assert (other.layouts, other.cut, other.dtype) == (codec.layouts, codec.cut, codec.dtype)
     assert other.addresses == ("a/hidden.1", "a/logits")
     assert sorted(name for name in other.layouts if "#" in name) == [

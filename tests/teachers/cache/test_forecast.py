@@ -31,7 +31,7 @@ def test_it_reads_well(made, text):
     assert str(made) == text
 
 
-def test_what_is_there_is_not_to_come():
+def test_stored_rows_are_not_forecast():
     assert Forecast(100, 1000, 10).without(75) == Forecast(25, 250, 2.5)
     assert Forecast(100, 1000, 10).without(300).rows == 0
 
@@ -56,7 +56,7 @@ def test_rows_are_counted_in_every_kind_of_loader():
     for stream in (DataLoader(Stream(), batch_size=None), iter([1])):
         unknown = told(codec, stream, 0)
         assert unknown.endless
-        assert str(unknown) == f"nobody knows how many rows, about {per_row} bytes and 500.0 ms for each"
+        assert str(unknown) == f"an unknown number of rows, about {per_row} bytes and 500.0 ms for each"
         assert unknown.without(3) == unknown
     assert told(codec, shuffled(rows), 0) == Forecast(100, 100 * per_row, 25.0)
     ours = told(codec, shuffled(rows), padded=8)
@@ -66,16 +66,16 @@ def test_rows_are_counted_in_every_kind_of_loader():
 
 @pytest.mark.parametrize("top_k", [None, 2])
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
-def test_the_bytes_that_were_told_are_those_on_disk(tmp_path, caplog, dtype, top_k):
+def test_the_forecast_bytes_are_those_on_disk(tmp_path, caplog, dtype, top_k):
     rows, seen = token_rows(300), []
-    asked = ["hidden.1", "attention.2", "logits"]
+    addresses = ["hidden.1", "attention.2", "logits"]
 
     def keep(self: Any, folder: Any) -> None:
         seen.append(self)
 
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO, "lightning.pytorch"):
         patch.setattr(Forecast, "check_disk", keep)
-        cache = build(bert(labels=9), shuffled(rows), tmp_path / "c", asked, dtype, top_k=top_k)
+        cache = build(bert(labels=9), shuffled(rows), tmp_path / "c", addresses, dtype, top_k=top_k)
     assert seen[0].rows == len(cache) == 300
     assert cache.bytes == pytest.approx(seen[0].bytes, rel=0.02, abs=3000)
     assert f"Teacher cache in {tmp_path / 'c'}: 300 rows, about" in caplog.text

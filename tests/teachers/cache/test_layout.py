@@ -5,40 +5,44 @@ import pytest
 import torch
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache.layout import Layout, check_same, spans_of
+from kd_lightning.teachers.cache.columns import Layout, check_same, spans_of
 
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
 
 
 @pytest.mark.parametrize(
-    ("address", "shape", "dims"),
+    ("kind", "shape", "dims"),
     [
-        ("hidden.1", (2, 3, 3), (None, 3)),
-        ("logits", (2, 3), (3,)),
-        ("logits", (2, 3, 3), (None, 3)),
-        ("start_logits", (2, 3), (None,)),
-        ("a/start_logits", (2, 3), (None,)),
-        ("a/end_logits", (2, 4), (4,)),
-        ("attention.1", (2, 3, 3, 3), (3, None, None)),
-        ("a/scores.1", (2, 2, 3, 3), (2, None, None)),
-        ("query.1", (2, 3, 3, 3), (3, None, 3)),
-        ("a/value.2", (2, 2, 3, 3), (2, None, 3)),
-        ("net.pool", (2, 3), (3,)),
-        ("net.patches", (2, 7, 5), (7, 5)),
-        ("net.conv", (2, 5, 4, 4), (5, 4, 4)),
-        ("score", (2,), ()),
+        ("tokens", (2, 3, 3), (None, 3)),
+        ("tokens", (2, 4, 3), (4, 3)),  # of a decoder, whose tokens the mask does not count
+        ("classes", (2, 3), (3,)),
+        ("classes", (2, 3, 3), (None, 3)),
+        ("positions", (2, 3), (None,)),
+        ("positions", (2, 4), (4,)),
+        ("attention", (2, 3, 3, 3), (3, None, None)),
+        ("attention", (2, 2, 3, 5), (2, None, 5)),
+        ("heads", (2, 3, 3, 3), (3, None, 3)),
+        ("map", (2, 3, 3, 3), (3, 3, 3)),
+        ("vector", (2, 3), (3,)),
+        ("queries", (2, 3, 4), (3, 4)),
+        (None, (2, 3), (3,)),
+        (None, (2, 3, 5), (None, 5)),
+        (None, (2, 7, 5), (7, 5)),
+        (None, (2, 5, 4, 4), (5, 4, 4)),
+        (None, (2, 2, 3, 5), (2, None, 5)),
+        (None, (2,), ()),
     ],
 )
-def test_the_address_and_the_mask_say_which_axes_run_over_tokens(address, shape, dims):
-    assert Layout.of(address, torch.ones(shape), MASK).dims == dims
-    assert Layout.of(address, torch.ones(shape), None).dims == shape[1:]
+def test_kind_and_mask_tell_which_axes_run_over_tokens(kind, shape, dims):
+    assert Layout.of(kind, torch.ones(shape), MASK).dims == dims
+    assert Layout.of(kind, torch.ones(shape), None).dims == shape[1:]
 
 
-def test_a_modules_output_is_a_map_if_nothing_attends_to_padding():
+def test_an_unknown_square_is_attention_if_nothing_attends_to_padding():
     square = torch.ones(2, 2, 3, 3)
-    assert Layout.of("net.drop", square, MASK).dims == (2, None, 3)
+    assert Layout.of(None, square, MASK).dims == (2, None, 3)
     square[1, :, :, 2] = 0
-    assert Layout.of("net.drop", square, MASK).dims == (2, None, None)
+    assert Layout.of(None, square, MASK).dims == (2, None, None)
 
 
 def test_spans_run_from_the_first_token_to_the_last():
@@ -47,7 +51,7 @@ def test_spans_run_from_the_first_token_to_the_last():
     assert spans_of(None, 2) == [(0, 0), (0, 0)]
 
 
-def test_what_is_cut_has_the_size_that_was_told():
+def test_cut_rows_have_the_announced_size():
     layout, spans = Layout((2, None, None)), [(0, 3), (1, 2)]
     blocks = layout.cut(torch.arange(2 * 2 * 9).reshape(2, 2, 3, 3), spans, [0, 1])
     assert [len(block) for block in blocks] == layout.sizes(np.array([3, 2])).tolist() == [18, 8]
@@ -55,7 +59,7 @@ def test_what_is_cut_has_the_size_that_was_told():
     assert layout.shape(2) == (2, 2, 2)
 
 
-def test_rows_of_another_shape_are_a_sentence():
+def test_rows_of_another_shape_raise_an_error():
     check_same("hidden.1", Layout((None, 3)), Layout((None, 3)))
     with pytest.raises(CacheError, match=r"'x' has rows of shape \[4\] in one batch and \[3\] in another"):
         check_same("x", Layout((3,)), Layout((4,)))

@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import kd_lightning as kd
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache import writer
-from kd_lightning.teachers.cache.row_fingerprints import rows_of
+from kd_lightning.teachers.cache.rows import rows_of
 
 from ...toys import bert
 from .making import build, cached, in_batches, token_rows
@@ -26,7 +25,7 @@ def made(tmp_path_factory: Any) -> Path:
     """A cache of three shards."""
     folder = tmp_path_factory.mktemp("store") / "c"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "SHARD_BYTES", 1)
+        patch.setattr("kd_lightning.teachers.cache.shard.SHARD_BYTES", 1)
         build(bert(), in_batches(token_rows(), 4), folder, ASKED)
     return folder
 
@@ -40,7 +39,7 @@ def shard(folder: Path, number: int = 1) -> Path:
     return folder / f"000-{number:06d}.safetensors"
 
 
-def test_it_says_what_it_holds(made):
+def test_its_rows_addresses_and_files(made):
     cache = kd.TeacherCache(made)
     assert (len(cache), cache.addresses, cache.sample_ids.tolist()) == (12, ("hidden.1", "logits"), list(range(12)))
     assert cache.bytes == sum(path.stat().st_size for path in made.glob("*.safetensors"))
@@ -86,13 +85,13 @@ def test_a_shard_of_another_cache_is_refused(folder, tmp_path):
         kd.CachedTeacher(folder)
 
 
-def test_other_files_beside_are_none_of_its_business(folder):
+def test_other_files_in_the_folder_are_ignored(folder):
     (folder / "notes.txt").write_text("mine")
     assert len(kd.TeacherCache(folder)) == 12
     assert len(build(bert(), in_batches(token_rows(), 4), folder, ASKED)) == 12
 
 
-def test_a_note_that_is_gone_is_not_needed_for_reading(folder):
+def test_reading_does_not_need_the_info_files(folder):
     for path in folder.glob("*.safetensors.json"):
         path.unlink()
     assert len(kd.TeacherCache(folder)) == 12
@@ -108,7 +107,7 @@ def test_rows_it_does_not_hold_are_named(made):
 
 
 @pytest.mark.parametrize("change", ["text", "tokenizer", "longer", "order"])
-def test_rows_that_look_different_are_named(made, change):
+def test_rows_with_other_inputs_raise_an_error(made, change):
     batch = in_batches(token_rows(), 12)[0]
     ids, mask = batch["input_ids"].clone(), batch["attention_mask"].clone()
     if change == "text":
@@ -125,10 +124,10 @@ def test_rows_that_look_different_are_named(made, change):
         cached(made, ["logits"])({"input_ids": ids, "attention_mask": mask, "sample_id": numbers})
 
 
-def test_a_row_may_come_twice_in_a_batch(made):
+def test_a_row_may_occur_twice_in_a_batch(made):
     batch = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in in_batches(token_rows(), 4)[0].items()}
-    said = cached(made, ASKED)(batch)
-    assert all(torch.equal(feature[:4], feature[4:]) for feature in said.values())
+    found = cached(made, ASKED)(batch)
+    assert all(torch.equal(feature[:4], feature[4:]) for feature in found.values())
 
 
 class Reading(Dataset[Any]):

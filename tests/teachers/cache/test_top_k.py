@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kd_lightning as kd
-from kd_lightning.teachers.cache.top_k import TopK, can_be_cut
+from kd_lightning.teachers.cache.columns import Codec, TopK
 
 from .making import build, cached, in_batches, live, token_rows
 
@@ -66,13 +66,10 @@ def test_extreme_logits_give_no_nan(row, k):
 
 
 def test_only_logits_over_classes_are_cut():
-    assert [
-        name for name in ("logits", "a/logits", "prediction_logits", "end_logits", "hidden.1") if can_be_cut(name)
-    ] == [
-        "logits",
-        "a/logits",
-        "prediction_logits",
-    ]
+    names = ("logits", "a/logits", "prediction_logits", "end_logits", "hidden.1", "score")
+    codec = Codec(top_k=2, kinds={"score": "classes"})
+    codec.pack({name: torch.rand(2, 9) for name in names}, None, 2)
+    assert list(codec.cut) == ["logits", "a/logits", "prediction_logits", "score"]
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
@@ -84,14 +81,14 @@ def test_on_disk(tmp_path, dtype, k):
     build(bert(labels=10), batches, tmp_path / "c", ["logits"], dtype, top_k=k)
     near = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 1e-2}[dtype]
     for batch in batches:
-        said = cached(tmp_path / "c", ["logits"])(batch)["logits"].float()
+        found = cached(tmp_path / "c", ["logits"])(batch)["logits"].float()
         exact = live(bert(labels=10), ["logits"])(batch)["logits"]
-        assert said.shape == exact.shape
+        assert found.shape == exact.shape
         kept = exact.topk(min(k, 10), -1).indices
-        one, other = said.softmax(-1).gather(1, kept), exact.softmax(-1).gather(1, kept)
+        one, other = found.softmax(-1).gather(1, kept), exact.softmax(-1).gather(1, kept)
         torch.testing.assert_close(one, other, atol=near, rtol=near)
         if k >= 9:
-            torch.testing.assert_close(said, exact, atol=near, rtol=near)
+            torch.testing.assert_close(found, exact, atol=near, rtol=near)
 
 
 class Tagger(torch.nn.Module):
@@ -108,10 +105,10 @@ def test_per_token_and_scalar_logits(tmp_path):
     batches = in_batches(token_rows(), 4)
     build(Tagger(), batches, tmp_path / "c", ["logits"], top_k=2)
     batch = in_batches(token_rows(), 12)[0]
-    said, exact = cached(tmp_path / "c", ["logits"])(batch)["logits"], Tagger()(batch["input_ids"])["logits"]
+    found, exact = cached(tmp_path / "c", ["logits"])(batch)["logits"], Tagger()(batch["input_ids"])["logits"]
     kept = exact.topk(2, -1).indices
     real = batch["attention_mask"].bool()
-    one, other = said.softmax(-1).gather(2, kept), exact.softmax(-1).gather(2, kept)
+    one, other = found.softmax(-1).gather(2, kept), exact.softmax(-1).gather(2, kept)
     torch.testing.assert_close(one[real], other[real])
 
     score = kd.Adapter(outputs=lambda out: {"logits": out["logits"].mean((1, 2))})  # (B,): a row has one number

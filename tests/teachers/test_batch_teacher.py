@@ -8,6 +8,7 @@ import torch
 
 import kd_lightning as kd
 from kd_lightning.core.errors import AddressError, MatchError
+from kd_lightning.core.types import FeatureInfo
 
 from ..toys import bert, hooks_on, ready, same, trainer, weights, words
 
@@ -24,17 +25,17 @@ def objective() -> kd.Objective:
     )
 
 
-def answer(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def outputs_of(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     source = kd.LiveTeacher(model)
     source.ask(["logits", "hidden.4"])
     return source(batch)
 
 
-def asleep(model: torch.nn.Module, arguments: Any) -> None:
-    raise AssertionError("it was asked")
+def fail(model: torch.nn.Module, arguments: Any) -> None:
+    raise AssertionError("it ran")
 
 
-def test_a_models_output_is_read_by_address():
+def test_a_model_output_is_read_by_address():
     model, batch = bert(4, attn_implementation="eager").eval(), words()
     with torch.no_grad():
         output = model(**batch, output_hidden_states=True, output_attentions=True)
@@ -51,17 +52,17 @@ def test_a_models_output_is_read_by_address():
     assert torch.equal(teacher(parts)["hidden.4"], found["hidden.4"])
 
 
-def test_a_student_learns_the_same_from_batches_that_bring_features(tmp_path):
+def test_a_student_learns_the_same_from_batches_with_features(tmp_path):
     model, data = bert(4, seed=1), [words(seed=i) for i in range(3)]
-    brought = [{**batch, "teacher_cache": answer(model, batch)} for batch in data]
+    brought = [{**batch, "teacher_cache": outputs_of(model, batch)} for batch in data]
     mixed = [brought[0], data[1], {**data[2], "teacher_cache": {"logits": brought[2]["teacher_cache"]["logits"]}}]
-    sleeping = bert(4, seed=1)
-    sleeping.register_forward_pre_hook(asleep)
+    unused = bert(4, seed=1)
+    unused.register_forward_pre_hook(fail)
     ends = []
     for teacher, batches in (
         (model, data),
         (kd.BatchTeacher(), brought),
-        (kd.BatchTeacher(sleeping), brought),
+        (kd.BatchTeacher(unused), brought),
         (kd.BatchTeacher(model), mixed),
     ):
         student = bert(2)
@@ -72,7 +73,7 @@ def test_a_student_learns_the_same_from_batches_that_bring_features(tmp_path):
     assert not hooks_on(model)
 
 
-def test_no_model_eats_what_a_teacher_said():
+def test_cached_outputs_in_a_batch_are_no_argument_of_a_model():
     class Greedy(torch.nn.Linear):
         def forward(self, **fields: torch.Tensor) -> torch.Tensor:
             assert list(fields) == ["x"]
@@ -83,18 +84,31 @@ def test_no_model_eats_what_a_teacher_said():
     assert teacher({"x": torch.zeros(3, 4), "teacher_cache": {}})["logits"].shape == (3, 2)
 
 
-def test_what_is_missing_is_named():
+def test_its_repr_names_the_other_teacher():
+    assert repr(kd.BatchTeacher()) == "BatchTeacher()"
+    other = kd.BatchTeacher(torch.nn.Linear(3, 2))
+    assert repr(other) == "BatchTeacher(LiveTeacher(Linear, 8 parameters, float32))"
+
+
+def test_addresses_decide_the_kind_of_what_is_in_batches():
+    info = kd.BatchTeacher().info
+    assert (info.feature("logits"), info.feature("attention.1")) == (FeatureInfo("classes"), FeatureInfo("attention"))
+    assert info.feature("hidden.1") == FeatureInfo()
+    assert kd.BatchTeacher(bert(4)).info.feature("hidden.1") == FeatureInfo("tokens", 16)
+
+
+def test_a_missing_feature_is_named():
     teacher = kd.BatchTeacher()
     teacher.ask(["logits", "hidden.3"])
-    with pytest.raises(AddressError, match=r"'teacher_cache' has logits, but 'hidden\.3' is asked for"):
+    with pytest.raises(AddressError, match=r"'teacher_cache' has logits, but 'hidden\.3' is requested"):
         teacher({"teacher_cache": {"logits": torch.zeros(2, 3)}})
     with pytest.raises(AddressError, match="'teacher_cache' is not there, but 'logits'"):
         teacher(words())
 
 
-def test_without_a_model_layers_are_named_and_widths_given():
+def test_without_a_model_layers_and_widths_must_be_given():
     scheme = kd.Objective({"hidden": kd.MatchScheme("hidden", kd.losses.HiddenMSE())})
-    with pytest.raises(AddressError, match="cannot be told from batches"):
+    with pytest.raises(AddressError, match="is not known from batches"):
         kd.DistillationModule(bert(2), kd.BatchTeacher(), scheme)
     term = kd.Term(kd.Match("hidden.1", "hidden.3"), kd.losses.HiddenMSE(), projection="linear")
     with pytest.raises(MatchError, match="cannot be known before it runs"):

@@ -1,7 +1,8 @@
-"""What each row looked like when the teacher saw it, so that a cache is never used for other rows."""
+"""The rows of a cache: what each looked like when the teacher ran on it, so that it is never used for other rows."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from kd_lightning.core.errors import CacheError
 from kd_lightning.core.types import Batch
 
 LOOKED_AT = 4096
-"""Values of a row without tokens (an image) that count; enough to tell flips, crops and noise above some hundredths."""
+"""Values of a row without tokens (an image) compared; enough to tell flips, crops and noise above some hundredths."""
 
 LOOKED_AT_OF_TOKEN = 16
 """The same of each token, where tokens come as vectors."""
@@ -30,23 +31,23 @@ LARGE, SMALL = 3e38, 1e-6
 """What is infinite in one precision is large in another; what is zero in one is small."""
 
 
-class Marks(NamedTuple):
-    """Of each row: a hash (B,) of its whole numbers; weighted means and the size (B, 4) of its fractions."""
+class RowFingerprints(NamedTuple):
+    """Of each row: a hash (B,) of its integers; weighted means and the size (B, 4) of its floating-point values."""
 
     hashes: np.ndarray
     sketches: np.ndarray
 
-    def differ(self, other: Marks) -> np.ndarray:
+    def differ(self, other: RowFingerprints) -> np.ndarray:
         """Return which rows differ."""
         return (self.hashes != other.hashes) | (np.abs(self.sketches - other.sketches) > TOLERANCE).any(1)
 
-    def at(self, places: Any) -> Marks:
-        """Return the marks of some rows."""
-        return Marks(self.hashes[places], self.sketches[places])
+    def at(self, places: Any) -> RowFingerprints:
+        """Return the fingerprints of some rows."""
+        return RowFingerprints(self.hashes[places], self.sketches[places])
 
 
 class Rows(NamedTuple):
-    """What a cache must know of a batch."""
+    """What a cache reads of a batch: sample ids, token mask, and the teacher's inputs."""
 
     ids: np.ndarray
     mask: Tensor | None
@@ -57,29 +58,29 @@ def rows_of(batch: Batch) -> Rows:
     """Return a batch's sample ids, and the mask and inputs of its teacher.
 
     Raises:
-        CacheError: the batch has no `sample_id`, or not one whole number per row.
+        CacheError: if the batch has no `sample_id`, or not one integer per row.
 
     """
     ids = field(batch, "sample_id")
     if not isinstance(ids, Tensor) or ids.is_floating_point():
         raise CacheError(
             "The batch has no 'sample_id', by which a teacher cache finds its rows. Make batches mappings with such a "
-            "tensor: one whole number per row, the row's place in the data set."
+            "tensor: one integer per row, the row's index in the data set."
         )
-    eaten = sub_batch(batch, "teacher")
-    inputs = dict(_inputs(eaten))
-    mask = token_mask(eaten)
-    if mask is None and isinstance(words := field(eaten, "input_ids"), Tensor) and words.ndim == 2:
+    own = sub_batch(batch, "teacher")
+    inputs = dict(_inputs(own))
+    mask = token_mask(own)
+    if mask is None and isinstance(words := field(own, "input_ids"), Tensor) and words.ndim == 2:
         mask = torch.ones_like(words)
     if mask is not None:
-        inputs["attention_mask."] = mask.bool().long()  # a hole in it changes what the teacher says
+        inputs["attention_mask."] = mask.bool().long()  # a hole in it changes the teacher's outputs
         if len(mask) != ids.numel():
             raise CacheError(f"The batch has {ids.numel()} sample ids and {len(mask)} rows; give one number per row.")
     return Rows(ids.cpu().numpy().reshape(-1), mask, inputs)
 
 
-def marks_of(rows: Rows, spans: list[tuple[int, int]]) -> Marks:
-    """Return the marks of a batch's rows; padding and its side do not count."""
+def fingerprint_rows(rows: Rows, spans: list[tuple[int, int]]) -> RowFingerprints:
+    """Return the fingerprints of a batch's rows; padding and its side make no difference."""
     count = len(rows.ids)
     hashes, sketches = np.zeros(count, np.uint64), np.zeros((count, SKETCHES + 1), np.float32)
     starts = np.array([start for start, _ in spans])
@@ -92,7 +93,7 @@ def marks_of(rows: Rows, spans: list[tuple[int, int]]) -> Marks:
         else:
             # Values × random odd factors of their places, modulo 2⁶⁴; padding adds nothing.
             hashes += (flat.astype(np.uint64) * factors).sum(1, dtype=np.uint64)
-    return Marks(hashes.view(np.int64), sketches)
+    return RowFingerprints(hashes.view(np.int64), sketches)
 
 
 def _per_row(inputs: Mapping[str, Tensor], count: int) -> Iterator[tuple[str, Tensor]]:
@@ -154,3 +155,62 @@ def _sketch(flat: np.ndarray, factors: np.ndarray) -> np.ndarray:
 def _factors(count: int) -> np.ndarray:
     """Return the first `count` of an endless list of fixed random odd numbers."""
     return np.random.PCG64(0x5EED).random_raw(count) | np.uint64(1)
+
+
+class RowIndex:
+    """Rows that are stored already, by `sample_id`, with their fingerprints.
+
+    Example:
+        >>> index = RowIndex()
+        >>> index.add(np.array([5, 6]), RowFingerprints(np.array([11, 12]), np.zeros((2, 4), np.float32)))
+        >>> batch = RowFingerprints(np.array([12, 13, 13]), np.zeros((3, 4), np.float32))
+        >>> len(index), index.missing(np.array([6, 7, 7]), batch)
+        (2, [1])
+
+    """
+
+    def __init__(self) -> None:
+        self._place: dict[int, int] = {}
+        self._hashes, self._sketches = array("q"), array("f")  # plain numbers: there may be millions of rows
+        self._width = 1
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def add(self, ids: np.ndarray, fingerprints: RowFingerprints) -> None:
+        """Add rows that are new."""
+        self._place.update(zip(ids.tolist(), range(len(self), len(self) + len(ids)), strict=True))
+        self._hashes.frombytes(np.ascontiguousarray(fingerprints.hashes, np.int64).tobytes())
+        self._sketches.frombytes(np.ascontiguousarray(fingerprints.sketches, np.float32).tobytes())
+        self._width = fingerprints.sketches.shape[1]
+
+    def missing(self, ids: np.ndarray, fingerprints: RowFingerprints) -> list[int]:
+        """Return the places in a batch of rows that are new, each row once.
+
+        Raises:
+            CacheError: if a row has the `sample_id` of another one.
+
+        """
+        first: dict[int, int] = {}
+        for place, row in enumerate(ids.tolist()):
+            first.setdefault(row, place)
+        twins = [(place, first[row]) for place, row in enumerate(ids.tolist()) if first[row] != place]
+        _check_same(ids, fingerprints, [place for place, _ in twins], fingerprints.at([twin for _, twin in twins]))
+        known = [place for row, place in first.items() if row in self._place]
+        _check_same(ids, fingerprints, known, self._at([self._place[int(ids[place])] for place in known]))
+        return [place for row, place in first.items() if row not in self._place]
+
+    def _at(self, places: list[int]) -> RowFingerprints:
+        sketches = np.frombuffer(self._sketches, np.float32).reshape(-1, self._width)
+        return RowFingerprints(np.frombuffer(self._hashes, np.int64)[places], sketches[places])
+
+
+def _check_same(ids: np.ndarray, fingerprints: RowFingerprints, places: list[int], others: RowFingerprints) -> None:
+    if not places:
+        return
+    if (changed := fingerprints.at(places).differ(others)).any():
+        raise CacheError(
+            f"Row {ids[places][changed][0]} (its sample_id) came twice and looked different: the number must be of one "
+            "row among all in a cache, and rows must not be augmented at random. Give each data set, or task, a cache "
+            "of its own."
+        )

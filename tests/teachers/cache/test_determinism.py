@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache.determinism import check_features, check_rows, reversed_rows
+from kd_lightning.teachers.cache.forecast import check_features, check_rows, reversed_rows
 
 
 class Numbered(IterableDataset[Any]):
@@ -48,7 +48,7 @@ class Flipped:
     ],
     ids=["tensor", "array", "nested", "scalar", "text"],
 )
-def test_rows_that_change_are_noticed(make):
+def test_rows_that_change_are_detected(make):
     with pytest.raises(CacheError, match="augmented at random"):
         check_rows(Flipped(make))
 
@@ -69,7 +69,7 @@ def test_other_data_sets_pass(dataset):
     check_rows(dataset)
 
 
-def test_features_that_depend_on_company_are_noticed():
+def test_features_that_depend_on_other_rows_are_detected():
     x = torch.randn(4, 6)
     batch = reversed_rows({"x": x, "more": [x, "text"], "scale": torch.ones(())}, 4)
     assert torch.equal(batch["x"], x.flip(0))

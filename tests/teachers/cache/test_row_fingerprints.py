@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache.layout import spans_of
-from kd_lightning.teachers.cache.row_fingerprints import TOLERANCE, Marks, marks_of, rows_of
+from kd_lightning.teachers.cache.columns import spans_of
+from kd_lightning.teachers.cache.rows import TOLERANCE, RowFingerprints, fingerprint_rows, rows_of
 
 from ...toys import words
 
 
-def marks(batch: Any) -> Marks:
+def prints(batch: Any) -> RowFingerprints:
     rows = rows_of(batch)
-    return marks_of(rows, spans_of(rows.mask, len(rows.ids)))
+    return fingerprint_rows(rows, spans_of(rows.mask, len(rows.ids)))
 
 
 def numbered(**fields: Any) -> dict[str, Any]:
@@ -29,13 +29,13 @@ def text(**more: Any) -> dict[str, Any]:
 def test_padding_and_its_side_do_not_count():
     ids = torch.tensor([[5, 6, 7, 9, 9], [8, 4, 9, 9, 9]])
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
-    plain = marks(numbered(input_ids=ids, attention_mask=mask))
+    plain = prints(numbered(input_ids=ids, attention_mask=mask))
     left = numbered(
         input_ids=torch.tensor([[0, 5, 6, 7], [0, 0, 8, 4]]), attention_mask=torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1]])
     )
     short = numbered(input_ids=ids[:, :3], attention_mask=mask[:, :3].bool())
     for other in (left, short):
-        assert not plain.differ(marks(other)).any()
+        assert not plain.differ(prints(other)).any()
 
 
 def changes() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
@@ -67,30 +67,30 @@ def changes() -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("what", list(changes()))
-def test_what_the_teacher_eats_counts(what):
+def test_inputs_of_the_teacher_count(what):
     one, other = changes()[what]
-    assert marks(one).differ(marks(other)).tolist() == [False, False, True, False]
+    assert prints(one).differ(prints(other)).tolist() == [False, False, True, False]
 
 
 def test_a_mask_of_ones_is_no_mask_in_whatever_type():
     ids = words()["input_ids"]
-    plain = marks(numbered(input_ids=ids))
+    plain = prints(numbered(input_ids=ids))
     for dtype in (torch.long, torch.bool, torch.float32):
-        assert not plain.differ(marks(numbered(input_ids=ids, attention_mask=torch.ones(4, 6).to(dtype)))).any()
+        assert not plain.differ(prints(numbered(input_ids=ids, attention_mask=torch.ones(4, 6).to(dtype)))).any()
 
 
 def test_positions_of_all_rows_at_once_count_too():
     one, other = text(position_ids=torch.arange(6)[None]), text(position_ids=1 + torch.arange(6)[None])
-    assert marks(one).differ(marks(other)).all()
-    assert not marks(one).differ(marks(text(position_ids=torch.arange(6).expand(4, 6)))).any()
+    assert prints(one).differ(prints(other)).all()
+    assert not prints(one).differ(prints(text(position_ids=torch.arange(6).expand(4, 6)))).any()
 
 
-def test_what_no_teacher_eats_does_not_count():
+def test_fields_that_are_no_input_do_not_count():
     one, other = (
         text(),
         text(task="a", word_ids=torch.arange(4), teacher_cache={"logits": torch.rand(4)}),
     )
-    assert not marks(one).differ(marks(other | {"labels": torch.tensor([9, 9, 9, 9])})).any()
+    assert not prints(one).differ(prints(other | {"labels": torch.tensor([9, 9, 9, 9])})).any()
 
 
 def image(seed: int = 0) -> torch.Tensor:
@@ -109,16 +109,16 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("how", list(ALTERED))
-def test_augmented_pictures_are_noticed(how):
-    one, other = marks(numbered(x=image())), marks(numbered(x=ALTERED[how](image())))
+def test_augmented_images_are_detected(how):
+    one, other = prints(numbered(x=image())), prints(numbered(x=ALTERED[how](image())))
     assert one.differ(other).all()
 
 
-def test_other_pictures_are_noticed_however_small():
+def test_other_images_are_detected_however_small():
     generator = torch.Generator().manual_seed(0)
-    many = [marks(numbered(x=torch.randn(2000, 3, 16, 16, generator=generator))) for _ in range(2)]
+    many = [prints(numbered(x=torch.randn(2000, 3, 16, 16, generator=generator))) for _ in range(2)]
     assert many[0].differ(many[1]).mean() > 0.998
-    one, two = (marks(numbered(x=value)) for value in (torch.full((4, 1), 2.0), torch.full((4, 1), 3.0)))
+    one, two = (prints(numbered(x=value)) for value in (torch.full((4, 1), 2.0), torch.full((4, 1), 3.0)))
     assert one.differ(two).all()
 
 
@@ -126,7 +126,7 @@ def test_other_pictures_are_noticed_however_small():
 @pytest.mark.parametrize("shape", [(200, 3, 32, 32), (200, 4), (200, 1)])
 def test_rounding_is_no_change(dtype, shape):
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    one, other = marks(numbered(x=values)), marks(numbered(x=values.to(dtype)))
+    one, other = prints(numbered(x=values)), prints(numbered(x=values.to(dtype)))
     assert not one.differ(other).any()
     assert np.abs(one.sketches - other.sketches).max() < TOLERANCE / 2
 
@@ -135,18 +135,18 @@ def test_what_is_not_finite_is_equal_to_itself():
     values = torch.randn(4, 5)
     values[:, 2], values[:, 3] = float("-inf"), torch.finfo(torch.float32).min
     values[:, 4] = float("nan")
-    same = marks(numbered(x=values)).differ(marks(numbered(x=values.bfloat16())))
+    same = prints(numbered(x=values)).differ(prints(numbered(x=values.bfloat16())))
     assert not same.any()
 
 
-def test_bytes_are_told_apart_exactly():
+def test_bytes_are_compared_exactly():
     values = torch.randint(0, 255, (4, 3, 8, 8), dtype=torch.uint8)
     other = values.clone()
     other[1, 0, 0, 0] += 1
-    assert marks(numbered(x=values)).differ(marks(numbered(x=other))).tolist() == [False, True, False, False]
+    assert prints(numbered(x=values)).differ(prints(numbered(x=other))).tolist() == [False, True, False, False]
 
 
-def test_a_batch_without_whole_numbers_for_its_rows_is_a_sentence():
+def test_a_batch_without_an_integer_per_row_raises_an_error():
     with pytest.raises(CacheError, match="no 'sample_id'"):
         rows_of(words())
     with pytest.raises(CacheError, match="no 'sample_id'"):
