@@ -44,7 +44,7 @@ def build_data(cfg: DictConfig, teacher_tokenizer: Any = None, tokenizer: Any = 
         tokenizer: the student's, instead of the configuration's.
 
     Raises:
-        ConfigError: for half a row per batch and the like, a tokenizer that cannot be loaded, or what is no data module.
+        ConfigError: for half a row per batch and the like, a tokenizer that cannot be loaded, or no DataModule.
 
     """
     for key in WHOLE:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torchmetrics import Metric
 
 from kd_lightning.cli.build import scoring_trainer
@@ -65,6 +65,8 @@ def task_metrics(cfg: DictConfig, data: Any = None) -> dict[str, Metric]:
         data: the data module.
 
     """
+    if data is not None and "num_labels" in cfg.data and cfg.data.num_labels is None:  # found in the training rows
+        cfg = OmegaConf.merge(cfg, {"data": {"num_labels": data.num_labels}})  # type: ignore[assignment]
     made = {str(name): instantiate(node) for name, node in cfg.task.metrics.items()}
     built = {name: metric(data) if isinstance(metric, partial) else metric for name, metric in made.items()}
     return dict(sorted(built.items(), key=lambda item: cfg.task.metric not in names_of(*item)))

@@ -87,7 +87,7 @@ class SequenceLabelling(TextDataModule):
     @property
     def cache_key_fields(self) -> tuple[Any, ...]:
         """The settings that decide what rows are made of a table, besides tokenizer, `max_length` and `limit`."""
-        return self.tokens, self.tags, self.classes, *self.renamed
+        return self.tokens, self.tags, self.classes, *self.renamed, *self.held_out
 
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits, or find them tokenised; again only after the tokenizer was replaced.

@@ -176,7 +176,7 @@ def test_a_data_set_without_a_training_split_says_what_to_type(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"holdout": 1.5}, "holdout is a share of the titles"),
+        ({"holdout": 1.5}, "holdout is a share of the training rows"),
         ({"n_best": 0}, "n_best must be at least 1"),
         ({"stride": 16}, r"leave 16 for the context, of which stride=16 overlap"),  # 24 less 8 of the question
         ({"max_question_length": 24}, r"leave 0 for the context"),

@@ -16,7 +16,7 @@ from kd_lightning.data import TextClassification
 
 
 def films(root: Path, tokenizer: Any, **settings: Any) -> TextClassification:
-    settings = {"text": "sentence", "batch_size": 4, "cache_dir": root.parent / "cache"} | settings
+    settings = {"text": "sentence", "num_labels": 2, "batch_size": 4, "cache_dir": root.parent / "cache"} | settings
     return TextClassification("films", tokenizer=tokenizer, root=root, **settings)
 
 
@@ -192,7 +192,7 @@ def test_what_the_hub_gives_is_read_like_a_file(root, tokenizer, monkeypatch, tm
         return datasets.Dataset.from_dict({"sentence": ["good film"] * rows, "label": [1] * rows})
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    hub = {"hub": "some/films", "subset": "plain", "cache_dir": tmp_path}
+    hub = {"hub": "some/films", "subset": "plain", "num_labels": 2, "cache_dir": tmp_path}
     data = TextClassification("films", "sentence", tokenizer=tokenizer, **hub)
     data.setup()
     assert data.sizes == {"train": 6, "validation": 3}
