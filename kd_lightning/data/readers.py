@@ -189,7 +189,7 @@ def lines_of(file: Path) -> Iterator[str]:
     """Yield the lines of a text file, without the spaces around them; blank ones too.
 
     Raises:
-        DataError: the file is no text, or not in UTF-8.
+        DataError: if the file is no text, or not in UTF-8.
 
     """
     number = 0
@@ -209,7 +209,7 @@ def column_names(file: Path) -> list[str]:
     """Return the columns of a table; of JSON those of the first record.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: if the file is damaged.
 
     """
     return list(_OPENERS[file.suffix](file, None)[0])
@@ -219,7 +219,7 @@ def rows_of(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Yield some columns of a table, row by row; rows where a text is missing (null) are passed over.
 
     Raises:
-        DataError: a missing column, a value that is no text, or a damaged file.
+        DataError: if a column is missing, a value is no text, or the file is damaged.
 
     """
     names, records = _OPENERS[file.suffix](file, columns)

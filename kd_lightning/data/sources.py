@@ -30,7 +30,7 @@ class Source:
         root: folder of data sets, or None for the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name, such as `sst2` of `nyu-mll/glue`.
-        split: what the split is to us, for errors; `extra` for what is trained on beside it; None: the same.
+        split: what the split is used for, for errors; `extra` for what is trained on beside it; None: the same.
         rename: what columns are called here that have another name there, where they have it.
         path: a file, or a folder of text files per class, instead of `root` and `hub`; see `readers.read_table`.
         format: the file's format; None: by its suffix.
@@ -138,7 +138,7 @@ class Source:
         if split == "train" and held_out:
             return "Type data.splits.train=validation data.splits.validation=test to make do with those."
         if split == "validation" and "test" in names:
-            return "Type data.splits.validation=test to judge on that."
+            return "Type data.splits.validation=test to evaluate on that."
         return hint(self.stem, names)
 
     def _from_hub(self) -> Any:
@@ -165,7 +165,7 @@ def _hash(file: Path) -> str:
 
 
 def _renamed(table: Any, names: Mapping[str, str]) -> Any:
-    """Return a table with other names for some columns, which keep what the `datasets` library knows of them."""
+    """Return a table with other names for some columns, which keep their `datasets` features."""
     known = table.schema.metadata or {}
     renamed = table.rename_columns([names.get(name, name) for name in table.column_names])
     if HUGGINGFACE not in known:
@@ -178,9 +178,9 @@ def _renamed(table: Any, names: Mapping[str, str]) -> Any:
 
 
 def class_names(table: Any, column: str) -> list[str] | None:
-    """Return the names behind the numbers of a column (or of its lists), where a table knows them.
+    """Return the names behind the numbers of a column (or of its lists), where a table has them.
 
-    Tables from the hub do, and files that the `datasets` library wrote.
+    Tables from the hub have them, and files that the `datasets` library wrote.
     """
     if HUGGINGFACE not in (table.schema.metadata or {}):
         return None
@@ -191,10 +191,10 @@ def class_names(table: Any, column: str) -> list[str] | None:
 
 
 def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
-    """Refuse a `pyarrow.Table` without rows, or without one of the columns that are to be read.
+    """Check that a `pyarrow.Table` has rows, and the columns that are to be read.
 
     Raises:
-        DataError: naming the column that is most like the missing one.
+        DataError: if it has not, with the column that is most like the missing one.
 
     """
     if table.num_rows == 0:
@@ -208,7 +208,7 @@ def texts_of(table: Any, source: Source, columns: Sequence[str]) -> list[list[st
     """Return one list of texts per column.
 
     Raises:
-        DataError: a text that is none.
+        DataError: if a value is no text.
 
     """
     return [_texts(table, source, column) for column in columns]
@@ -233,7 +233,7 @@ def extra_source(name: str, root: str | Path | None = None, hubs: Mapping[str, A
         hubs: where data sets are on the hub: by name, the arguments `hub` and `subset` of `Source`.
 
     Raises:
-        DataError: the name on the hub is not known.
+        DataError: if its name on the hub is not known.
 
     Example:
         >>> str(extra_source("drcd/test", "data")), str(extra_source("more/news.parquet").stem)

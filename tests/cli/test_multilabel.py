@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from kd_lightning.cli.build import build_student, fresh_teacher, hard_only, load_tokenizer
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.judging import task_metrics
+from kd_lightning.data import TokenDataModule
 from kd_lightning.metrics import Scores
 
 TOPICS = (("goal", "match", "team"), ("bank", "price", "share"), ("rain", "wind", "storm"))
@@ -43,7 +44,7 @@ def test_models_are_made_for_several_labels(on_topics: list[str]) -> None:
     data = instantiate(cfg.data)
     data.tokenizer = load_tokenizer(cfg, data)
     teacher = fresh_teacher(cfg, data)
-    single = fresh_teacher(cfg, type("Data", (), {"num_labels": 3, "tokenizer": data.tokenizer}))
+    single = fresh_teacher(cfg, TokenDataModule(num_labels=3, tokenizer=data.tokenizer))
     for model in (teacher, build_student(cfg, teacher, data), build_student(cfg, single, data)):
         assert (model.config.num_labels, model.config.problem_type) == (3, "multi_label_classification")
     assert single.config.problem_type is None

@@ -167,7 +167,7 @@ class TextClassification(TextDataModule):
         return [text for row in zip(*columns, strict=True) for text in row]
 
     def tokenise(self, split: str) -> Rows:
-        """Return a split's rows, made anew from its files."""
+        """Return a split's rows, tokenised from its files."""
         return self.encode(*self._read(split))
 
     def _read(self, split: str) -> tuple[list[list[str]], np.ndarray]:

@@ -51,7 +51,7 @@ class Labels:
         """Return the labels that are in the rows of a table, in a fixed order.
 
         Names are sorted. Whole numbers from 0 without a gap are the classes' own numbers; others are sorted and become
-        names. With `multilabel` there are as many labels as the largest number says.
+        names. With `multilabel` there are as many labels as the largest number, and one more.
 
         Args:
             column: the column with the labels.
@@ -104,7 +104,7 @@ class Labels:
             source: where it comes from, for errors.
 
         Raises:
-            DataError: naming the first row whose label is none.
+            DataError: if a row's label is none, naming the first.
 
         """
         return self._read(table, source, range(table.num_rows))
@@ -113,7 +113,7 @@ class Labels:
         """Return what `read` does, −100 in rows without a label, or in all where the table has none of the columns.
 
         Raises:
-            DataError: naming the first row whose label is none, or a column that alone is missing.
+            DataError: if a row's label is none, naming the first, or one of several columns is missing.
 
         """
         labels = self.none(table.num_rows)
@@ -179,8 +179,8 @@ class Labels:
         if isinstance(value, str) and value not in NONE:
             known = f". {hint(value, self.names)}" if self.names is not None else "; give their names (data.labels)."
             return f"a label from 0 to {self.count - 1} should be{known}"
-        said = f"a label from 0 to {self.count - 1} should be (num_labels={self.count})."
-        return f"{said} Leave out rows without a label by data.drop_unlabelled=true." if value in NONE else said
+        expected = f"a label from 0 to {self.count - 1} should be (num_labels={self.count})."
+        return f"{expected} Leave out rows without a label by data.drop_unlabelled=true." if value in NONE else expected
 
     def _numbers(self, values: list[Any], source: object, rows: Sequence[int]) -> np.ndarray:
         for row, value in enumerate(values):
@@ -212,7 +212,7 @@ def label_matrix(
         rows: the rows' numbers in the source, for errors; None: from 0.
 
     Raises:
-        DataError: a value that is neither a list of numbers from 0 to num_labels - 1 nor 0 or 1.
+        DataError: if a value is neither a list of numbers from 0 to num_labels - 1 nor 0 or 1.
 
     Example:
         >>> import pyarrow as pa

@@ -137,7 +137,7 @@ class QuestionAnswering(TextDataModule):
         return [*dict.fromkeys(asked.contexts), *asked.questions]
 
     def tokenise(self, split: str) -> Rows:
-        """Return a split's rows, made anew from its files."""
+        """Return a split's rows, tokenised from its files."""
         return windows(self.tokenizer, self.questions(split), self.cut)
 
     def holdout_keys(self, table: Any) -> list[str]:

@@ -113,7 +113,7 @@ class SequenceLabelling(TextDataModule):
         return rows
 
     def tokenise(self, split: str) -> TokenRows:
-        """Return a split's rows, made anew from its sentences."""
+        """Return a split's rows, tokenised from its sentences."""
         return tagged_rows(self.tokenizer, self.sentences(split), self.max_length)
 
     @property

@@ -58,11 +58,11 @@ class Texts:
             path: a file or folder; or the name of a data set below `root`.
             root: a folder of data sets.
             split: what is read of a folder that has files of this name, such as `train.parquet`; other files of that
-                folder are then left alone, for they may be what one is judged by.
+                folder are then left alone, for they may be what is evaluated.
             text: the column of tables that has the text.
 
         Raises:
-            DataError: there is no such place, or nothing that can be read.
+            DataError: if there is no such place, or nothing in it that can be read.
 
         """
         place = find_place(path, root)
@@ -88,7 +88,7 @@ class Texts:
         """Yield all documents; a row of a table that repeats the one before (a context with several questions) once.
 
         Raises:
-            DataError: no text at all, a file that is damaged, or a table without the column.
+            DataError: if there is no text at all, a file is damaged, or a table lacks the column.
 
         """
         document = None
@@ -108,7 +108,7 @@ class Texts:
         pairs every two lines that follow each other in a document; a document of one line is cut into sentences.
 
         Raises:
-            DataError: as `documents`, or texts of which no two follow each other, for a task of pairs.
+            DataError: as `documents`, or if no two texts follow each other, for a task of pairs.
 
         """
         row = None
@@ -190,7 +190,7 @@ class Origin:
         holdout: share of the documents to validate on, where nothing else is there for that.
 
     Raises:
-        DataError: no place at all, or a share that makes no sense.
+        DataError: if neither `path` nor `hub` is given, or `holdout` is not between 0 and 1.
 
     Example:
         >>> from tempfile import TemporaryDirectory

@@ -101,7 +101,7 @@ def test_rows_without_a_label_are_left_out_and_counted(
         TextClassification("nli", "sentence", **given).setup()
 
 
-def test_a_split_without_any_label_is_refused(tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
+def test_a_split_without_any_label_is_an_error(tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
     write_rows(tmp_path / "nli" / "train.parquet", sentence=["good"], label=[-1])
     data = TextClassification("nli", "sentence", num_labels=2, drop_unlabelled=True, tokenizer=tokenizer, root=tmp_path)
     with pytest.raises(DataError, match=r"No row of .*train\.parquet has a label \(column 'label'\)"):
@@ -146,7 +146,7 @@ def test_a_missing_split_is_answered_with_what_to_type(
         ({"regression": True, "multilabel": True}, "regression predicts one number per row"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], words: str) -> None:
+def test_settings_that_contradict_each_other_are_errors(given: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         TextClassification("films", "sentence", **given)
 
