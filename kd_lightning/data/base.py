@@ -1,4 +1,4 @@
-"""What the command knows of a data module: loaders, sizes, a fingerprint, classes and a processor."""
+"""What the command needs of a data module: loaders, sizes, a fingerprint, classes and a processor."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class DataModule(LightningDataModule):
 
         """
         raise DataError(
-            f"{type(self).__name__} has no fingerprint, by which caches and fine-tuned teachers know their data. Write "
+            f"{type(self).__name__} has no fingerprint, by which caches and fine-tuned teachers are found. Write "
             "the property `fingerprint`: a string that changes with the data."
         )
 

@@ -1,4 +1,4 @@
-"""Reading one file of texts, whatever its format, a little at a time."""
+"""Reading files of rows: Parquet, CSV, TSV, JSON Lines, JSON, text; whole as tables, or streamed row by row."""
 
 from __future__ import annotations
 
@@ -8,20 +8,188 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from kd_lightning.core.errors import DataError, hint
+from kd_lightning.core.errors import DataError, closest, hint
 
 PLAIN = (".txt",)
-TABLES = (".parquet", ".csv", ".jsonl", ".json")
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 SUFFIXES = (*PLAIN, *TABLES)
 
+FORMATS = tuple(suffix.removeprefix(".") for suffix in TABLES)
+
 Row: TypeAlias = tuple[str, ...]
+
+
+# -- whole tables -----------------------------------------------------------------------------------------------------
+
+
+def read_table(place: Path, kind: str | None = None, texts: Sequence[str] = ()) -> Any:
+    """Return a file, or a folder with a sub-folder of text files per class, as a `pyarrow.Table`.
+
+    A column of CSV and TSV holds whole numbers where all of its values are such, else numbers where all are, else
+    text; an empty value is null. Sub-folders become the columns `text` and `label`, in the order of the files' names.
+
+    Args:
+        place: the file or folder.
+        kind: the file's format, of `FORMATS`; None: by its suffix.
+        texts: columns of CSV and TSV that are text whatever they hold, and never null.
+
+    Raises:
+        DataError: if the file is empty, damaged, or not in UTF-8.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "reviews.csv"
+        ...     _ = file.write_text("review,stars\\ngood film,5\\n1984,3\\n")
+        ...     read_table(file, texts=["review"]).to_pylist()
+        [{'review': 'good film', 'stars': 5}, {'review': '1984', 'stars': 3}]
+
+    """
+    if place.is_dir():
+        return _read_text_folder(place)
+    kind = kind or place.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise DataError(f"{place} is of no kind that can be read as a table. {hint(kind, FORMATS)}")
+    if not place.stat().st_size:
+        raise DataError(f"{place} is empty.")
+    if kind == "parquet":
+        return _read_parquet(place)
+    return _read_json(place) if kind in ("jsonl", "json") else _read_csv(place, kind, texts)
+
+
+def _read_parquet(file: Path) -> Any:
+    from pyarrow import parquet
+
+    with _readable(file, "Parquet"):
+        return parquet.read_table(file)
+
+
+def _read_csv(file: Path, kind: str, texts: Sequence[str]) -> Any:
+    import pyarrow
+    from pyarrow import csv
+
+    parse = _parse_options(kind)
+    with _readable(file, kind.upper()):
+        names = csv.open_csv(file, parse_options=parse).schema.names
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise DataError(f"{file} has more than one column '{min(twice)}'.")
+        strings = csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string()))
+        table = csv.read_csv(file, parse_options=parse, convert_options=strings)
+    for place, name in enumerate(names):
+        if name not in texts:
+            table = table.set_column(place, name, _typed(table.column(name)))
+    return table
+
+
+def _typed(column: Any) -> Any:
+    """Return a column of strings as whole numbers, else as numbers, else as it is; empty ones are null."""
+    import pyarrow
+    from pyarrow import compute
+
+    column = compute.if_else(compute.equal(column, ""), pyarrow.scalar(None, pyarrow.string()), column)
+    for kind in (pyarrow.int64(), pyarrow.float64()):
+        try:
+            return compute.cast(column, kind)
+        except pyarrow.ArrowInvalid:
+            continue
+    return column
+
+
+def _read_json(file: Path) -> Any:
+    import pyarrow
+
+    records = list(_json_records(file))
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = pyarrow.array([record.get(name) for record in records])
+        except pyarrow.ArrowException as error:
+            raise DataError(f"{file}, column '{name}' holds values of several kinds ({error}).") from error
+    return pyarrow.table(columns)
+
+
+def is_text_folder(folder: Path) -> bool:
+    """Tell whether a folder has sub-folders with text files: one per class."""
+    return folder.is_dir() and any(folder.glob("*/*.txt"))
+
+
+def _read_text_folder(folder: Path) -> Any:
+    import pyarrow
+
+    files = sorted(folder.glob("*/*.txt"))
+    texts = ["\n".join(lines_of(file)).strip() for file in files]
+    return pyarrow.table({"text": texts, "label": [file.parent.name for file in files]})
+
+
+# -- where they are ---------------------------------------------------------------------------------------------------
+
+
+def find_place(path: str | Path, root: str | Path | None = None) -> Path:
+    """Return a file or folder, or the data set of that name below a folder of data sets.
+
+    Raises:
+        DataError: if there is none, with what is near.
+
+    """
+    here = Path(str(path)).expanduser()
+    below = Path(str(root)).expanduser() / path if root is not None else here
+    for place in (here, below):
+        if place.exists():
+            return place
+    names = [str(near) for near in _neighbours(here)]
+    names += [near.name for near in _neighbours(below)] if root is not None else []
+    near = closest(str(path), names)
+    where = f", nor a data set of that name in {root}" if root is not None else ""
+    raise DataError(f"There is no file or folder {path}{where}." + (f" {hint(str(path), near)}" if near else ""))
+
+
+def _neighbours(place: Path) -> list[Path]:
+    return sorted(place.parent.iterdir()) if place.parent.is_dir() else []
+
+
+def find_splits(place: Path, stems: Mapping[str, str], kind: str | None = None) -> dict[str, Path]:
+    """Return where the splits of a file or folder are, by name; `train` is among them.
+
+    A file is the training split. A folder has files such as `train.csv`, or folders such as `train` with a folder of
+    text files per class, or is such a folder itself: then it is the training split.
+
+    Args:
+        place: the file or folder.
+        stems: what splits are called there, by the name that they have here.
+        kind: the files' format, of `FORMATS`; None: by their suffix.
+
+    Raises:
+        DataError: if there is no training split, or a split in two files.
+
+    """
+    if place.is_file():
+        return {"train": place}
+    found = {}
+    for split, stem in stems.items():
+        files = [file for file in sorted(place.glob(f"{stem}.*")) if file.suffix == f".{kind}" or not kind]
+        files = [file for file in files if file.suffix in TABLES]
+        if len(files) > 1:
+            raise DataError(f"{place} has {' and '.join(file.name for file in files)}: type data.format=NAME for one.")
+        if files or is_text_folder(place / stem):
+            found[split] = files[0] if files else place / stem
+    if not found and is_text_folder(place):
+        return {"train": place}
+    if "train" not in found:
+        names = [path.name for path in sorted(place.iterdir())]
+        looked = f"{stems['train']}.{kind}" if kind else f"{stems['train']}.csv, .tsv, .jsonl, .json or .parquet"
+        raise DataError(f"{place} has no {looked}, nor folders of text files per class. {hint(stems['train'], names)}")
+    return found
+
+
+# -- row by row -------------------------------------------------------------------------------------------------------
 
 
 def lines_of(file: Path) -> Iterator[str]:
     """Yield the lines of a text file, without the spaces around them; blank ones too.
 
     Raises:
-        DataError: the file is no text, or not in UTF-8.
+        DataError: if the file is no text, or not in UTF-8.
 
     """
     number = 0
@@ -41,7 +209,7 @@ def column_names(file: Path) -> list[str]:
     """Return the columns of a table; of JSON those of the first record.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: if the file is damaged.
 
     """
     return list(_OPENERS[file.suffix](file, None)[0])
@@ -51,7 +219,7 @@ def rows_of(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Yield some columns of a table, row by row; rows where a text is missing (null) are passed over.
 
     Raises:
-        DataError: a missing column, a value that is no text, or a damaged file.
+        DataError: if a column is missing, a value is no text, or the file is damaged.
 
     """
     names, records = _OPENERS[file.suffix](file, columns)
@@ -88,19 +256,26 @@ def _open_csv(file: Path, columns: Sequence[str] | None) -> _Records:
     import pyarrow
     from pyarrow import csv
 
-    def opened(**convert: Any) -> Any:
-        options = csv.ConvertOptions(**convert)
-        return csv.open_csv(file, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True))
+    parse = _parse_options(file.suffix.removeprefix("."))
 
     def records(wanted: list[str]) -> Iterator[Mapping[str, Any]]:
         with _readable(file, "CSV"):
-            types = dict.fromkeys(wanted, pyarrow.string())
-            for batch in opened(column_types=types, include_columns=wanted) if wanted else ():
+            convert = csv.ConvertOptions(column_types=dict.fromkeys(wanted, pyarrow.string()), include_columns=wanted)
+            for batch in csv.open_csv(file, convert_options=convert, parse_options=parse) if wanted else ():
                 yield from batch.to_pylist()
 
     with _readable(file, "CSV"):
-        names = opened().schema.names
+        names = csv.open_csv(file, parse_options=parse).schema.names
     return names, records([name for name in columns or () if name in names])
+
+
+def _parse_options(kind: str) -> Any:
+    """Return how a CSV or TSV file is read: in TSV quotes are characters like others, and values have no line ends."""
+    from pyarrow import csv
+
+    if kind == "tsv":
+        return csv.ParseOptions(delimiter="\t", quote_char=False)
+    return csv.ParseOptions(newlines_in_values=True)
 
 
 def _open_json(file: Path, columns: Sequence[str] | None) -> _Records:
@@ -144,19 +319,22 @@ def _record(value: Any, file: Path, place: str) -> dict[str, Any]:
 
 @contextmanager
 def _readable(file: Path, kind: str) -> Iterator[None]:
-    """Turn what a reader says of a damaged file into a sentence."""
+    """Turn an error of the reader of a damaged file into a sentence."""
     import pyarrow
 
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
-        reason = (str(error).splitlines() or ["nothing said"])[0].rstrip(".")
+        if "invalid UTF8" in str(error):
+            raise DataError(f"{file} is not UTF-8 text; save it as UTF-8.") from error
+        reason = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
         raise DataError(f"{file} is not a readable {kind} file ({reason}).") from error
 
 
 _OPENERS: dict[str, Any] = {
     ".parquet": _open_parquet,
     ".csv": _open_csv,
+    ".tsv": _open_csv,
     ".jsonl": _open_json,
     ".json": _open_json,
 }

@@ -103,7 +103,7 @@ class TrainBatches(Batches):
         with_epoch: give (row, epoch) for each row, for a dataset whose rows depend on the epoch.
 
     Raises:
-        DataError: no rows, or a batch size below one.
+        DataError: if there are no rows, or the batch size is below one.
 
     Example:
         >>> batches = TrainBatches([3, 9, 4, 8, 5], batch_size=2, seed=0)
@@ -183,7 +183,7 @@ class EvalBatches(Batches):
         group_by_length: False keeps the rows in order.
 
     Raises:
-        DataError: fewer rows than processes.
+        DataError: if there are fewer rows than processes.
 
     Example:
         >>> [rows for rows in EvalBatches([3, 9, 4, 8, 5], batch_size=2)]

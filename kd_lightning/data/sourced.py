@@ -1,30 +1,44 @@
-"""Data modules whose rows are read from tables: Parquet files or the Hugging Face hub."""
+"""Data modules whose rows are read from tables: files of one's own, Parquet data sets, or the Hugging Face hub."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kd_lightning.core.errors import DataError, hint
 from kd_lightning.core.hashing import digest
 from kd_lightning.data.base import SPLITS
+from kd_lightning.data.readers import find_place, find_splits
 from kd_lightning.data.rows import RowDataModule
 from kd_lightning.data.sources import Source, check_columns, extra_source
 
 FORMAT = 3  # of prepared rows; in every fingerprint
 EXTRA = 2  # the same, of rows with extra ones behind them
+HOLDOUT = 0.1  # share of the training rows, where there is nothing else to validate on
 
 
 class SourcedDataModule(RowDataModule):
-    """Loaders over rows that are read from Parquet files or the Hugging Face hub.
+    """Loaders over rows that are read from files, data sets in a folder, or the Hugging Face hub.
 
     A subclass names the columns it reads (`columns`) and the settings that decide its rows (`cache_key_fields`), and
     makes rows of a split's `tables` in `make_rows`.
 
     Args:
         name: the data set's name; with `root`, its folder.
+        path: a file of training rows (Parquet, CSV, TSV, JSON Lines, JSON); or a folder with files such as `train.csv`
+            and `validation.csv`, or with a folder of text files per class (columns `text` and `label`), in which the
+            splits may be folders of their own; see `readers.find_splits`. Instead of `root` and `hub`.
+        validation: the file or folder of the validation split, beside `path`.
+        holdout: share of the training rows that is the validation split instead of what `splits` says; 0.1 where a
+            `path` has none. Which rows is decided by a hash of their content without labels, so it is the same in every
+            run, and rows of the same content are on the same side.
+        format: of the files of `path`: `csv`, `tsv`, `jsonl`, `json` or `parquet`; None: by their suffix.
         root: read `root/<name>/<split>.parquet`; None reads the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name.
@@ -46,6 +60,10 @@ class SourcedDataModule(RowDataModule):
         self,
         *,
         name: str,
+        path: str | Path | None = None,
+        validation: str | Path | None = None,
+        holdout: float | None = None,
+        format: str | None = None,
         root: str | Path | None = None,
         hub: str | None = None,
         subset: str | None = None,
@@ -58,21 +76,56 @@ class SourcedDataModule(RowDataModule):
     ) -> None:
         super().__init__(**loading)
         self.name = name
+        self.path = path
         self.root = root
         self.rename = dict(rename or {})
         self.limit = limit
-        self.sources = {
-            split: Source(name, stem, root, hub, subset, split, self.rename)
-            for split, stem in (splits or {"train": "train", "validation": "validation"}).items()
-        }
+        self.holdout = holdout
+        stems = dict(splits or {"train": "train", "validation": "validation"})
+        for split in stems:
+            if split not in SPLITS:
+                raise DataError(f"There is no use for a split called '{split}'. {hint(split, SPLITS)}")
+        if path is None:
+            self.sources = {
+                split: Source(name, stem, root, hub, subset, split, self.rename) for split, stem in stems.items()
+            }
+        else:
+            self.sources = self._in_files(path, validation, stems, format)
+        self._check_holdout(validation, path)
         named = [extra] if isinstance(extra, str) else list(extra or ())
         self.extra = [replace(extra_source(one, root, extra_hubs), rename=self.rename) for one in named]
         if limit is not None and limit < 1:
             raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
-        for split in self.sources:
-            if split not in SPLITS:
-                raise DataError(f"There is no use for a split called '{split}'. {hint(split, SPLITS)}")
         self._check_extra()
+
+    def _in_files(
+        self, path: str | Path, validation: str | Path | None, stems: Mapping[str, str], kind: str | None
+    ) -> dict[str, Source]:
+        """Return the splits of a file or folder; without one for validation, that is held out of the training rows."""
+        found = find_splits(find_place(path, self.root), {name: name for name in SPLITS} | dict(stems), kind)
+        if validation is not None:
+            found["validation"] = find_place(validation, self.root)
+        for split, stem in stems.items():
+            if split not in found and stem != split:
+                raise DataError(f"{path} has no file {stem}.* for the {split} split (data.splits.{split}={stem}).")
+        if "validation" not in found and self.holdout is None:
+            self.holdout = HOLDOUT
+        places = found | ({"validation": found["train"]} if self.holdout is not None else {})
+        return {
+            split: Source(self.name, place.stem, split=split, rename=self.rename, path=place, format=kind)
+            for split, place in places.items()
+        }
+
+    def _check_holdout(self, validation: Any, path: Any) -> None:
+        """Check `holdout`, and read the validation split from the training rows where there is one."""
+        if validation is not None and (path is None or self.holdout is not None):
+            other = "data.path, the file of training rows" if path is None else "no data.holdout"
+            raise DataError(f"data.validation={validation} is a file to validate on: it goes with {other}.")
+        if self.holdout is None:
+            return
+        if not isinstance(self.holdout, int | float) or not 0 < self.holdout < 1:
+            raise DataError(f"holdout is a share of the training rows, above 0 and below 1; got {self.holdout!r}.")
+        self.sources = {**self.sources, "validation": self.sources["train"]}
 
     def _check_extra(self) -> None:
         """Check that no extra rows are those of a split that is evaluated."""
@@ -110,6 +163,16 @@ class SourcedDataModule(RowDataModule):
         return (self.limit,)
 
     @property
+    def text_columns(self) -> Sequence[str]:
+        """Those of the columns that are text, whatever they look like in a CSV file."""
+        return ()
+
+    @property
+    def held_out(self) -> tuple[Any, ...]:
+        """The part of `cache_key_fields` for `holdout`: nothing where there is none."""
+        return (("holdout", self.holdout),) if self.holdout is not None else ()
+
+    @property
     def renamed(self) -> tuple[Any, ...]:
         """The part of `cache_key_fields` for `rename`: nothing where that is empty."""
         return (sorted(self.rename.items()),) if self.rename else ()
@@ -137,18 +200,38 @@ class SourcedDataModule(RowDataModule):
 
         """
         first, *more = self._sources(split)
-        table = first.table()
+        table = first.table(self.text_columns)
         check_columns(table, first, self.columns)
-        found = [(self.share(table, split), first)]
+        found = [(table if self.holdout is None else table.filter(self.share(table, split)), first)]
         for source in more:
-            table = source.table()
+            table = source.table(self.text_columns)
             check_columns(table, source, [name for name in self.columns if name not in self.label_columns])
             found.append((table, source))
         return [(table if self.limit is None else table.slice(0, self.limit), source) for table, source in found]
 
-    def share(self, table: Any, split: str) -> Any:
-        """Return a split's rows of its table: all, unless a subclass takes several splits from one table."""
-        return table
+    def share(self, table: Any, split: str) -> np.ndarray:
+        """Return which rows of its table are a split's, (rows,): all, unless there is a `holdout`.
+
+        Raises:
+            DataError: if there is nothing left to train on.
+
+        """
+        if self.holdout is None or split not in ("train", "validation"):
+            return np.ones(table.num_rows, dtype=bool)
+        keys = self.holdout_keys(table)
+        ordered = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode()).hexdigest())
+        held = set(ordered[: math.ceil(self.holdout * len(ordered))])
+        if len(held) == len(ordered):
+            raise DataError(
+                f"{self.sources['train']} has too few different rows to hold out {self.holdout:g} of them: give "
+                "data.validation=FILE."
+            )
+        return np.array([(key in held) == (split == "validation") for key in keys])
+
+    def holdout_keys(self, table: Any) -> list[str]:
+        """Return what decides on which side of `holdout` each row is: its content without labels."""
+        columns = [table[name].to_pylist() for name in self.columns if name not in self.label_columns]
+        return [repr(row) for row in zip(*columns, strict=True)]
 
     def _sources(self, split: str) -> list[Source]:
         return [self.sources[split], *(self.extra if split == "train" else [])]

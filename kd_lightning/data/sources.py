@@ -1,4 +1,4 @@
-"""Where rows come from: Parquet files in a folder, or the Hugging Face hub."""
+"""Where rows come from: files, data sets in a folder, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.core.errors import DataError, hint
+from kd_lightning.core.hashing import digest
+from kd_lightning.data.readers import TABLES, find_place, read_table
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +30,10 @@ class Source:
         root: folder of data sets, or None for the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name, such as `sst2` of `nyu-mll/glue`.
-        split: what the split is to us, for errors; `extra` for what is trained on beside it; None: the same.
+        split: what the split is used for, for errors; `extra` for what is trained on beside it; None: the same.
         rename: what columns are called here that have another name there, where they have it.
+        path: a file, or a folder of text files per class, instead of `root` and `hub`; see `readers.read_table`.
+        format: the file's format; None: by its suffix.
 
     """
 
@@ -40,17 +44,23 @@ class Source:
     subset: str | None = None
     split: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict, hash=False)
+    path: Path | None = None
+    format: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.hub}:{self.stem}" if self.root is None else str(self._file)
+        return str(self._file) if self._is_local else f"{self.hub}:{self.stem}"
+
+    @property
+    def _is_local(self) -> bool:
+        return self.path is not None or self.root is not None
 
     @property
     def _file(self) -> Path:
-        return Path(str(self.root)).expanduser() / self.name / f"{self.stem}.parquet"
+        return self.path or Path(str(self.root)).expanduser() / self.name / f"{self.stem}.parquet"
 
     def is_same(self, other: Source) -> bool:
         """Tell whether both are the very same file, or the same split on the hub."""
-        if self.root is None or other.root is None:
+        if not self._is_local or not other._is_local:
             own, their = ((one.root, one.hub, one.subset, one.stem) for one in (self, other))
             return own == their
         return self._file.resolve() == other._file.resolve()
@@ -59,25 +69,37 @@ class Source:
         """Return a hash of the contents: of the file, or of the columns of what the hub gives.
 
         Raises:
-            DataError: there is no such data.
+            DataError: if there is no such data.
 
         """
-        if self.root is None:
+        if not self._is_local:
             table = self.table()
             known = [column for column in columns if column in table.column_names]
             names = [class_names(table, column) for column in known]
             return hashlib.sha256(repr([table.select(known).to_pydict(), names]).encode()).hexdigest()
-        with self._existing().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if self.path is None:
+            return _hash(self._existing())
+        if self.path.is_dir():
+            return digest(
+                [(str(file.relative_to(self.path)), _hash(file)) for file in sorted(self.path.glob("*/*.txt"))]
+            )
+        return digest(self.format or self.path.suffix, _hash(self.path))
 
-    def table(self) -> Any:
+    def table(self, texts: Sequence[str] = ()) -> Any:
         """Return all rows as a `pyarrow.Table`.
 
+        Args:
+            texts: columns that are text, whatever they look like in a CSV file.
+
         Raises:
-            DataError: the folder, the file or the network is missing, or the file is damaged.
+            DataError: if the folder, the file or the network is missing, or the file is damaged.
 
         """
-        table = self._from_hub() if self.root is None else self._from_file()
+        if self.path is not None:
+            there = {other: name for other, name in self.rename.items() if name in texts}
+            table = read_table(self.path, self.format, [*texts, *there])
+        else:
+            table = self._from_hub() if self.root is None else self._from_file()
         here = set(table.column_names)
         names = {other: name for other, name in self.rename.items() if other in here and name not in here}
         return _renamed(table, names) if names else table
@@ -116,13 +138,14 @@ class Source:
         if split == "train" and held_out:
             return "Type data.splits.train=validation data.splits.validation=test to make do with those."
         if split == "validation" and "test" in names:
-            return "Type data.splits.validation=test to judge on that."
+            return "Type data.splits.validation=test to evaluate on that."
         return hint(self.stem, names)
 
     def _from_hub(self) -> Any:
         if self.hub is None:
             raise DataError(
-                f"Data set '{self.name}' is not on the hub; give data.root=DIR, with DIR/{self.name} in it."
+                f"Data set '{self.name}' is not on the hub; give data.root=DIR, with DIR/{self.name} in it, or "
+                "data.path=FILE."
             )
         import datasets
 
@@ -136,8 +159,13 @@ class Source:
             ) from error
 
 
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _renamed(table: Any, names: Mapping[str, str]) -> Any:
-    """Return a table with other names for some columns, which keep what the `datasets` library knows of them."""
+    """Return a table with other names for some columns, which keep their `datasets` features."""
     known = table.schema.metadata or {}
     renamed = table.rename_columns([names.get(name, name) for name in table.column_names])
     if HUGGINGFACE not in known:
@@ -150,9 +178,9 @@ def _renamed(table: Any, names: Mapping[str, str]) -> Any:
 
 
 def class_names(table: Any, column: str) -> list[str] | None:
-    """Return the names behind the numbers of a column (or of its lists), where a table knows them.
+    """Return the names behind the numbers of a column (or of its lists), where a table has them.
 
-    Tables from the hub do, and files that the `datasets` library wrote.
+    Tables from the hub have them, and files that the `datasets` library wrote.
     """
     if HUGGINGFACE not in (table.schema.metadata or {}):
         return None
@@ -163,10 +191,10 @@ def class_names(table: Any, column: str) -> list[str] | None:
 
 
 def check_columns(table: Any, source: Source, columns: Sequence[str]) -> None:
-    """Refuse a `pyarrow.Table` without rows, or without one of the columns that are to be read.
+    """Check that a `pyarrow.Table` has rows, and the columns that are to be read.
 
     Raises:
-        DataError: naming the column that is most like the missing one.
+        DataError: if it has not, with the column that is most like the missing one.
 
     """
     if table.num_rows == 0:
@@ -180,7 +208,7 @@ def texts_of(table: Any, source: Source, columns: Sequence[str]) -> list[list[st
     """Return one list of texts per column.
 
     Raises:
-        DataError: a text that is none.
+        DataError: if a value is no text.
 
     """
     return [_texts(table, source, column) for column in columns]
@@ -198,13 +226,14 @@ def extra_source(name: str, root: str | Path | None = None, hubs: Mapping[str, A
     """Return where an extra data set is.
 
     Args:
-        name: a Parquet file, `DIR/FILE.parquet`; or a data set below the root or on the hub, `NAME/SPLIT` or `NAME`.
-            NAME alone is its `train` split or, below a root that has none, its `validation` split.
+        name: a file, `DIR/FILE.parquet` or of another of `readers.FORMATS`; or a data set below the root or on the hub,
+            `NAME/SPLIT` or `NAME`. NAME alone is its `train` split or, below a root that has none, its `validation`
+            split.
         root: folder of data sets, or None for the hub.
         hubs: where data sets are on the hub: by name, the arguments `hub` and `subset` of `Source`.
 
     Raises:
-        DataError: the name on the hub is not known.
+        DataError: if its name on the hub is not known.
 
     Example:
         >>> str(extra_source("drcd/test", "data")), str(extra_source("more/news.parquet").stem)
@@ -214,6 +243,9 @@ def extra_source(name: str, root: str | Path | None = None, hubs: Mapping[str, A
     if name.endswith(".parquet"):
         file = Path(name).expanduser().absolute()
         return Source(file.parent.name, file.stem, file.parent.parent, split="extra")
+    if Path(name).suffix in TABLES:
+        file = find_place(name)
+        return Source(file.parent.name, file.stem, split="extra", path=file.absolute())
     folder, _, stem = name.partition("/")
     if root is not None:
         return Source(folder, stem or _standing_in(Path(root).expanduser() / folder), root, split="extra")

@@ -33,7 +33,7 @@ def test_extra_data_is_found_below_the_root(root, name, found):
     assert extra_source(name, root).table()["text"].to_pylist() == [found]
 
 
-def test_that_another_split_stands_in_is_said_once(root, caplog):
+def test_that_another_split_is_used_instead_is_logged_once(root, caplog):
     with caplog.at_level(logging.WARNING):
         extra_source("whole", root)
         assert not caplog.text
@@ -49,15 +49,15 @@ def test_a_file_may_be_anywhere(root, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("wole", "There is no data set 'wole' in .*Closest: whole"),
         ("other", "There is no train.parquet in .*Choices: test. Type data.extra=.other/SPLIT. to take another"),
         ("rest/tst", "There is no tst.parquet in .*Closest: test"),
     ],
 )
-def test_what_is_not_there_is_said(root, name, said):
-    with pytest.raises(DataError, match=said):
+def test_what_is_missing_is_an_error(root, name, message):
+    with pytest.raises(DataError, match=message):
         extra_source(name, root).table()
 
 
@@ -135,7 +135,7 @@ def test_each_source_is_read_by_its_own_order_of_classes(root, write_rows, setti
     assert data.rows("validation").values["labels"].tolist() == [1, 0]
 
 
-def test_where_nobody_names_the_classes_the_data_set_does(root, settings):
+def test_classes_without_given_names_have_those_of_the_data_set(root, settings):
     films(root, ["no", "yes"], [1, 0])
     keep(
         root / "more" / "train.parquet",
@@ -213,7 +213,7 @@ def test_extra_sentences_without_tags_are_for_the_teacher(root, write_rows, sett
     assert data.rows("train")[1]["logits_mask"].tolist() == [0, 1, 1, 0]
 
 
-def test_a_fault_is_told_of_the_file_and_the_row_that_have_it(root, write_rows, settings):
+def test_an_error_names_the_file_and_the_row(root, write_rows, settings):
     films(root, ["no", "yes"], [1, 0])
     write_rows(root / "more" / "train.parquet", sentence=["good", "bad", "film"], label=[1, None, 7])
     with pytest.raises(DataError, match=r"more/train.parquet, column 'label', row 2 holds 7"):
@@ -231,7 +231,7 @@ def test_a_fault_is_told_of_the_file_and_the_row_that_have_it(root, write_rows, 
         SequenceLabelling("seen", ["O", "B-X"], extra="more", **settings).setup()
 
 
-def test_a_wrong_answer_is_told_of_the_file_that_has_it(root, settings):
+def test_an_error_in_an_answer_names_the_file(root, settings):
     row = {"id": "1", "question": "good ?", "context": "good film", "answers": {"text": ["film"], "answer_start": [5]}}
     for name, answers in (
         ("reads/train", row["answers"]),

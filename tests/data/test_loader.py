@@ -59,7 +59,7 @@ def test_the_end_of_an_epoch_resumes_at_the_start_of_the_next():
     assert epochs(resumed, [1]) == epochs(loader(), [1])
 
 
-def test_a_place_in_other_data_is_refused():
+def test_a_place_in_other_data_is_an_error():
     state = loader().state_dict()
     with pytest.raises(DataError, match="batch 0 of 7, but an epoch has 5 batches now"):
         loader(size=3).load_state_dict(state)

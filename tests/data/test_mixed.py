@@ -79,7 +79,7 @@ def test_a_loader_goes_on_in_mid_epoch():
     assert len(whole) == len(first) == -(-60 // 8)
 
 
-def test_a_cut_run_knows_which_rows_it_visits():
+def test_the_rows_that_a_cut_run_visits():
     batches = MixedBatches(LENGTHS, 8, 40, 0.5)
     drawn = set()
     for epoch in (0, 1):

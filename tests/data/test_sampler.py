@@ -117,7 +117,7 @@ def test_evaluation_without_grouping_keeps_the_order():
 
 
 @pytest.mark.parametrize("kind", [TrainBatches, EvalBatches])
-def test_no_rows_and_no_batch_size_are_refused(kind):
+def test_no_rows_and_no_batch_size_are_errors(kind):
     with pytest.raises(DataError, match="no rows"):
         kind([], 8)
     with pytest.raises(DataError, match="batch_size=0"):

@@ -39,7 +39,7 @@ def dual_tokenized_rows(
         max_length: tokens per row at most, of either.
 
     Raises:
-        DataError: for a tokenizer that does not say where its tokens lie in the text.
+        DataError: if a tokenizer has no offsets of its tokens in the text.
 
     Example:
         >>> from kd_lightning.data.text.synthetic import word_tokenizer
@@ -52,8 +52,8 @@ def dual_tokenized_rows(
     for role, tokenizer in (("student", student), ("teacher", teacher)):
         if not tokenizer.is_fast:
             raise DataError(
-                f"The {role}'s {type(tokenizer).__name__} does not say where its tokens lie in the text, which two "
-                "tokenizers need to be aligned. Use a fast tokenizer (AutoTokenizer gives one where there is one)."
+                f"The {role}'s {type(tokenizer).__name__} has no offsets of its tokens in the text, by which two "
+                "tokenizers are aligned. Use a fast tokenizer (AutoTokenizer gives one where there is one)."
             )
     if not len(labels):
         raise DataError("There are no rows to tokenise.")

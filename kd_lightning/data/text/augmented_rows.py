@@ -51,7 +51,7 @@ class AugmentedRows(EpochRows):
         super().__init__(rows, seed)
         self.fields = list((rows.labelled if isinstance(rows, MixedRows) else rows).fields)
         if others := set(self.fields) - FIELDS:
-            raise DataError(f"Augmentations do not know what becomes of a row's {', '.join(sorted(others))}.")
+            raise DataError(f"Augmentations cannot change a row's {', '.join(sorted(others))} along with its tokens.")
         self.augment = bound(augment, tokenizer)
         self.special = special_ids(tokenizer)
 
@@ -107,7 +107,7 @@ def bound(augment: Sequence[Augmentation], tokenizer: Any) -> list[Augmentation]
 
 
 def special_ids(tokenizer: Any) -> np.ndarray:
-    """Return the ids that mark the structure of a row: all special tokens but those that stand for a word."""
+    """Return the ids that mark the structure of a row: all special tokens but the unknown and the mask token."""
     marks = [getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "sep", "pad", "cls")]
     words = {tokenizer.unk_token_id, tokenizer.mask_token_id} - set(marks)  # GPT-2's unknown token also ends texts
     return np.array(sorted(set(tokenizer.all_special_ids) - words))

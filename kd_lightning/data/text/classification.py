@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.data.readers import Row
-from kd_lightning.data.sources import Source, texts_of
+from kd_lightning.data.sources import Source, check_columns, texts_of
 from kd_lightning.data.text.labels import Labels
 from kd_lightning.data.text.sourced import TextDataModule
 from kd_lightning.data.text.tokenizing import check_room, check_tokenizer
@@ -27,9 +27,10 @@ class TextClassification(TextDataModule):
     Args:
         name: the data set's name; with `root`, its folder.
         text: the column with the text, or the two columns of a pair.
-        label: the column with the label, an integer from 0. With `multilabel`: the column with a list of such integers,
-            or one column of 0 and 1 per label. With `regression`: a number to predict.
-        num_labels: number of classes; None: as many as `labels`, else 2; with `regression` 1.
+        label: the column with the label: an integer from 0, or a name. With `multilabel`: the column with a list of
+            integers, or one column of 0 and 1 per label. With `regression`: a number to predict.
+        num_labels: number of classes; None: as many as `labels`, with `regression` 1, else those of the training rows,
+            see `Labels.find`.
         tokenizer: a transformers tokenizer; may also be set as attribute before `setup`.
         multilabel: a row may have several labels, or none; `labels` of a batch is then float, 0 or 1: (batch, labels).
         regression: labels are numbers to predict: `labels` of a batch is then float, (batch,).
@@ -43,7 +44,7 @@ class TextClassification(TextDataModule):
             missing or does not fit.
 
     Example:
-        >>> data = TextClassification("sst2", text="sentence", root="/nowhere", limit=100)
+        >>> data = TextClassification("sst2", text="sentence", root="/nowhere", limit=100, num_labels=2)
         >>> data.num_labels, data.sizes
         (2, {})
 
@@ -65,43 +66,61 @@ class TextClassification(TextDataModule):
         drop_unlabelled: bool = False,
         **loading: Any,
     ) -> None:
-        count = num_labels or (1 if regression else len(labels or (0, 1)))
-        super().__init__(name=name, tokenizer=tokenizer, num_labels=count, **loading)
+        super().__init__(name=name, tokenizer=tokenizer, **loading)
         self.text = [text] if isinstance(text, str) else list(text)
         self.label = label if isinstance(label, str) else list(label)
-        self.classes = list(labels) if labels is not None else None
         self.multilabel = multilabel
         self.regression = regression
         self.drop_unlabelled = drop_unlabelled
-        self._check()
+        names = tuple(labels) if labels is not None else None
+        count = num_labels or (1 if regression else len(names) if names else None)
+        if count is None and not isinstance(self.label, str):
+            count = len(self.label)
+        self._labels = Labels(self.label, count, names, multilabel, regression) if count is not None else None
+        self._check(count, names)
 
-    def _check(self) -> None:
+    def _check(self, count: int | None, names: tuple[str, ...] | None) -> None:
         if len(self.text) not in (1, 2):
             raise DataError(f"text names one column, or two for pairs; got {self.text}.")
         if not isinstance(self.label, str) and not self.multilabel:
             raise DataError(f"label names columns {self.label}: several labels per row need multilabel=True.")
-        if not isinstance(self.label, str) and len(self.label) != self.num_labels:
-            raise DataError(f"label names {len(self.label)} columns, one per label, but num_labels={self.num_labels}.")
-        if self.classes is not None and len(self.classes) != self.num_labels:
-            raise DataError(f"labels names {len(self.classes)} classes, but num_labels={self.num_labels}.")
-        if self.regression and (self.multilabel or self.num_labels != 1):
+        if not isinstance(self.label, str) and len(self.label) != count:
+            raise DataError(f"label names {len(self.label)} columns, one per label, but num_labels={count}.")
+        if names is not None and len(names) != count:
+            raise DataError(f"labels names {len(names)} classes, but num_labels={count}.")
+        if self.regression and (self.multilabel or count != 1):
             raise DataError("regression predicts one number per row: num_labels is 1 then, and multilabel=False.")
 
     @property
-    def _labels(self) -> Labels:
-        names = tuple(self.classes) if self.classes is not None else None
-        assert self.num_labels is not None
-        return Labels(self.label, self.num_labels, names, self.multilabel, self.regression)
+    def labels(self) -> Labels:
+        """How the label columns are read; classes that were not given are those of all training rows."""
+        if self._labels is None:
+            source = self.sources["train"]
+            table = source.table(self.text_columns)
+            check_columns(table, source, self.columns)
+            assert isinstance(self.label, str)
+            self._labels = Labels.find(self.label, table, source, self.multilabel)
+        return self._labels
+
+    @property
+    def num_labels(self) -> int:  # type: ignore[override]
+        """Number of classes, or of labels."""
+        return self.labels.count
+
+    @property
+    def classes(self) -> list[str] | None:  # type: ignore[override]
+        """The names of the classes, by number; None: they have none."""
+        return list(self.labels.names) if self.labels.names is not None else None
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read: texts first, then labels."""
-        return [*self.text, *self._labels.columns]
+        return [*self.text, *self.label_columns]
 
     @property
     def label_columns(self) -> list[str]:
         """What extra data may lack."""
-        return self._labels.columns
+        return [self.label] if isinstance(self.label, str) else self.label
 
     def recorder(self) -> LabelRecorder:
         """Return what notes the label that is predicted for each row."""
@@ -111,7 +130,7 @@ class TextClassification(TextDataModule):
     def cache_key_fields(self) -> tuple[Any, ...]:
         """The settings that decide what rows are made of a table, besides tokenizer, `max_length` and `limit`."""
         reading = (self.regression, self.drop_unlabelled, sorted(self.rename.items()))
-        return self.text, self.label, self.num_labels, self.classes, reading
+        return self.text, self.label, self.num_labels, self.classes, reading, *self.held_out
 
     @property
     def text_columns(self) -> list[str]:
@@ -132,14 +151,15 @@ class TextClassification(TextDataModule):
 
     def without_labels(self, texts: list[Row]) -> Rows:
         """Return rows of texts, or pairs, without labels."""
-        return self.encode(list(zip(*texts, strict=True)), self._labels.none(len(texts)))
+        return self.encode(list(zip(*texts, strict=True)), self.labels.none(len(texts)))
 
     def row_numbers(self, split: str) -> np.ndarray | None:
         """Return where in the file each row of a split is; None: all rows of it are here."""
-        if not self.drop_unlabelled:
+        if not self.drop_unlabelled and self.holdout is None:
             return None
+        numbers = np.flatnonzero(self.share(self.sources[split].table(self.text_columns), split))[: self.limit]
         (table, _), *_ = super().tables(split)
-        return np.flatnonzero(self._labels.there(table))
+        return numbers[self.labels.there(table)] if self.drop_unlabelled else numbers
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""
@@ -147,14 +167,14 @@ class TextClassification(TextDataModule):
         return [text for row in zip(*columns, strict=True) for text in row]
 
     def tokenise(self, split: str) -> Rows:
-        """Return a split's rows, made anew from its files."""
+        """Return a split's rows, tokenised from its files."""
         return self.encode(*self._read(split))
 
     def _read(self, split: str) -> tuple[list[list[str]], np.ndarray]:
         """Return the texts, column by column, and the labels of a split, each source's by the names it has for them."""
         first, *more = self.tables(split)
-        named = self._labels.named_as(first[0])
-        labels = [self._labels.read(*first), *(named.read_known(*one) for one in more)]
+        named = self.labels.named_as(first[0])
+        labels = [self.labels.read(*first), *(named.read_known(*one) for one in more)]
         for (_, source), known in zip(more, labels[1:], strict=True):
             if without := int((known.reshape(len(known), -1)[:, 0] == IGNORED).sum()):
                 log.info("%s: %d of %d rows have no label; a teacher labels them.", source, without, len(known))
@@ -169,7 +189,7 @@ class TextClassification(TextDataModule):
         return [(self._labelled(table, source, split) if self.drop_unlabelled else table, source), *more]
 
     def _labelled(self, table: Any, source: Source, split: str) -> Any:
-        kept = self._labels.there(table)
+        kept = self.labels.there(table)
         if not kept.any():
             raise DataError(f"No row of {source} has a label (column '{self.label}').")
         if not kept.all():

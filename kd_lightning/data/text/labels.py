@@ -14,7 +14,7 @@ from kd_lightning.data.sources import check_columns, class_names
 from kd_lightning.functional.hard_label import IGNORED
 
 NONE = (None, -1, "-")
-"""What data sets write where the annotators did not agree, or the label is kept from us."""
+"""What data sets hold where the annotators did not agree, or the label is not published."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Labels:
             with the data in another order is put into this one.
         multilabel: as in `label_matrix`.
         regression: labels are numbers to predict, not classes.
+        values: what the column holds for each class, in order, where that is other whole numbers than 0, 1, …
 
     Example:
         >>> import pyarrow as pa
@@ -43,6 +44,52 @@ class Labels:
     names: tuple[str, ...] | None = None
     multilabel: bool = False
     regression: bool = False
+    values: tuple[Any, ...] | None = None
+
+    @classmethod
+    def find(cls, column: str, table: Any, source: object, multilabel: bool = False) -> Labels:
+        """Return the labels that are in the rows of a table, in a fixed order.
+
+        Names are sorted. Whole numbers from 0 without a gap are the classes' own numbers; others are sorted and become
+        names. With `multilabel` there are as many labels as the largest number, and one more.
+
+        Args:
+            column: the column with the labels.
+            table: a `pyarrow.Table` of all training rows.
+            source: where it comes from, for errors.
+            multilabel: as in `label_matrix`.
+
+        Raises:
+            DataError: if there are no two classes, or values that are neither names nor whole numbers.
+
+        Example:
+            >>> import pyarrow as pa
+            >>> stars = pa.table({"stars": [5, 1, 3, 5]})
+            >>> found = Labels.find("stars", stars, "here")
+            >>> found.count, found.names, found.read(stars, "here").tolist()
+            (3, ('1', '3', '5'), [2, 0, 1, 2])
+
+        """
+        if (known := class_names(table, column)) is not None:
+            return cls(column, len(known), tuple(known), multilabel)
+        cells = table.column(column).to_pylist()
+        if multilabel:
+            numbers = {number for cell in cells if isinstance(cell, list) for number in cell}
+            return cls(column, max((n for n in numbers if isinstance(n, int)), default=0) + 1, None, multilabel)
+        kinds = {type(_whole(cell)) for cell in cells if cell not in NONE}
+        if len(kinds) > 1 or not kinds <= {str, int, bool}:
+            odd = next(cell for cell in cells if cell not in NONE and type(_whole(cell)) in kinds - {str})
+            raise DataError(
+                f"{source}, column '{column}' holds {odd!r}, and classes are names or whole numbers. If it holds "
+                "numbers to predict, type data.regression=true task=regression."
+            )
+        values = tuple(sorted({_whole(cell) for cell in cells if cell not in NONE}))
+        if len(values) < 2:
+            held = f"only {values[0]!r}" if values else "no label"
+            raise DataError(f"{source}, column '{column}' holds {held}: there is nothing to tell apart.")
+        if kinds == {int} and values == tuple(range(len(values))):
+            return cls(column, len(values))
+        return cls(column, len(values), tuple(map(str, values)), values=None if kinds == {str} else values)
 
     @property
     def columns(self) -> list[str]:
@@ -57,7 +104,7 @@ class Labels:
             source: where it comes from, for errors.
 
         Raises:
-            DataError: naming the first row whose label is none.
+            DataError: if a row's label is none, naming the first.
 
         """
         return self._read(table, source, range(table.num_rows))
@@ -66,7 +113,7 @@ class Labels:
         """Return what `read` does, −100 in rows without a label, or in all where the table has none of the columns.
 
         Raises:
-            DataError: naming the first row whose label is none, or a column that alone is missing.
+            DataError: if a row's label is none, naming the first, or one of several columns is missing.
 
         """
         labels = self.none(table.num_rows)
@@ -109,8 +156,9 @@ class Labels:
         return self._classes([self._numbered(value) for value in values], source, rows, self._order(table))
 
     def _numbered(self, value: Any) -> Any:
-        if isinstance(value, float) and value.is_integer():  # as pandas writes whole numbers beside missing ones
-            return int(value)
+        value = _whole(value)
+        if self.values is not None:
+            return self.values.index(value) if value in self.values else value if value in NONE else str(value)
         return self.names.index(value) if self.names is not None and value in self.names else value
 
     def _order(self, table: Any) -> list[int] | None:
@@ -131,8 +179,8 @@ class Labels:
         if isinstance(value, str) and value not in NONE:
             known = f". {hint(value, self.names)}" if self.names is not None else "; give their names (data.labels)."
             return f"a label from 0 to {self.count - 1} should be{known}"
-        said = f"a label from 0 to {self.count - 1} should be (num_labels={self.count})."
-        return f"{said} Leave out rows without a label by data.drop_unlabelled=true." if value in NONE else said
+        expected = f"a label from 0 to {self.count - 1} should be (num_labels={self.count})."
+        return f"{expected} Leave out rows without a label by data.drop_unlabelled=true." if value in NONE else expected
 
     def _numbers(self, values: list[Any], source: object, rows: Sequence[int]) -> np.ndarray:
         for row, value in enumerate(values):
@@ -144,6 +192,11 @@ class Labels:
 
     def _place(self, source: object, row: int) -> str:
         return f"{source}, column '{self.column}', row {row}"
+
+
+def _whole(value: Any) -> Any:
+    """Return a whole number as an integer, as pandas writes those beside missing ones."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def label_matrix(
@@ -159,7 +212,7 @@ def label_matrix(
         rows: the rows' numbers in the source, for errors; None: from 0.
 
     Raises:
-        DataError: a value that is neither a list of numbers from 0 to num_labels - 1 nor 0 or 1.
+        DataError: if a value is neither a list of numbers from 0 to num_labels - 1 nor 0 or 1.
 
     Example:
         >>> import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Masked language modelling on any text: what students learn before they learn a task."""
+"""Masked language modelling on any text: what students are trained on before a task."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class LanguageModelling(TokenDataModule):
         return True
 
     def train_dataset(self) -> MaskedRows:
-        """Return the training rows with tokens hidden anew in every epoch."""
+        """Return the training rows with other tokens hidden in every epoch."""
         return MaskedRows(self._token_rows("train"), self.masking(), self.seed)
 
     def eval_dataset(self, split: str) -> MaskedRows:

@@ -1,4 +1,4 @@
-"""Hiding words for a model to guess: masked language modelling, anew in every epoch and the same in every run."""
+"""Hiding words for a model to predict: masked language modelling, other words in every epoch, the same in every run."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ class TokenDataModule(RowDataModule):
     ) -> None:
         super().__init__(**loading)
         self.processor = tokenizer
-        self.num_labels = num_labels
+        if num_labels is not None:
+            self.num_labels = num_labels
         self.max_length = max_length
         self.pad_to_multiple_of = pad_to_multiple_of
         self.augment = as_list(augment)

@@ -32,7 +32,7 @@ class Padding:
         multiple_of: round the length up to a multiple, which suits tensor cores (8) and compiled models (64).
 
     Raises:
-        DataError: `side` or `multiple_of` makes no sense.
+        DataError: if `side` is neither right nor left, or `multiple_of` below 1.
 
     Example:
         >>> rows = [{"input_ids": [5, 6], "labels": 1, "sample_id": 7}, {"input_ids": [8], "labels": 0, "sample_id": 9}]
@@ -63,7 +63,7 @@ class Padding:
             fields: of `LIKE_TOKENS`, those that are of tokens here.
 
         Raises:
-            DataError: the tokenizer has no padding token.
+            DataError: if the tokenizer has no padding token.
 
         """
         if tokenizer.pad_token_id is None:
@@ -76,28 +76,23 @@ class Padding:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return the batch of `rows`."""
-        mask = self._mask(np.array([len(row["input_ids"]) for row in rows]))
-        batch = {name: self._pad(rows, name, mask) for name in self.values if name in rows[0]}
-        batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        return batch | self._moved(per_row(rows, self.values), mask)
-
-    def _mask(self, lengths: np.ndarray) -> np.ndarray:
+        lengths = np.array([len(row["input_ids"]) for row in rows])
         longest = -(-lengths.max() // self.multiple_of) * self.multiple_of
         places = np.arange(longest) if self.side == "right" else np.arange(longest)[::-1]
-        return places < lengths[:, None]
-
-    def _moved(self, values: dict[str, Tensor], mask: np.ndarray) -> dict[str, Tensor]:
-        """Let positions count from the beginning of the padded row; what is below 0 is none."""
+        mask = places < lengths[:, None]
+        batch = {}
+        for name in self.values:
+            if name in rows[0]:
+                padded = np.full(mask.shape, self.values[name], dtype=np.int64)
+                padded[mask] = np.concatenate([row[name] for row in rows])
+                batch[name] = torch.from_numpy(padded)
+        batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        batch |= per_row(rows, self.values)
         before = torch.from_numpy(mask.argmax(1))
-        for name in POSITIONS:
-            if name in values:
-                values[name] = torch.where(values[name] >= 0, values[name] + before, values[name])
-        return values
-
-    def _pad(self, rows: Sequence[Mapping[str, Any]], name: str, mask: np.ndarray) -> Tensor:
-        out = np.full(mask.shape, self.values[name], dtype=np.int64)
-        out[mask] = np.concatenate([row[name] for row in rows])
-        return torch.from_numpy(out)
+        for name in POSITIONS:  # they count from the beginning of the padded row; what is below 0 is none
+            if name in batch:
+                batch[name] = torch.where(batch[name] >= 0, batch[name] + before, batch[name])
+        return batch
 
 
 class DualTokenizedPadding:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +28,8 @@ class QuestionAnswering(TextDataModule):
         max_question_length: tokens of a question; longer ones are cut.
         n_best: answers kept per question.
         max_answer_length: tokens of an answer at most, when one is predicted.
-        holdout: share of the training split's titles that are kept from it and are the validation split.
-        loading: further arguments of `TextDataModule`: where questions come from and which are trained on beside
+        loading: further arguments of `TextDataModule`: where questions come from (`holdout` is a share of the titles,
+            or of the contexts where there are no titles) and which are trained on beside
             them (those of `extra` without `answers` are for the teacher to answer), and how batches are made. `augment`
             and `unlabelled` must stay empty: answers are places of words, and a plain text has no questions.
 
@@ -60,7 +58,6 @@ class QuestionAnswering(TextDataModule):
         max_question_length: int = 64,
         n_best: int = 20,
         max_answer_length: int = 30,
-        holdout: float | None = None,
         **loading: Any,
     ) -> None:
         heads = 2  # what the heads of Transformers call start and end
@@ -68,7 +65,6 @@ class QuestionAnswering(TextDataModule):
         self.cut = Cut(max_length, stride, max_question_length)
         self.n_best = n_best
         self.max_answer_length = max_answer_length
-        self.holdout = holdout
         self._questions: dict[str, Questions] = {}
         self._check()
 
@@ -83,17 +79,11 @@ class QuestionAnswering(TextDataModule):
         for key, value in (("n_best", self.n_best), ("max_answer_length", self.max_answer_length)):
             if value < 1:
                 raise DataError(f"{key} must be at least 1; got {value}.")
-        if self.holdout is None:
-            return
-        if not 0 < self.holdout < 1:
-            raise DataError(f"holdout is a share of the titles, between 0 and 1; got {self.holdout}.")
-        self.sources = {**self.sources, "validation": self.sources["train"]}
-        self._check_extra()
 
     @property
     def columns(self) -> Sequence[str]:
         """The columns that are read."""
-        return COLUMNS if self.holdout is None else (*COLUMNS, "title")
+        return (*COLUMNS, "title") if self.holdout is not None and self.path is None else COLUMNS
 
     @property
     def optional(self) -> Sequence[str]:
@@ -152,14 +142,9 @@ class QuestionAnswering(TextDataModule):
         return [*dict.fromkeys(asked.contexts), *asked.questions]
 
     def tokenise(self, split: str) -> Rows:
-        """Return a split's rows, made anew from its files."""
+        """Return a split's rows, tokenised from its files."""
         return windows(self.tokenizer, self.questions(split), self.cut)
 
-    def share(self, table: Any, split: str) -> Any:
-        """Return the rows whose titles are the split's."""
-        if self.holdout is None or split not in ("train", "validation"):
-            return table
-        title = [str(title) for title in table["title"].to_pylist()]
-        titles = sorted(set(title), key=lambda one: hashlib.sha256(one.encode()).hexdigest())
-        held = set(titles[: math.ceil(self.holdout * len(titles))])
-        return table.filter([(one in held) == (split == "validation") for one in title])
+    def holdout_keys(self, table: Any) -> list[str]:
+        """Return the titles, or the contexts where there are none: questions about one are on the same side."""
+        return [str(key) for key in table["title" if "title" in table.column_names else "context"].to_pylist()]

@@ -42,15 +42,15 @@ class Questions:
     def of(cls, table: Any, place: object) -> Questions:
         """Read the columns `id`, `context`, `question` and, where there are any, `answers` and `answer_start_exact`.
 
-        Of several answers the first is learned whose place is known: it begins where `answer_start` says, and
-        `answer_start_exact` does not deny it.
+        Of several answers the first whose place is known is learned: it is at `answer_start` in the context, and
+        `answer_start_exact`, where there is one, is true for it.
 
         Args:
             table: a `pyarrow.Table`; `answers` has lists `text` and `answer_start`, or is null.
             place: where it comes from, for errors.
 
         Raises:
-            DataError: a question, context or answer that is no text, or texts without places.
+            DataError: if a question, context or answer is no text, or answers have no places.
 
         Example:
             >>> import pyarrow as pa
@@ -83,10 +83,10 @@ class Questions:
         )
 
     def check_ids(self, place: object) -> None:
-        """Refuse ids that are not of one question each.
+        """Check that each id is of one question.
 
         Raises:
-            DataError: naming one.
+            DataError: if one is not, naming it.
 
         """
         twice = next((name for name, count in Counter(self.ids).items() if count > 1), None)

@@ -48,7 +48,7 @@ def read_sentences(
         untagged: sentences without tags are fine: where the column is missing or null, tags are −100.
 
     Raises:
-        DataError: a row without words, with another number of tags, or with a tag that `labels` does not have.
+        DataError: if a row has no words, another number of tags, or a tag that `labels` does not have.
 
     Example:
         >>> import pyarrow as pa
@@ -65,9 +65,9 @@ def read_sentences(
         _check_words(f"{source}, row {row}", sentence, tokens)
         if names is not None or not untagged:
             _check_tags(f"{source}, row {row}", sentence, names, tokens, tags)
-    untaught = [[IGNORED] * len(sentence) for sentence in words]
     numbers = [
-        untaught[row] if names is None else [number(tag, row) for tag in names] for row, names in enumerate(found)
+        [IGNORED] * len(sentence) if names is None else [number(tag, row) for tag in names]
+        for row, (sentence, names) in enumerate(zip(words, found, strict=True))
     ]
     return Sentences(words, numbers)
 
@@ -103,10 +103,10 @@ def _numbers(source: Source, column: str, labels: Sequence[str], names: Sequence
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Refuse names of tags that repeat, or that have none for words outside of entities.
+    """Check the names of tags.
 
     Raises:
-        DataError: as said.
+        DataError: if one repeats, or there is none for words outside of entities.
 
     """
     if len(set(labels)) != len(labels):

@@ -87,7 +87,7 @@ class SequenceLabelling(TextDataModule):
     @property
     def cache_key_fields(self) -> tuple[Any, ...]:
         """The settings that decide what rows are made of a table, besides tokenizer, `max_length` and `limit`."""
-        return self.tokens, self.tags, self.classes, *self.renamed
+        return self.tokens, self.tags, self.classes, *self.renamed, *self.held_out
 
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits, or find them tokenised; again only after the tokenizer was replaced.
@@ -113,7 +113,7 @@ class SequenceLabelling(TextDataModule):
         return rows
 
     def tokenise(self, split: str) -> TokenRows:
-        """Return a split's rows, made anew from its sentences."""
+        """Return a split's rows, tokenised from its sentences."""
         return tagged_rows(self.tokenizer, self.sentences(split), self.max_length)
 
     @property

@@ -62,7 +62,7 @@ class TextDataModule(SourcedDataModule, TokenDataModule):
             )
 
     def tokenise(self, split: str) -> Rows:
-        """Return a split's rows, made anew from its `tables`."""
+        """Return a split's rows, tokenised from its `tables`."""
         raise NotImplementedError
 
     def without_labels(self, texts: list[Row]) -> Rows:

@@ -84,7 +84,7 @@ class SyntheticSentiment(TokenDataModule):
         validation_size: validation sentences, none of them in training.
         label_noise: share of training labels that are turned round, from 0 to below 0.5.
         seed: decides the sentences, the noise and the order of training batches.
-        tokenizer: None for one token per word, which knows the whole language.
+        tokenizer: None for one token per word of the language.
         max_length: tokens per row at most; the longest sentence has fewer than 48.
         loading: `batch_size`, `eval_batch_size`, `num_workers`, `pin_memory`, `group_by_length` and
             `pad_to_multiple_of`, as `TokenDataModule` describes them.
@@ -162,7 +162,7 @@ class SyntheticSentiment(TokenDataModule):
         return self.sentences(split)[0]
 
     def make_rows(self, split: str) -> Rows:
-        """Return a split's tokenised rows, made anew; it takes a fraction of a second."""
+        """Return a split's tokenised rows; making them takes a fraction of a second."""
         texts, labels = self.sentences(split)
         return self.encode([texts], labels)
 
@@ -181,7 +181,7 @@ def _reviews(random: Random, size: int, without: Any = ()) -> dict[str, int]:
 
 
 def review(random: Random) -> tuple[str, float]:
-    """Return a sentence and what it says about the film: above zero is praise, and it is never close to zero.
+    """Return a sentence and its sentiment towards the film: above zero is praise, and it is never close to zero.
 
     A clause is `the NOUN was [not] [very] ADJECTIVE [or ADJECTIVE]`; its value is the sum of its adjectives' grades
     (-3 … 3), doubled or halved by a word of degree, and turned round and halved by a negation, which reaches to the end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -23,15 +22,15 @@ KINDS = FIELDS | {"labels": np.int16, "logits_mask": np.int8}
 
 
 def check_word_tokenizer(tokenizer: Any) -> None:
-    """Refuse tokenizers that cannot say which word a piece belongs to, or would glue words together.
+    """Check that a tokenizer maps pieces to words, and keeps words apart.
 
     Raises:
-        DataError: as said.
+        DataError: if it is a slow one, without word ids, or takes several words for parts of one.
 
     """
     if not tokenizer.is_fast:
         raise DataError(
-            f"Tags need a fast tokenizer, which says what word a piece is of; {type(tokenizer).__name__} is slow."
+            f"Tags need a fast tokenizer, which has the word of each piece; {type(tokenizer).__name__} is slow."
         )
     if "add_prefix_space=False" in str(tokenizer.backend_tokenizer.pre_tokenizer):
         raise DataError(
@@ -64,7 +63,7 @@ def tagged_rows(tokenizer: Any, sentences: Sentences, max_length: int) -> TokenR
     each of its words counts in one of them (see `spans`). Words of which the tokenizer makes nothing are in no row.
 
     Notes: `words` are the numbers of the words that count, row after row, among the words of all sentences;
-    `word_offsets` (rows + 1,) says where in them a row begins, `sentences` (sentences + 1,) with which word a sentence
+    `word_offsets` (rows + 1,) is where in them a row begins, `sentences` (sentences + 1,) with which word a sentence
     begins, `tags` has the tag of each word, and `cut` are the numbers of words that are longer than a row.
 
     Args:
@@ -73,21 +72,36 @@ def tagged_rows(tokenizer: Any, sentences: Sentences, max_length: int) -> TokenR
         max_length: tokens per row at most, special ones included.
 
     Raises:
-        DataError: rows too short for any word, or a tokenizer that cannot be used.
+        DataError: if rows are too short for any word, or the tokenizer cannot be used.
 
     """
     check_word_tokenizer(tokenizer)
-    rows = _Rows()
     begins = np.concatenate([[0], np.cumsum([len(words) for words in sentences.words])]).astype(np.int64)
+    rows: list[dict[str, np.ndarray]] = []
+    cut = [np.zeros(0, dtype=np.int64)]
     for number, ids, types, of_word in _encoded(tokenizer, sentences.words):
         if begins[number] < begins[number + 1]:
-            tags = np.array(sentences.tags[number])
-            rows.add(ids, types, of_word, tags, int(begins[number]), max_length)
-    tags = np.array([tag for tags in sentences.tags for tag in tags], dtype=np.int16)
-    return rows.joined({"sentences": begins, "tags": tags})
+            fields = {"input_ids": ids} | ({"token_type_ids": types} if types is not None else {})
+            found, long = _rows_of_sentence(fields, of_word, np.array(sentences.tags[number]), max_length)
+            rows += [row | {"words": begins[number] + row["words"]} for row in found]
+            cut.append(begins[number] + long)
+    if not rows:
+        raise DataError("There is no word in any sentence that this tokenizer makes tokens of.")
+    joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    notes: dict[str, np.ndarray] = {
+        "sentences": begins,
+        "tags": np.array([tag for tags in sentences.tags for tag in tags], dtype=np.int16),
+        "words": joined.pop("words"),
+        "word_offsets": _offsets([row["words"] for row in rows]),
+        "cut": np.concatenate(cut),
+    }
+    fields = {name: flat.astype(KINDS[name]) for name, flat in joined.items()}
+    return TokenRows(fields, _offsets([row["input_ids"] for row in rows]), values={}, notes=notes)
 
 
-def _encoded(tokenizer: Any, sentences: list[list[str]]) -> Iterator[tuple[int, np.ndarray, Any, np.ndarray]]:
+def _encoded(
+    tokenizer: Any, sentences: list[list[str]]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None, np.ndarray]]:
     """Yield each sentence's number, ids, types (or None), and the word of each piece, −1 for special tokens."""
     for start in range(0, len(sentences), CHUNK):
         chunk = sentences[start : start + CHUNK]
@@ -95,62 +109,33 @@ def _encoded(tokenizer: Any, sentences: list[list[str]]) -> Iterator[tuple[int, 
         encoded = tokenizer(chunk, is_split_into_words=True, **how)
         for row in range(len(chunk)):
             of_word = np.array([-1 if word is None else word for word in encoded.word_ids(row)])
-            types = encoded["token_type_ids"][row] if "token_type_ids" in encoded else None
+            types = np.array(encoded["token_type_ids"][row]) if "token_type_ids" in encoded else None
             yield start + row, np.array(encoded["input_ids"][row]), types, of_word
 
 
-class _Rows:
-    """Collects rows, field by field."""
-
-    def __init__(self) -> None:
-        self.fields: dict[str, list[np.ndarray]] = defaultdict(list)
-        self.words: list[np.ndarray] = []
-        self.cut: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
-
-    def add(
-        self, ids: np.ndarray, types: Any, of_word: np.ndarray, tags: np.ndarray, begin: int, max_length: int
-    ) -> None:
-        """Add the rows of one sentence, whose first word has the number `begin`."""
-        special = of_word < 0
-        room = max_length - int(special.sum())
-        if room < 1:
-            raise DataError(f"max_length={max_length} leaves no room for words between the special tokens; raise it.")
-        places = np.searchsorted(of_word[~special], np.arange(len(tags) + 1))  # of the words' first pieces
-        within = np.zeros(len(ids), dtype=np.int64)  # a piece's place within its word
-        within[~special] = np.arange(places[-1]) - places[of_word[~special]]
-        pieces = np.diff(places)
-        self.cut.append(begin + np.flatnonzero(pieces > room))
-        rows = spans(np.minimum(pieces, room), room)
-        owner = owners(rows, len(tags))
-        for row, (first, last) in enumerate(rows):
-            inside = special | ((of_word >= first) & (of_word < last) & (within < room))
-            counts = ~special & (within == 0) & (owner[of_word] == row)
-            if (counts & inside).any():
-                self._add(ids, types, of_word, tags, begin, inside, counts)
-
-    def _add(self, ids: Any, types: Any, of_word: Any, tags: Any, begin: int, inside: Any, counts: Any) -> None:
-        counts = counts[inside]
-        words = of_word[inside]
-        self.fields["input_ids"].append(ids[inside])
-        if types is not None:
-            self.fields["token_type_ids"].append(np.array(types)[inside])
-        self.fields["labels"].append(np.where(counts, tags[words], IGNORED))
-        self.fields["logits_mask"].append(counts)
-        self.words.append(begin + words[counts])
-
-    def joined(self, notes: dict[str, np.ndarray]) -> TokenRows:
-        """Return all rows.
-
-        Raises:
-            DataError: there are none.
-
-        """
-        if not self.words:
-            raise DataError("There is no word in any sentence that this tokenizer makes tokens of.")
-        fields = {name: np.concatenate(rows).astype(KINDS[name]) for name, rows in self.fields.items()}
-        notes = notes | {"words": np.concatenate(self.words), "word_offsets": _offsets(self.words)}
-        notes["cut"] = np.concatenate(self.cut)
-        return TokenRows(fields, _offsets(self.fields["input_ids"]), values={}, notes=notes)
+def _rows_of_sentence(
+    fields: dict[str, np.ndarray], of_word: np.ndarray, tags: np.ndarray, max_length: int
+) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """Return the rows of a sentence, each with the `words` that count in it, and the words longer than a row."""
+    special = of_word < 0
+    room = max_length - int(special.sum())
+    if room < 1:
+        raise DataError(f"max_length={max_length} leaves no room for words between the special tokens; raise it.")
+    places = np.searchsorted(of_word[~special], np.arange(len(tags) + 1))  # of the words' first pieces
+    within = np.zeros(len(of_word), dtype=np.int64)  # a piece's place within its word
+    within[~special] = np.arange(places[-1]) - places[of_word[~special]]
+    pieces = np.diff(places)
+    parts = spans(np.minimum(pieces, room), room)
+    owner = owners(parts, len(tags))
+    rows = []
+    for row, (first, last) in enumerate(parts):
+        inside = special | ((of_word >= first) & (of_word < last) & (within < room))
+        counts = (~special & (within == 0) & (owner[of_word] == row))[inside]
+        if counts.any():
+            words = of_word[inside]
+            labels = {"labels": np.where(counts, tags[words], IGNORED), "logits_mask": counts, "words": words[counts]}
+            rows.append({name: values[inside] for name, values in fields.items()} | labels)
+    return rows, np.flatnonzero(pieces > room)
 
 
 def _offsets(rows: list[np.ndarray]) -> np.ndarray:
@@ -189,7 +174,7 @@ def spans(pieces: Sequence[int] | np.ndarray, room: int) -> list[Span]:
 
 
 def owners(rows: Sequence[Span], words: int) -> np.ndarray:
-    """Return which row speaks for each word: the one where it is farthest from the nearer end, the first of equals.
+    """Return in which row each word counts: the one where it is farthest from the nearer end, the first of equals.
 
     Args:
         rows: the words of each row, together all words.
@@ -209,17 +194,17 @@ def owners(rows: Sequence[Span], words: int) -> np.ndarray:
 
 
 Notes: TypeAlias = Mapping[str, np.ndarray]
-"""What `tagged_rows` notes of its rows."""
+"""The notes that `tagged_rows` keeps with its rows."""
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """Sentences with the tags they have and those they were given.
+    """Sentences with their tags and those predicted.
 
     Args:
         numbers: which sentences of the split they are, in its order.
         gold: the names of each one's tags.
-        predicted: the names of the tags they were given, as many.
+        predicted: the names of the predicted tags, as many.
 
     """
 
@@ -237,7 +222,7 @@ def rebuild(notes: Notes, rows: np.ndarray, tags: np.ndarray, labels: list[str],
     Args:
         notes: of the split's rows.
         rows: the numbers of those that were predicted; one that comes twice counts once.
-        tags: the numbers of the tags they were given, where logits count, row after row.
+        tags: the numbers of the predicted tags, where logits count, row after row.
         labels: the names of the tags.
         outside: the name of the tag of words that are in no row.
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
-from kd_lightning.core.errors import DataError, closest, hint
+from kd_lightning.core.errors import DataError, hint
 from kd_lightning.core.hashing import digest
-from kd_lightning.data.readers import PLAIN, SUFFIXES, Row, column_names, lines_of, rows_of
+from kd_lightning.data.readers import PLAIN, SUFFIXES, Row, column_names, find_place, lines_of, rows_of
 from kd_lightning.data.sources import Source
 
 Document: TypeAlias = list[str]
@@ -58,14 +58,14 @@ class Texts:
             path: a file or folder; or the name of a data set below `root`.
             root: a folder of data sets.
             split: what is read of a folder that has files of this name, such as `train.parquet`; other files of that
-                folder are then left alone, for they may be what one is judged by.
+                folder are then left alone, for they may be what is evaluated.
             text: the column of tables that has the text.
 
         Raises:
-            DataError: there is no such place, or nothing that can be read.
+            DataError: if there is no such place, or nothing in it that can be read.
 
         """
-        place = _place(path, root)
+        place = find_place(path, root)
         files = _files_of(place, split)
         if not files:
             raise DataError(f"{place} holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file.")
@@ -88,7 +88,7 @@ class Texts:
         """Yield all documents; a row of a table that repeats the one before (a context with several questions) once.
 
         Raises:
-            DataError: no text at all, a file that is damaged, or a table without the column.
+            DataError: if there is no text at all, a file is damaged, or a table lacks the column.
 
         """
         document = None
@@ -108,7 +108,7 @@ class Texts:
         pairs every two lines that follow each other in a document; a document of one line is cut into sentences.
 
         Raises:
-            DataError: as `documents`, or texts of which no two follow each other, for a task of pairs.
+            DataError: as `documents`, or if no two texts follow each other, for a task of pairs.
 
         """
         row = None
@@ -132,24 +132,6 @@ def _hash(file: Path, size: int, changed: int) -> str:
     """Return a file's hash; a large file that is as it was is not read again."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _place(path: str | Path, root: str | Path | None) -> Path:
-    """Return where the texts are, or say what is near."""
-    here = Path(str(path)).expanduser()
-    below = Path(str(root)).expanduser() / path if root is not None else here
-    for place in (here, below):
-        if place.exists():
-            return place
-    names = [str(near) for near in _neighbours(here)]
-    names += [near.name for near in _neighbours(below)] if root is not None else []
-    near = closest(str(path), names)
-    where = f", nor a data set of that name in {root}" if root is not None else ""
-    raise DataError(f"There is no file or folder {path}{where}." + (f" {hint(str(path), near)}" if near else ""))
-
-
-def _neighbours(place: Path) -> list[Path]:
-    return sorted(place.parent.iterdir()) if place.parent.is_dir() else []
 
 
 def _files_of(place: Path, split: str) -> list[Path]:
@@ -208,7 +190,7 @@ class Origin:
         holdout: share of the documents to validate on, where nothing else is there for that.
 
     Raises:
-        DataError: no place at all, or a share that makes no sense.
+        DataError: if neither `path` nor `hub` is given, or `holdout` is not between 0 and 1.
 
     Example:
         >>> from tempfile import TemporaryDirectory

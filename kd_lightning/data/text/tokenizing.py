@@ -24,10 +24,10 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def check_tokenizer(tokenizer: Any, max_length: int) -> None:
-    """Refuse what is no tokenizer, or takes fewer tokens than asked for.
+    """Check that there is a tokenizer, for rows of this length.
 
     Raises:
-        DataError: as said.
+        DataError: if it is none, or its model takes fewer tokens.
 
     """
     if tokenizer is None:
@@ -39,13 +39,13 @@ def check_tokenizer(tokenizer: Any, max_length: int) -> None:
         )
     if max_length > tokenizer.model_max_length:
         raise DataError(
-            f"max_length={max_length} is more than the {tokenizer.model_max_length} tokens this tokenizer says its"
-            " model takes; lower it, or set tokenizer.model_max_length if the model takes more."
+            f"max_length={max_length} is more than the {tokenizer.model_max_length} tokens of this tokenizer's"
+            " model_max_length; lower it, or set tokenizer.model_max_length if the model takes more."
         )
 
 
 def check_room(tokenizer: Any, max_length: int, pair: bool) -> None:
-    """Refuse rows that have room for special tokens only.
+    """Check that rows have room for more than special tokens.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -53,7 +53,7 @@ def check_room(tokenizer: Any, max_length: int, pair: bool) -> None:
         pair: rows are pairs of texts.
 
     Raises:
-        DataError: as said.
+        DataError: if they have not.
 
     """
     special = tokenizer.num_special_tokens_to_add(pair=pair)
@@ -149,8 +149,8 @@ def build_tokenizer(texts: Iterable[str], max_length: int = 512, vocab_size: int
         texts: the training texts.
         max_length: longest input of the model that will use it, in tokens.
         vocab_size: pieces at most, special ones included.
-        lowercase: take capital letters for small ones, and accents away, as uncased BERT does; False where they tell
-            something, as in names.
+        lowercase: take capital letters for small ones, and accents away, as uncased BERT does; False where they have
+            a meaning, as in names.
 
     Returns:
         A fast Transformers tokenizer.
@@ -178,7 +178,7 @@ def build_tokenizer(texts: Iterable[str], max_length: int = 512, vocab_size: int
 
 
 def _splitter(lowercase: bool) -> Any:
-    """Return a tokenizer that cuts texts into words as BERT does, and knows none yet."""
+    """Return a tokenizer that cuts texts into words as BERT does, with no vocabulary yet."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))

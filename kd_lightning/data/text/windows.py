@@ -30,7 +30,7 @@ class Cut:
         max_question_length: tokens of the question at most; longer ones are cut.
 
     Raises:
-        DataError: no room for the context, or none beside the stride, whatever the tokenizer.
+        DataError: if no room is left for the context, or none beside the stride, whatever the tokenizer.
 
     """
 
@@ -42,15 +42,15 @@ class Cut:
         self._check_room(0)
 
     def check(self, tokenizer: Any) -> None:
-        """Refuse what leaves no room for the context, and a tokenizer that does not say where its tokens are.
+        """Check that there is room for the context, and that the tokenizer has offsets.
 
         Raises:
-            DataError: as said.
+            DataError: if there is none, or the tokenizer is a slow one, without offsets.
 
         """
         if not getattr(tokenizer, "is_fast", False):
             raise DataError(
-                f"{type(tokenizer).__name__} does not say where in the text its tokens are, as answers need it; load "
+                f"{type(tokenizer).__name__} has no offsets, by which answers become tokens; load "
                 "the fast one, AutoTokenizer.from_pretrained(…, use_fast=True)."
             )
         self._check_room(tokenizer.num_special_tokens_to_add(pair=True))
@@ -65,13 +65,13 @@ class Cut:
             )
 
 
-def windows(tokenizer: Any, asked: Questions, cut: Cut) -> TokenRows:
+def windows(tokenizer: Any, questions: Questions, cut: Cut) -> TokenRows:
     """Tokenise questions with their contexts; a context that is too long becomes several rows.
 
     Args:
         tokenizer: a fast transformers tokenizer; on which side it cuts and pads does not matter.
-        asked: the questions.
-        cut: how long rows are.
+        questions: what to tokenise.
+        cut: how they become rows.
 
     Returns:
         Rows with a `logits_mask`, 1 where an answer may begin or end and at the first special token ([CLS]), which
@@ -86,8 +86,8 @@ def windows(tokenizer: Any, asked: Questions, cut: Cut) -> TokenRows:
     Example:
         >>> from kd_lightning.data.text.tokenizing import build_tokenizer
         >>> tokenizer = build_tokenizer(["what ? a b c d e f"])
-        >>> asked = Questions(["1"], ["what ?"], ["a b c d e f"], [["c d"]], np.array([[4, 7]]))
-        >>> rows = windows(tokenizer, asked, Cut(max_length=9, stride=1, max_question_length=4))
+        >>> questions = Questions(["1"], ["what ?"], ["a b c d e f"], [["c d"]], np.array([[4, 7]]))
+        >>> rows = windows(tokenizer, questions, Cut(max_length=9, stride=1, max_question_length=4))
         >>> [tokenizer.decode(rows[i]["input_ids"]) for i in range(len(rows))]
         ['[CLS] what? [SEP] a b c d [SEP]', '[CLS] what? [SEP] d e f [SEP]']
         >>> rows.values["start_positions"].tolist(), rows.values["end_positions"].tolist()
@@ -95,7 +95,7 @@ def windows(tokenizer: Any, asked: Questions, cut: Cut) -> TokenRows:
 
     """
     cut.check(tokenizer)
-    chunks = list(_chunks(tokenizer, asked, cut))
+    chunks = list(_chunks(tokenizer, questions, cut))
     joined = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
     fields = {name: joined[name] for name in (*FIELDS, "logits_mask") if name in joined}
     offsets = np.concatenate([[0], np.cumsum(joined["lengths"])])
@@ -103,26 +103,26 @@ def windows(tokenizer: Any, asked: Questions, cut: Cut) -> TokenRows:
     return TokenRows(fields, offsets, values, {name: joined[name] for name in ("example", "char_start", "char_end")})
 
 
-def _chunks(tokenizer: Any, asked: Questions, cut: Cut) -> Iterator[dict[str, np.ndarray]]:
-    questions = _shortened(tokenizer, asked.questions, cut.max_question_length)
+def _chunks(tokenizer: Any, questions: Questions, cut: Cut) -> Iterator[dict[str, np.ndarray]]:
+    short = _shortened(tokenizer, questions.questions, cut.max_question_length)
     special = tokenizer.cls_token_id
-    for start in range(0, len(asked), CHUNK):
+    for start in range(0, len(questions), CHUNK):
         some = slice(start, start + CHUNK)
         encoded = tokenizer(
-            questions[some],
-            asked.contexts[some],
+            short[some],
+            questions.contexts[some],
             truncation="only_second",
             max_length=cut.max_length,
             stride=cut.stride,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        chunk = _flat(encoded, special, asked.contexts[some])
-        yield chunk | _positions(chunk, asked.spans[some]) | {"example": chunk["example"] + np.int32(start)}
+        chunk = _flat(encoded, special, questions.contexts[some])
+        yield chunk | _positions(chunk, questions.spans[some]) | {"example": chunk["example"] + np.int32(start)}
 
 
 def _shortened(tokenizer: Any, questions: Sequence[str], limit: int) -> list[str]:
-    """Cut questions to so many tokens, and say how many that were."""
+    """Cut questions to so many tokens, and log how many that were."""
     short, cut = list(questions), set[int]()
     while longer := _ends(tokenizer, short, limit):  # again, as a cut word may fall into more pieces
         cut |= set(longer)
@@ -154,7 +154,7 @@ def _flat(encoded: Any, special: int | None, contexts: Sequence[str]) -> dict[st
         flat["token_type_ids"] = np.fromiter((i for row in rows for i in row.type_ids), FIELDS["token_type_ids"])
     context = np.fromiter((i == 1 for row in rows for i in row.sequence_ids), dtype=bool)
     places = np.array([place for row in rows for place in row.offsets], dtype=np.int32)
-    context &= places[:, 0] < places[:, 1]  # a tokenizer may add a token that stands for nothing
+    context &= places[:, 0] < places[:, 1]  # a tokenizer may add a token of no characters
     texts = np.repeat(flat["example"], flat["lengths"])
     flat["char_start"], flat["char_end"] = np.where(context, _without_blanks(places, texts, contexts), np.int32(-1))
     flat["nowhere"] = _nowhere(flat["input_ids"], flat["lengths"], special)

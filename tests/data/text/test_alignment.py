@@ -158,7 +158,7 @@ def test_a_tokenizer_without_offsets_is_a_sentence():
     class Slow:
         is_fast = False
 
-    with pytest.raises(DataError, match="The teacher's Slow does not say where its tokens lie in the text"):
+    with pytest.raises(DataError, match="The teacher's Slow has no offsets of its tokens in the text"):
         dual_tokenized_rows(word_pieces(), Slow(), [["a"]], np.array([0]), 8)
 
 

@@ -130,7 +130,7 @@ def test_reordering_keeps_every_token(augmentation, tokens, seed):
     ("pattern", "expected"),
     [(0, "abcdefgh"), (1, "badcfehg"), (2, "cbafedgh"), (3, "cabfdegh"), (4, "bcaefdgh")],
 )
-def test_each_short_pattern_is_what_its_name_says(pattern, expected):
+def test_each_short_pattern_is_what_its_name_is(pattern, expected):
     p = [float(i == pattern) for i in range(5)]
     assert "".join(ShortReorder(p)(np.array(list("abcdefgh")), np.random.default_rng(0))) == expected
 
@@ -251,6 +251,6 @@ def test_what_the_docstrings_say_of_textbrewer_is_so(monkeypatch):
         (lambda: Mask()(np.arange(3), np.random.default_rng(0)), r"call bind\(tokenizer\) first"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(build: Callable[[], Any], sentence: str):
+def test_options_out_of_range_are_errors(build: Callable[[], Any], sentence: str):
     with pytest.raises(DataError, match=sentence):
         build()

@@ -38,7 +38,7 @@ class Recorder(Noisy):
 
 @pytest.fixture
 def whole(root: Path, tokenizer: Any, tmp_path: Path) -> Recorder:
-    """A run of two epochs of ten steps that nobody disturbs."""
+    """A run of two epochs of ten steps without interruption."""
     run = Recorder()
     trainer(tmp_path / "whole").fit(run, films(root, tokenizer))
     return run

@@ -115,7 +115,7 @@ def test_an_end_mark_that_is_also_the_unknown_token_stays(make_tokenizer):
     assert special_ids(like_bert).tolist() == [0, CLS, SEP]  # neither [UNK] nor the mask
 
 
-def test_the_mask_token_is_the_tokenizers_and_a_missing_one_is_said_in_setup(make_tokenizer, root):
+def test_the_mask_token_is_the_tokenizers_and_a_missing_one_is_an_error_in_setup(make_tokenizer, root):
     masked = make_tokenizer(mask_token="very")
     assert Mask().bind(masked).token == masked.mask_token_id == 8
     assert Mask(token="film").bind(masked).token == masked.get_vocab()["film"]
@@ -126,9 +126,9 @@ def test_the_mask_token_is_the_tokenizers_and_a_missing_one_is_said_in_setup(mak
             Mask(token=token).bind(masked)
 
 
-def test_tokens_with_labels_of_their_own_are_refused(tokenizer):
+def test_tokens_with_labels_of_their_own_are_errors(tokenizer):
     rows = TokenRows({"input_ids": np.array([5]), "tags": np.array([1])}, np.array([0, 1]), {"labels": np.array([0])})
-    with pytest.raises(DataError, match="do not know what becomes of a row's tags"):
+    with pytest.raises(DataError, match="cannot change a row's tags along with its tokens"):
         AugmentedRows(rows, [Delete()], tokenizer)
 
 

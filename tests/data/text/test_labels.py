@@ -101,9 +101,9 @@ def test_rows_without_a_label_are_left_out_and_counted(
         TextClassification("nli", "sentence", **given).setup()
 
 
-def test_a_split_without_any_label_is_refused(tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
+def test_a_split_without_any_label_is_an_error(tmp_path: Path, tokenizer: Any, write_rows: Any) -> None:
     write_rows(tmp_path / "nli" / "train.parquet", sentence=["good"], label=[-1])
-    data = TextClassification("nli", "sentence", drop_unlabelled=True, tokenizer=tokenizer, root=tmp_path)
+    data = TextClassification("nli", "sentence", num_labels=2, drop_unlabelled=True, tokenizer=tokenizer, root=tmp_path)
     with pytest.raises(DataError, match=r"No row of .*train\.parquet has a label \(column 'label'\)"):
         data.setup()
 
@@ -114,7 +114,9 @@ def test_columns_may_have_other_names(tmp_path: Path, tokenizer: Any, write_rows
         tmp_path / "snli" / "validation.parquet", sentence1=["film"], sentence2=["plot"], premise=["x"], label=[0]
     )
     rename = {"premise": "sentence1", "hypothesis": "sentence2"}
-    data = TextClassification("snli", ["sentence1", "sentence2"], rename=rename, tokenizer=tokenizer, root=tmp_path)
+    data = TextClassification(
+        "snli", ["sentence1", "sentence2"], num_labels=2, rename=rename, tokenizer=tokenizer, root=tmp_path
+    )
     assert (data.texts("train"), data.texts("validation")) == (["good", "bad"], ["film", "plot"])
 
 
@@ -133,7 +135,7 @@ def test_a_missing_split_is_answered_with_what_to_type(
     for stem in there:
         write_rows(tmp_path / "films" / f"{stem}.parquet", sentence=["good"], label=[1])
     with pytest.raises(DataError, match=words):
-        TextClassification("films", "sentence", tokenizer=tokenizer, root=tmp_path).setup()
+        TextClassification("films", "sentence", num_labels=2, tokenizer=tokenizer, root=tmp_path).setup()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_a_missing_split_is_answered_with_what_to_type(
         ({"regression": True, "multilabel": True}, "regression predicts one number per row"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(given: dict[str, Any], words: str) -> None:
+def test_settings_that_contradict_each_other_are_errors(given: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         TextClassification("films", "sentence", **given)
 

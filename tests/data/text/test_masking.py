@@ -113,12 +113,12 @@ def test_the_places_to_guess_are_those_with_labels(pieces):
         ({"masked": 0.8, "random": 0.4}, r"`masked \+ random` to be from 0 to 1"),
     ],
 )
-def test_shares_that_make_no_sense_are_refused(pieces, settings, words):
+def test_shares_out_of_range_are_errors(pieces, settings, words):
     with pytest.raises(DataError, match=words):
         Masking(pieces, **settings)
 
 
-def test_tokenizers_that_cannot_are_refused(tokenizer, make_tokenizer):
+def test_tokenizers_that_cannot_are_errors(tokenizer, make_tokenizer):
     with pytest.raises(DataError, match="has no mask token; use the tokenizer of a masked language model"):
         Masking(tokenizer)
     words = make_tokenizer(mask_token="[MASK]")

@@ -68,7 +68,7 @@ def test_labels_that_cannot_be_used_are_named(several, tokenizer, write_rows, co
         data(several, tokenizer, **settings).setup()
 
 
-def test_settings_that_contradict_each_other_are_refused(several, tokenizer):
+def test_settings_that_contradict_each_other_are_errors(several, tokenizer):
     with pytest.raises(DataError, match=r"\['rude', 'loud'\]: several labels per row need multilabel=True"):
         data(several, tokenizer, label=["rude", "loud"], num_labels=2, multilabel=False)
     with pytest.raises(DataError, match="label names 2 columns, one per label, but num_labels=3"):

@@ -39,6 +39,6 @@ def test_many_documents_come_out_as_few_do():
     assert [(tokens == letter).sum() for letter in letters] == [2000] * 5
 
 
-def test_rows_without_room_are_refused():
+def test_rows_without_room_are_errors():
     with pytest.raises(DataError, match="max_length=2 leaves no room for text"):
         rows_of([["a"]], 2)

@@ -45,13 +45,13 @@ def test_fields_the_rows_lack_are_not_invented():
     }
 
 
-def test_a_tokenizer_without_padding_token_is_refused(tokenizer):
+def test_a_tokenizer_without_padding_token_is_an_error(tokenizer):
     tokenizer.pad_token = None
     with pytest.raises(DataError, match=r"no padding token; set tokenizer\.pad_token"):
         Padding.of(tokenizer)
 
 
-def test_senseless_settings_are_refused():
+def test_settings_out_of_range_are_errors():
     with pytest.raises(DataError, match="side='top'"):
         Padding({"input_ids": 0}, side="top")
     with pytest.raises(DataError, match="pad_to_multiple_of"):

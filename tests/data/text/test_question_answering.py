@@ -163,7 +163,7 @@ def test_titles_are_held_out_whole(root):
     assert sorted(data.questions("train").ids + data.questions("validation").ids) == sorted(title)
 
 
-def test_a_data_set_without_a_training_split_says_what_to_type(tmp_path):
+def test_a_data_set_without_a_training_split_is_an_error_with_what_to_type(tmp_path):
     for split in ("validation", "test"):
         write(tmp_path / "reads" / f"{split}.parquet", asked(5))
     with pytest.raises(DataError, match=r"data\.splits\.train=validation data\.splits\.validation=test"):
@@ -174,9 +174,9 @@ def test_a_data_set_without_a_training_split_says_what_to_type(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"holdout": 1.5}, "holdout is a share of the titles"),
+        ({"holdout": 1.5}, "holdout is a share of the training rows"),
         ({"n_best": 0}, "n_best must be at least 1"),
         ({"stride": 16}, r"leave 16 for the context, of which stride=16 overlap"),  # 24 less 8 of the question
         ({"max_question_length": 24}, r"leave 0 for the context"),
@@ -185,12 +185,12 @@ def test_a_data_set_without_a_training_split_says_what_to_type(tmp_path):
         ({"unlabelled": "texts"}, r"no questions to answer: leave out `unlabelled`.*data.extra="),
     ],
 )
-def test_settings_without_sense_are_refused(root, settings, said):
-    with pytest.raises(DataError, match=said):
+def test_settings_out_of_range_are_errors(root, settings, message):
+    with pytest.raises(DataError, match=message):
         reads(root, **settings)
 
 
-def test_a_tokenizer_for_the_teacher_alone_is_refused(root):
+def test_a_tokenizer_for_the_teacher_alone_is_an_error(root):
     data = reads(root)
     data.teacher_tokenizer = reader("roberta")
     with pytest.raises(DataError, match=r"different vocabularies.*student and teachers, of all tasks, with"):

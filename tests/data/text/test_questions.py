@@ -50,7 +50,7 @@ def test_a_question_without_answers_is_unlabelled():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"context": None}, "here, column 'context', row 0 holds None where a text should be"),
         ({"question": 3}, "here, column 'question', row 0 holds 3 where a text should be"),
@@ -60,12 +60,12 @@ def test_a_question_without_answers_is_unlabelled():
         ({"answers": {"text": ["Rome"]}}, "where as many texts"),
     ],
 )
-def test_what_is_no_question_is_refused(changes, said):
-    with pytest.raises(DataError, match=said):
+def test_what_is_no_question_is_an_error(changes, message):
+    with pytest.raises(DataError, match=message):
         read(**changes)
 
 
-def test_ids_that_are_not_of_one_question_each_are_refused():
+def test_ids_that_are_not_of_one_question_each_are_errors():
     found = read()
     found.check_ids("here")
     with pytest.raises(DataError, match="here, column 'id' holds '1' more than once"):

@@ -104,13 +104,13 @@ def test_each_word_of_a_long_sentence_counts_in_one_row_and_nothing_is_cut_in_si
         assert rows[row]["input_ids"][[0, -1]].tolist() == [tokenizer.cls_token_id, tokenizer.sep_token_id]
     cut = [s for s in sentences if len(by_hand(tokenizer, *s)[0]) > 16]
     whole = len(sentences) - len(cut)
-    said = f"{len(cut)} of {len(sentences)} sentences are longer than 16 tokens and became {len(rows) - whole} rows"
-    assert said in caplog.text
+    message = f"{len(cut)} of {len(sentences)} sentences are longer than 16 tokens and became {len(rows) - whole} rows"
+    assert message in caplog.text
     assert "names train: words longer than a row, of which it has the beginning: 1." in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO):
         data(tmp_path, tokenizer, max_length=16).setup()
-    assert said in caplog.text  # also of rows that were tokenised before
+    assert message in caplog.text  # also of rows that were tokenised before
 
 
 def test_sentences_are_rebuilt_from_rows_in_any_order_and_lost_words_are_outside(tmp_path, tokenizer):
@@ -191,7 +191,7 @@ def test_sentences_that_cannot_be_used_are_named(tmp_path, tokenizer, sentence, 
         data(write(tmp_path, [sentence]), tokenizer).setup()
 
 
-def test_a_column_of_whole_texts_is_refused(tmp_path, tokenizer):
+def test_a_column_of_whole_texts_is_an_error(tmp_path, tokenizer):
     write(tmp_path, SENTENCES[:1], text=["Ada saw London"])
     with pytest.raises(DataError, match=r"row 0, holds 'Ada saw London' in column 'text', where a list of words"):
         data(tmp_path, tokenizer, tokens="text").setup()
@@ -199,7 +199,7 @@ def test_a_column_of_whole_texts_is_refused(tmp_path, tokenizer):
         data(tmp_path, tokenizer, tokens="token").setup()
 
 
-def test_settings_that_make_no_sense_are_refused(tmp_path, tokenizer):
+def test_settings_out_of_range_are_errors(tmp_path, tokenizer):
     root = write(tmp_path, SENTENCES)
     for settings, sentence in [
         ({"labels": ["B-PER"]}, "labels needs the tag 'O'"),
@@ -216,7 +216,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, tokenizer):
         two.setup()
 
 
-def test_tokenizers_that_cannot_take_words_are_refused(tmp_path, tokenizer):
+def test_tokenizers_that_cannot_take_words_are_errors(tmp_path, tokenizer):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     root = write(tmp_path, SENTENCES)

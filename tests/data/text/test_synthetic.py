@@ -152,7 +152,7 @@ def test_limit_cuts_both_splits_and_keeps_what_is_left():
     assert cut.fingerprint != whole.fingerprint
 
 
-def test_settings_that_make_no_sense_are_refused():
+def test_settings_out_of_range_are_errors():
     with pytest.raises(DataError, match="label_noise"):
         SyntheticSentiment(label_noise=0.5)
     with pytest.raises(DataError, match="sizes 0 and 1000"):

@@ -16,7 +16,7 @@ from kd_lightning.data import TextClassification
 
 
 def films(root: Path, tokenizer: Any, **settings: Any) -> TextClassification:
-    settings = {"text": "sentence", "batch_size": 4, "cache_dir": root.parent / "cache"} | settings
+    settings = {"text": "sentence", "num_labels": 2, "batch_size": 4, "cache_dir": root.parent / "cache"} | settings
     return TextClassification("films", tokenizer=tokenizer, root=root, **settings)
 
 
@@ -46,7 +46,7 @@ def test_validation_batches_hold_every_row_once(root, tokenizer):
     assert sorted(sample for batch in loader for sample in batch["sample_id"].tolist()) == list(range(11))
 
 
-def test_a_second_module_reuses_the_tokens_and_says_so(root, tokenizer, caplog):
+def test_a_second_module_reuses_the_tokens_and_logs_it(root, tokenizer, caplog):
     films(root, tokenizer).setup()
     before = {path: path.stat().st_mtime_ns for path in (root.parent / "cache").rglob("*.npy")}
     with caplog.at_level(logging.INFO):
@@ -192,7 +192,7 @@ def test_what_the_hub_gives_is_read_like_a_file(root, tokenizer, monkeypatch, tm
         return datasets.Dataset.from_dict({"sentence": ["good film"] * rows, "label": [1] * rows})
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    hub = {"hub": "some/films", "subset": "plain", "cache_dir": tmp_path}
+    hub = {"hub": "some/films", "subset": "plain", "num_labels": 2, "cache_dir": tmp_path}
     data = TextClassification("films", "sentence", tokenizer=tokenizer, **hub)
     data.setup()
     assert data.sizes == {"train": 6, "validation": 3}
@@ -201,7 +201,7 @@ def test_what_the_hub_gives_is_read_like_a_file(root, tokenizer, monkeypatch, tm
         TextClassification("films", "text", tokenizer=tokenizer, **hub).setup()
 
 
-def test_settings_that_make_no_sense_are_refused(root, tokenizer):
+def test_settings_out_of_range_are_errors(root, tokenizer):
     for settings, sentence in [
         ({"limit": 0}, "limit is a number of rows"),
         ({"text": ["a", "b", "c"]}, "one column, or two"),
@@ -219,7 +219,7 @@ def test_settings_that_make_no_sense_are_refused(root, tokenizer):
 
 
 @pytest.mark.parametrize(("columns", "special"), [(["sentence"], 2), (["sentence", "sentence"], 3)])
-def test_rows_that_have_no_room_for_a_text_are_refused(root, tokenizer, make_tokenizer, columns, special):
+def test_rows_that_have_no_room_for_a_text_are_errors(root, tokenizer, make_tokenizer, columns, special):
     for length in (1, special):
         with pytest.raises(DataError, match=rf"max_length={length} leaves no room.* data.max_length={special + 1} or"):
             films(root, tokenizer, text=columns, max_length=length).setup()

@@ -17,7 +17,7 @@ RECORDS = [{"text": "one", "id": 1}, {"text": "two\nlines", "id": 2}, {"text": "
 
 
 def write(file: Path) -> Path:
-    """Write the records in the format the name says."""
+    """Write the records in the format of the suffix."""
     if file.suffix == ".parquet":
         parquet.write_table(pa.Table.from_pylist(RECORDS), file)
     elif file.suffix == ".csv":

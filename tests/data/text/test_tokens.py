@@ -39,7 +39,7 @@ def test_a_missing_file_is_damage(tokenizer, tmp_path):
         TokenRows.open(tmp_path)
 
 
-def test_arrays_of_pickled_objects_are_refused(tokenizer, tmp_path):
+def test_arrays_of_pickled_objects_are_errors(tokenizer, tmp_path):
     encode(tokenizer, [TEXTS], np.arange(5), max_length=10).save(tmp_path)
     np.save(tmp_path / "value.labels.npy", np.array([{}] * 5), allow_pickle=True)
     with pytest.raises(DataError, match="is damaged"):

@@ -157,7 +157,7 @@ def test_tasks_are_drawn_by_the_rows_of_their_epochs(films, more):
     assert batches.shares.tolist() == [pytest.approx(0.6), pytest.approx(0.4)]  # 60 of 240 rows, and 40
 
 
-def test_words_of_a_plain_text_are_tagged_by_nobody(tmp_path, more, write_rows):
+def test_words_of_a_plain_text_have_no_tags(tmp_path, more, write_rows):
     for split in ("train", "validation"):
         write_rows(tmp_path / "ner" / f"{split}.parquet", tokens=[["in", "Rome"]], ner_tags=[["O", "B-LOC"]])
     tokenizer = build_tokenizer(["in Rome", *LINES], vocab_size=60)

@@ -116,7 +116,7 @@ def test_an_answer_in_no_token_is_of_unknown_place():
     assert made("bert", [row])[0].values["start_positions"].tolist() == [-100]
 
 
-def test_long_questions_are_cut_and_that_is_said(caplog):
+def test_long_questions_are_cut_and_logged(caplog):
     rows = asked(20)  # every tenth question has nine words
     with caplog.at_level(logging.INFO):
         made("bert", rows)
@@ -124,17 +124,17 @@ def test_long_questions_are_cut_and_that_is_said(caplog):
 
 
 @pytest.mark.parametrize("changes", [{"stride": 13}, {"stride": -1}, {"max_length": 11}, {"max_question_length": 0}])
-def test_rows_without_room_for_a_context_are_refused(changes):
+def test_rows_without_room_for_a_context_are_errors(changes):
     assert len(made("bert", asked(5), Cut(**{**vars(CUT), "stride": 12}))[0]) > 5  # the largest that leaves any
     with pytest.raises(DataError, match=r"leave \d+ for the context, of which stride=-?\d+ overlap"):
         made("bert", asked(5), Cut(**{**vars(CUT), **changes}))
 
 
-def test_a_tokenizer_that_does_not_know_where_its_tokens_are_is_refused():
+def test_a_tokenizer_without_offsets_is_an_error():
     class Slow:
         is_fast = False
 
-    with pytest.raises(DataError, match="Slow does not say where in the text its tokens are"):
+    with pytest.raises(DataError, match="Slow has no offsets, by which answers become tokens"):
         windows(Slow(), Questions.of(pa.Table.from_pylist(asked(1)), "here"), CUT)
 
 
