@@ -10,8 +10,9 @@ from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.errors import KDError
 from kd_lightning.core.types import LossReport
 from kd_lightning.features import FeatureTap, TappedModel
-from kd_lightning.models.bigru_model import register as _register_bigru
-from kd_lightning.models.export import export
+from kd_lightning.models.bigru import register as _register_bigru
+from kd_lightning.models.export import check_exportable, export
+from kd_lightning.models.load import load
 from kd_lightning.objective import MatchScheme, Objective, Term, schedules
 from kd_lightning.objective.match import Match
 from kd_lightning.teachers import BatchTeacher, CachedTeacher, EnsembleTeacher, LiveTeacher, TeacherCache, TeacherSource
@@ -39,10 +40,12 @@ __all__ = [
     "TeacherSource",
     "Term",
     "callbacks",
+    "check_exportable",
     "compat",
     "data",
     "export",
     "inspection",
+    "load",
     "losses",
     "metrics",
     "schedules",

@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: Any) -> tuple[Any, Any, Any]:
-    """Run the script for one process, and for the two ranks, at the same time; return what the three leave."""
+    """Run the script for one process, and for the two ranks, at the same time; return their results."""
     folder = tmp_path_factory.mktemp("ddp")
     places = ((0, 1), (0, 2), (1, 2))
     started = [
@@ -30,11 +30,11 @@ def results(tmp_path_factory: Any) -> tuple[Any, Any, Any]:
         for rank, world in places
     ]
     try:
-        said = [process.communicate(timeout=350)[0] for process in started]
+        logs = [process.communicate(timeout=350)[0] for process in started]
     finally:
         for process in started:
             process.kill()
-    for process, text in zip(started, said, strict=True):
+    for process, text in zip(started, logs, strict=True):
         assert process.returncode == 0, text[-4000:]
     whole, first, second = (torch.load(folder / f"{rank}of{world}.pt", weights_only=True) for rank, world in places)
     return whole, first, second
@@ -46,13 +46,13 @@ def close(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> Non
         torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-@pytest.mark.parametrize("case", ["sentences", "guests", "learned_maps", "tasks", "tags"])
+@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags"])
 def test_two_unequal_shares_train_like_one_process_on_the_whole_batch(results, case):
     whole, first, _ = (result[case]["state"] for result in results)
     close(whole, first, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["sentences", "guests", "learned_maps", "tasks", "tags"])
+@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags"])
 def test_students_and_projections_are_equal_on_both_ranks(results, case):
     _, first, second = (result[case]["state"] for result in results)
     close(first, second, atol=0, rtol=0)
@@ -73,21 +73,21 @@ def test_the_teacher_is_in_no_bucket_and_unchanged(results):
         close(whole["teacher"], other["teacher"], atol=0, rtol=0)
 
 
-def test_no_label_on_any_rank_is_a_loss_of_zero_that_moves_nothing(results):
-    whole, first, second = (result["nothing"] for result in results)
+def test_no_label_on_any_rank_is_a_loss_of_zero_that_changes_nothing(results):
+    whole, first, second = (result["no_labels"] for result in results)
     assert {float(result["loss"]) for result in (whole, first, second)} == {0.0}
     close(whole["state"], first["state"], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["weights", "buffers"])
-def test_different_teachers_on_the_ranks_are_a_sentence_on_each(results, kind):
-    whole, first, second = (result["strangers"][kind] for result in results)
+def test_different_teachers_on_the_ranks_raise_on_each(results, kind):
+    whole, first, second = (result["different_teachers"][kind] for result in results)
     assert whole == "no error"
     assert first.startswith("The teacher's weights on rank 0 differ from those on rank 1.")
     assert second.startswith("The teacher's weights on rank 1 differ from those on rank 0.")
 
 
-def test_tasks_under_a_strategy_that_takes_other_heads_for_a_mistake_are_a_sentence(results):
+def test_tasks_under_ddp_that_refuses_unused_parameters_raise(results):
     whole, first, second = (result["tasks"]["refused"] for result in results)
     assert whole == "no error"
     assert first == second

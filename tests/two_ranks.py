@@ -1,4 +1,4 @@
-"""Run by test_ddp.py as a script, once per rank: `two_ranks.py RANK WORLD FOLDER`; leaves its results in FOLDER."""
+"""Run by test_ddp.py as a script, once per rank: `two_ranks.py RANK WORLD FOLDER`; writes its results into FOLDER."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def sentences(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict(), "seen": seen, "teacher": teacher.state_dict()}
 
 
-class Host(pl.LightningModule):
-    """A user's own module; each rank's projections start differently."""
+class Classifier(pl.LightningModule):
+    """A user's own module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,8 +83,8 @@ class Host(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def guests(rank: int, world: int, folder: Path) -> Result:
-    """The callback on a module of the user's; its own loss is a mean over each rank's rows, and weighs nothing here."""
+def callback(rank: int, world: int, folder: Path) -> Result:
+    """The callback on a user's module, whose own loss, a mean over each rank's rows, has weight 0 here."""
     objective = kd.Objective(
         {
             "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
@@ -92,16 +92,16 @@ def guests(rank: int, world: int, folder: Path) -> Result:
         }
     )
     torch.manual_seed(rank)
-    callback = kd.DistillationCallback(bert(4, 24, seed=1), objective, task_weight=0.0)
-    host = Host()
-    fit(host, [share(words(seed=i), rank, world) for i in range(3)], folder, world, callbacks=[callback])
-    return {"state": host.state_dict() | objective.state_dict(prefix="objective.")}
+    added = kd.DistillationCallback(bert(4, 24, seed=1), objective, task_weight=0.0)
+    module = Classifier()
+    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world, callbacks=[added])
+    return {"state": module.state_dict() | objective.state_dict(prefix="objective.")}
 
 
 def tasks(rank: int, world: int, folder: Path) -> Result:
-    """Two tasks with one body, in turn; without `find_unused_parameters` there is a sentence."""
+    """Two tasks with one body, in turn; `setup` raises without `find_unused_parameters`."""
 
-    def made() -> kd.MultiTaskModule:
+    def build() -> kd.MultiTaskModule:
         torch.manual_seed(rank)
         objective = kd.Objective(
             {
@@ -117,10 +117,10 @@ def tasks(rank: int, world: int, folder: Path) -> Result:
 
     order = ["three", "two", "two", "three"]
     batches = [{**share(words(seed=i), rank, world), "task": task} for i, task in enumerate(order)]
-    module = made()
+    module = build()
     fit(module, batches, folder, world, unused=True)
     try:
-        fit(made(), batches, folder, world)
+        fit(build(), batches, folder, world)
         refused = "no error"
     except ConfigError as error:
         refused = str(error)
@@ -128,7 +128,7 @@ def tasks(rank: int, world: int, folder: Path) -> Result:
 
 
 def learned_maps(rank: int, world: int, folder: Path) -> Result:
-    """Maps of layers that are learned: their costs are those of the whole batch, whatever share a rank has."""
+    """Learned layer maps: their costs are those of the whole batch on every rank."""
     objective = kd.Objective(
         {
             "hidden": kd.MatchScheme(
@@ -166,8 +166,8 @@ def tags(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict()}
 
 
-def nothing(rank: int, world: int, folder: Path) -> Result:
-    """No rank has any label: the loss is zero, and nothing moves."""
+def no_labels(rank: int, world: int, folder: Path) -> Result:
+    """No rank has any label: the loss is zero, and no weight changes."""
     objective = kd.Objective({"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())})
     batch = words()
     batch["labels"] = torch.full_like(batch["input_ids"], -100)
@@ -176,14 +176,14 @@ def nothing(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict(), "loss": runner.callback_metrics["train/loss"]}
 
 
-def strangers(rank: int, world: int, folder: Path) -> Result:
+def different_teachers(rank: int, world: int, folder: Path) -> Result:
     """Different teachers on the two ranks: other weights, then other buffers only."""
     norm = nn.Sequential(mlp(7), nn.BatchNorm1d(3))
     norm[1].running_mean += rank
-    return {name: sentence(teacher, folder, world) for name, teacher in (("weights", mlp(7, rank)), ("buffers", norm))}
+    return {name: error_of(teacher, folder, world) for name, teacher in (("weights", mlp(7, rank)), ("buffers", norm))}
 
 
-def sentence(teacher: nn.Module, folder: Path, world: int) -> str:
+def error_of(teacher: nn.Module, folder: Path, world: int) -> str:
     objective = kd.Objective({"a": kd.Term(kd.Match("logits", "logits"), nn.MSELoss())})
     try:
         fit(kd.DistillationModule(mlp(5), teacher, objective), [pairs()], folder, world)
@@ -192,7 +192,7 @@ def sentence(teacher: nn.Module, folder: Path, world: int) -> str:
     return "no error"
 
 
-CASES = (sentences, guests, learned_maps, tasks, tags, nothing, strangers)
+CASES = (sentences, callback, learned_maps, tasks, tags, no_labels, different_teachers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from kd_lightning.cli.sweep_jobs import Job, best, shared_metric, short_names, varying
-from kd_lightning.core.figures import save
+from kd_lightning.core.files import write_figure
 from kd_lightning.pipeline.report.pictures import ALONE, FAILED, LINES, STUDENT, TEACHER, legend, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def draw_sweep(jobs: Sequence[Job], out: Path) -> None:
         figure = _lines(jobs, along, next((key for key in axes_keys if key != along), None))
     else:
         figure = _ranking(jobs, keys)
-    save(figure, out)
+    write_figure(out, figure)
 
 
 def _number(text: str | None) -> float:

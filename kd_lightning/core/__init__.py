@@ -1,1 +1,1 @@
-"""What everything else stands on: types, errors, batches, hashes, files and locks."""
+"""What all other packages use: types, errors, batches, hashes, files and locks."""

@@ -1,4 +1,4 @@
-"""What a user's own model may need: how a batch becomes arguments, and an output becomes named tensors."""
+"""How a batch becomes a model's arguments, and its output named tensors; an adapter overrides the usual rules."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Adapter:
     """How to call a model that does not follow the usual forms.
 
     Args:
-        inputs: `(batch) -> model arguments`: a mapping is passed as keywords, a tuple as positions, anything else as
-            the one argument. None: of a mapping the fields that `forward` names (all that are no labels where it takes
-            `**kwargs`), of `(x, y)` x.
+        inputs: `(batch) -> model arguments`: a mapping is passed as keyword arguments, a tuple as positional ones,
+            anything else as the only one. None: of a mapping the fields that `forward` names (with `**kwargs`, all but
+            labels), of `(x, y)` x.
         outputs: `(model output) -> {"logits": …}`. None: fields of a mapping or data class; a tensor is `logits`.
 
     Example:
@@ -38,19 +38,19 @@ class Adapter:
 
 
 class ArgumentRule:
-    """Turns batches into a model's arguments; looks at the model's signature once.
+    """Turns batches into a model's arguments; reads the model's signature once.
 
     Args:
-        model: whose `forward` decides which fields of a mapping are passed.
-        adapter: overrides the rule where it has `inputs`.
-        with_labels: also pass labels, which makes Transformers models compute their own loss.
+        model: its `forward` decides which fields of a mapping are passed.
+        adapter: its `inputs`, if there are any, replace the rule.
+        with_labels: also pass labels, so that Transformers models compute their own loss.
 
     """
 
     def __init__(self, model: nn.Module, adapter: Adapter | None = None, with_labels: bool = False) -> None:
         self.inputs = adapter.inputs if adapter is not None else None
         model, parameters = _unwrap(model)
-        # Transformers models take anything too, but hand what they do not name down to their attention kernels.
+        # Transformers models have **kwargs, too, but pass them on to their attention kernels.
         own = not type(model).__module__.startswith("transformers.")
         self.takes_any = own and any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.names = _named(parameters)
@@ -62,21 +62,21 @@ class ArgumentRule:
         """Return `(args, kwargs)` for the model.
 
         Raises:
-            DataError: where there is no adapter, and the batch has too little for the model's forward.
+            DataError: if there is no adapter, and the batch lacks a required argument of the model's forward.
 
         """
         if self.inputs is not None:
             return _as_arguments(self.inputs(batch))
-        args, kwargs = self._usual(batch)
+        args, kwargs = self._default(batch)
         missing = [name for name in self.required if name not in kwargs][len(args) :]
         if missing:
             raise DataError(
-                f"{self.model_name}.forward also wants {', '.join(missing)}, which the batch does not give. Give an "
-                "Adapter(inputs=…) that makes its arguments from a batch."
+                f"{self.model_name}.forward also requires {', '.join(missing)}, which the batch does not have. Give "
+                "an Adapter(inputs=…) that makes its arguments from a batch."
             )
         return args, kwargs
 
-    def _usual(self, batch: Batch) -> Arguments:
+    def _default(self, batch: Batch) -> Arguments:
         if isinstance(batch, Mapping):
             return (), self._by_name(batch)
         if isinstance(batch, Sequence) and not isinstance(batch, str) and batch:
@@ -84,7 +84,7 @@ class ArgumentRule:
         return (batch,), {}
 
     def _by_name(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        named = {key: value for key, value in batch.items() if self._wants(key)}
+        named = {key: value for key, value in batch.items() if self._takes(key)}
         if not named:
             raise DataError(
                 f"None of the batch's fields ({', '.join(map(str, batch))}) is an argument of the model's forward "
@@ -92,7 +92,7 @@ class ArgumentRule:
             )
         return named
 
-    def _wants(self, key: str) -> bool:
+    def _takes(self, key: str) -> bool:
         if is_batch_field(key):
             return self.with_labels and key in self.names
         return key in self.names or (self.takes_any and key not in BOOKKEEPING)

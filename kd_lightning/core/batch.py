@@ -16,11 +16,11 @@ Role: TypeAlias = Literal["student", "teacher"]
 _BATCH_FIELD = re.compile(r"labels?|\w+_(labels?|positions)|sample_id")
 
 BOOKKEEPING = frozenset({"logits_mask", "split", "task", "teacher_cache", "word_ids"})
-"""Fields of a batch that no model is meant to eat, unless its `forward` names them."""
+"""Fields of a batch that are no inputs of a model, unless its `forward` names them."""
 
 
 def is_batch_field(address: str) -> bool:
-    """Tell whether an address names something the batch brings (`labels`, `start_positions`) and not a model's feature.
+    """Tell whether an address names a field of the batch (`labels`, `start_positions`) and not a model's feature.
 
     Example:
         >>> is_batch_field("labels"), is_batch_field("start_positions"), is_batch_field("logits")
@@ -31,7 +31,7 @@ def is_batch_field(address: str) -> bool:
 
 
 def sub_batch(batch: Batch, role: Role) -> Batch:
-    """Return what one of the two models eats: its sub-batch where the batch has one per role, else the batch itself."""
+    """Return the student's or the teacher's sub-batch, or the batch itself where it has none."""
     if isinstance(batch, Mapping) and "student" in batch and "teacher" in batch:
         return batch[role]
     return batch
@@ -60,7 +60,7 @@ def required_field(batch: Batch, name: str) -> Any:
     """Return a field of the batch.
 
     Raises:
-        AddressError: naming the fields the batch does have.
+        AddressError: if the batch has no such field; names the closest it has.
 
     """
     value = field(batch, name)
@@ -76,10 +76,10 @@ def required_field(batch: Batch, name: str) -> Any:
 
 
 def task_of(batch: Batch, tasks: Collection[str]) -> str:
-    """Return which of several tasks a batch is of: its field `task`.
+    """Return which of several tasks a batch belongs to: its field `task`.
 
     Raises:
-        AddressError: for a batch without that field, or of another task.
+        AddressError: if the batch has no such field, or names another task.
 
     Example:
         >>> task_of({"task": "sst2", "labels": 1}, ["sst2", "cola"])
@@ -88,7 +88,7 @@ def task_of(batch: Batch, tasks: Collection[str]) -> str:
     """
     task = batch.get("task") if isinstance(batch, Mapping) else None
     if not isinstance(task, str):
-        raise AddressError(f"Each batch must say whose it is: a mapping with 'task', one of {', '.join(tasks)}.")
+        raise AddressError(f"Each batch must name its task: a mapping with 'task', one of {', '.join(tasks)}.")
     if task not in tasks:
         raise AddressError(f"There is no task '{task}'. {hint(task, list(tasks))}")
     return task

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class KDError(Exception):
-    """Base of every error this library raises on purpose. The command prints it as one line and exits with 1."""
+    """Base of every error of this library. The command prints it as one line and exits with 1."""
 
 
 class AddressError(KDError):
-    """An address (`hidden.3`, `encoder.layer.2`, …) that a model does not have, or that never arrived."""
+    """An address (`hidden.3`, `encoder.layer.2`, …) that a model does not have, or that was not collected."""
 
 
 class MatchError(KDError):
@@ -19,7 +19,7 @@ class MatchError(KDError):
 
 
 class ConfigError(KDError):
-    """A configuration that cannot be run as it stands."""
+    """A configuration that cannot be run."""
 
 
 class DataError(KDError):
@@ -27,7 +27,7 @@ class DataError(KDError):
 
 
 class CacheError(KDError):
-    """A teacher cache that is missing, unfinished, damaged, or was made from something else."""
+    """A teacher cache that is missing, incomplete, damaged, or was built from something else."""
 
 
 class NonFiniteLossError(KDError):

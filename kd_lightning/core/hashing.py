@@ -1,4 +1,4 @@
-"""Hashes that stand for what something was made from."""
+"""Hashes for fingerprints: of what a cache or a teacher was made from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def digest(*parts: Any) -> str:
-    """Return 16 hex digits that stand for JSON-like values.
+    """Return a hash of JSON-like values: 16 hex digits.
 
     Example:
         >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a1")

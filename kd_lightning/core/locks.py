@@ -1,4 +1,4 @@
-"""Build a folder once, however many processes want it; a builder that dies leaves nothing to be mistaken for it."""
+"""Build a folder once, however many processes need it; a killed build leaves no folder that looks complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Return the folder for things worth keeping: `cache_dir`, else `$KD_CACHE`, else `~/.cache/kd_lightning`.
+    """Return the folder of caches and fine-tuned teachers: `cache_dir`, else `$KD_CACHE`, else `~/.cache/kd_lightning`.
 
     Example:
         >>> cache_root("somewhere").name
@@ -29,16 +29,16 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
 
 
 def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
-    """Make `folder` by calling `build` on an empty folder beside it, unless it is there.
+    """Build `folder` by calling `build` on an empty folder beside it, unless it exists.
 
-    The folder appears whole, by one rename, or not at all. Processes that come meanwhile wait and use it; the system
-    frees the lock of a builder that is killed, and the next one removes what that left.
+    The folder appears complete, by one rename, or not at all. Other processes wait meanwhile and use it; the system
+    frees the lock of a process that is killed, and the next one removes what it left.
 
     Returns:
-        True if it was built now, False if it was there.
+        True if it was built now, False if it existed.
 
     Raises:
-        DataError: the folder's parent cannot be made or written.
+        DataError: if the folder's parent cannot be created or written.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -57,7 +57,7 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
             shutil.rmtree(leftover, ignore_errors=True)
         scratch = Path(mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         try:
-            scratch.chmod(0o755)  # mkdtemp's is for its maker only; a cache may be shared
+            scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
             build(scratch)
             scratch.rename(folder)
         finally:
@@ -67,10 +67,10 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from making the same folder, and wait for one that does; the folder need not be there.
+    """Keep other processes from building the same folder, and wait for one that does; the folder need not exist.
 
     Raises:
-        DataError: the folder's parent cannot be made or written.
+        DataError: if the folder's parent cannot be created or written.
 
     """
     lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -79,7 +79,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("Waiting for another process that is making %s.", folder)
+            log.info("Waiting for another process that is building %s.", folder)
             lock.acquire()
     except OSError as error:
         raise DataError(f"Cannot write the cache folder {folder.parent} ({error.strerror}); set KD_CACHE.") from error

@@ -1,4 +1,4 @@
-"""The few types everything else speaks in. Imports torch only."""
+"""The few types that all packages share. Imports torch only."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
-"""What terms, teachers and tasks may be called: letters, digits and underscores."""
+"""Names of terms, teachers and tasks: letters, digits and underscores."""
 
 Batch: TypeAlias = Mapping[str, Any] | Sequence[Any]
-"""What a loader yields: a mapping (`input_ids`, `labels`, …), a pair `(x, y)`, or `{"student": …, "teacher": …}`."""
+"""A batch: a mapping (`input_ids`, `labels`, …), a pair `(x, y)`, or `{"student": …, "teacher": …}`."""
 
 Features: TypeAlias = dict[str, Tensor]
 """Tensors by address: `{"hidden.3": (B, L, D), "logits": (B, C)}`."""
 
 Schedule: TypeAlias = Callable[[float], float]
-"""Progress of training in [0, 1] → factor on a base weight."""
+"""Progress of training in [0, 1] → factor of a base weight."""
 
 
 Kind: TypeAlias = Literal["scalar", "vector", "tokens", "heads", "attention", "map", "classes", "positions", "queries"]
@@ -66,12 +66,12 @@ class ModelInfo(Protocol):
 
 @dataclass(frozen=True)
 class LossReport:
-    """One evaluation of an objective: what to back-propagate, and what it was made of.
+    """One evaluation of an objective: the total to back-propagate, and its parts.
 
     Args:
         total: scalar, Σ weight · part, with gradient.
         parts: unweighted scalar per term, in the objective's order.
-        weights: the factor each part had in `total` (base weight × schedule).
+        weights: the factor of each part in `total` (base weight × schedule).
 
     Example:
         >>> report = LossReport(torch.tensor(3.0), {"hard": torch.tensor(6.0)}, {"hard": 0.5})
@@ -98,5 +98,5 @@ class LossReport:
         return logs | {f"{prefix}/weighted/{name}": part.detach() for name, part in self.weighted.items()}
 
     def non_finite(self) -> list[str]:
-        """Return the names of the terms that are infinite or not-a-number (waits for the device)."""
+        """Return the names of the terms that are infinite or not-a-number (synchronises with the device)."""
         return [name for name, part in self.parts.items() if not torch.isfinite(part).all()]

@@ -1,13 +1,11 @@
 """Metrics that read a whole output and its batch, beside those of torchmetrics, which take logits and labels."""
 
 from kd_lightning.metrics.answers import Answers, AnswerScores
-from kd_lightning.metrics.base import BatchMetric, Shared
-from kd_lightning.metrics.cmrc import cmrc_scores
-from kd_lightning.metrics.collection import Scores
+from kd_lightning.metrics.base import BatchMetric, Scores, Shared
 from kd_lightning.metrics.entities import EntityScores
 from kd_lightning.metrics.labels import LabelRecorder
 from kd_lightning.metrics.masked_tokens import MaskedTokens
-from kd_lightning.metrics.squad import squad_scores
+from kd_lightning.metrics.scorers import cmrc_scores, squad_scores
 
 __all__ = [
     "AnswerScores",

@@ -1,4 +1,4 @@
-"""Answers picked from start and end logits, scored as their data set's own scorer does, and written for it."""
+"""Answers extracted from start and end logits: recorded, scored as by the official scorers, and written for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.spans import best_spans
 from kd_lightning.metrics.base import BatchMetric, Shared
-from kd_lightning.metrics.cmrc import cmrc_scores
-from kd_lightning.metrics.squad import squad_scores
+from kd_lightning.metrics.scorers import cmrc_scores, squad_scores
 
 Scorer: TypeAlias = Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], Mapping[str, float]]
 
@@ -28,14 +27,39 @@ SCORERS: dict[str, Scorer] = {"english": squad_scores, "chinese": cmrc_scores}
 STATES = ("rows", "starts", "ends", "sums")
 
 
-class Answers(BatchMetric):
-    """Notes the best answers to each question, over all rows its context was cut into; gives no score.
-
-    Of each row, the spans with the largest sum of start and end logit are kept, where they are computed. Devlin et al.
-    2019, section 4.2. `predicted` has them after `compute`: by question, (text, sum) from the best, each text once.
+class QuestionData(Protocol):
+    """The members of a data module of questions, such as `data.QuestionAnswering`, that `Answers` uses.
 
     Args:
-        data: the `QuestionAnswering` the batches are of, with its `n_best` and `max_answer_length`; copies share it.
+        n_best: answers kept per question.
+        max_answer_length: tokens of an answer at most.
+        tokenizer: with `cls_token_id`.
+
+    """
+
+    n_best: int
+    max_answer_length: int
+    tokenizer: Any
+
+    def questions(self, split: str) -> Any:
+        """Return a split's questions, of which `ids`, `contexts` and `answers` (right ones, a list each) are read."""
+
+    def rows(self, split: str) -> Any:
+        """Return a split's rows: `offsets` of their tokens, and `notes` by name.
+
+        Notes are `example` (rows,), the question's number, and `char_start` and `char_end` (tokens,), the place of each
+        token in the context, −1 outside of it.
+        """
+
+
+class Answers(BatchMetric):
+    """Records the best answers to each question, over all rows its context was cut into; computes no score.
+
+    Of each row, the spans with the largest sum of start and end logit are kept, on the device. Devlin et al. 2019,
+    section 4.2. `predicted` has them after `compute`: by question, (text, sum) from the best, each text once.
+
+    Args:
+        data: the data module that the batches come from; copies of the metric share it.
 
     """
 
@@ -45,7 +69,7 @@ class Answers(BatchMetric):
     ends: list[Tensor]
     sums: list[Tensor]
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: QuestionData) -> None:
         super().__init__()
         self.data = Shared(data)
         self.split = "validation"
@@ -54,84 +78,84 @@ class Answers(BatchMetric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, features: Features, batch: Batch) -> None:
-        """Take in the logits of a batch, (B, L) each; the batch has a `logits_mask` and says its `split`."""
-        data = self.data.it
+        """Update with the logits of a batch, (B, L) each; the batch has a `logits_mask` and, perhaps, its `split`."""
+        data = self.data.value
         self.split = field(batch, "split") or "validation"
-        mask, before = self._may_answer(batch)
+        mask, before = self._candidates(batch)
         start, end = (features[name] for name in self.addresses)
         starts, ends, sums = best_spans(start, end, mask, data.n_best, data.max_answer_length)
         found = (required_field(batch, "sample_id"), starts - before, ends - before, sums)
         for name, value in zip(STATES, found, strict=True):
             getattr(self, name).append(value)
 
-    def _may_answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _candidates(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return where an answer may begin or end, (B, L), and how much padding is before each row, (B, 1)."""
         mask, tokens = logits_mask(batch), token_mask(batch)
         assert mask is not None, "batches of QuestionAnswering have it"
         assert tokens is not None, "batches of QuestionAnswering have it"
         before = tokens.argmax(1, keepdim=True)
-        special = self.data.it.tokenizer.cls_token_id
+        special = self.data.value.tokenizer.cls_token_id
         if special is not None:
             return mask.bool() & (required_field(batch, "input_ids") != special), before
         return mask.bool() & (torch.arange(mask.shape[1], device=mask.device) != before), before
 
     def compute(self) -> dict[str, Tensor]:
-        """Note the answers, and return nothing."""
-        asked = self.data.it.questions(self.split)
-        seen = self._answers(asked.contexts) if len(self.rows) else ()
-        self.predicted = {asked.ids[example]: best for example, best in seen}
+        """Gather the answers into `predicted`; there are no scores."""
+        questions = self.data.value.questions(self.split)
+        answers = self._answers(questions.contexts) if len(self.rows) else ()
+        self.predicted = {questions.ids[example]: best for example, best in answers}
         return {}
 
     def _answers(self, contexts: Sequence[str]) -> Iterator[tuple[int, list[tuple[str, float]]]]:
-        """Yield the questions that were seen with their answers from the best, an empty one where there is none."""
+        """Yield the predicted questions with their answers from the best; an empty answer where there is none."""
         examples, begins, ends, sums = self._spans()
         order = np.lexsort((-sums, examples))
         edges = np.flatnonzero(np.diff(examples[order], prepend=-1, append=-1))
-        for one, other in pairwise(edges):
-            mine = order[one:other]
-            context = contexts[examples[mine[0]]]
+        for first, stop in pairwise(edges):
+            spans = order[first:stop]  # of one question
+            question = int(examples[spans[0]])
             best: dict[str, float] = {}
-            for begin, end, total in zip(begins[mine], ends[mine], sums[mine].tolist(), strict=True):
+            for begin, end, total in zip(begins[spans], ends[spans], sums[spans].tolist(), strict=True):
                 if begin >= 0 and total > -np.inf:
-                    best.setdefault(context[begin:end].strip(), total)
-            yield int(examples[mine[0]]), list(best.items())[: self.data.it.n_best] or [("", 0.0)]
+                    best.setdefault(contexts[question][begin:end].strip(), total)
+            yield question, list(best.items())[: self.data.value.n_best] or [("", 0.0)]
 
     def _spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the spans of all rows: the question each is of, its first and last character, its sum of logits."""
+        """Return the spans of all rows: each one's question, first and last character, and sum of logits."""
         rows, starts, ends, sums = (dim_zero_cat(getattr(self, name)).cpu().numpy() for name in STATES)
-        made = self.data.it.rows(self.split)
-        first = np.asarray(made.offsets)[rows][:, None]
-        examples = np.repeat(made.notes["example"][rows], starts.shape[1])
-        begins, stops = made.notes["char_start"][first + starts], made.notes["char_end"][first + ends]
+        tokens = self.data.value.rows(self.split)
+        first = np.asarray(tokens.offsets)[rows][:, None]
+        examples = np.repeat(tokens.notes["example"][rows], starts.shape[1])
+        begins, stops = tokens.notes["char_start"][first + starts], tokens.notes["char_end"][first + ends]
         return examples, begins.ravel(), stops.ravel(), sums.ravel().astype(np.float64)
 
     def write(self, folder: Path) -> Path:
         """Write `predictions.json`, {id: text} as official scorers read it, and `nbest_predictions.json`."""
         best = {name: found[0][0] for name, found in self.predicted.items()}
-        several = {name: _with_probabilities(found) for name, found in self.predicted.items()}
-        for file, content in (("predictions.json", best), ("nbest_predictions.json", several)):
+        n_best = {name: _with_probabilities(found) for name, found in self.predicted.items()}
+        for file, content in (("predictions.json", best), ("nbest_predictions.json", n_best)):
             (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
         return folder / "predictions.json"
 
 
 class AnswerScores(Answers):
-    """Exact match and F1 in percent, as the official scorers print them, over the questions that were seen.
+    """Exact match and F1 in percent, as the official scorers print them, over the questions that were predicted.
 
     Args:
         data: as for `Answers`.
-        language: whose scorer: `english` is SQuAD's, `chinese` CMRC 2018's; or a function of {id: answer} and
-            {id: references} that gives `exact_match` and `f1`.
+        language: selects the scorer: `english` SQuAD's, `chinese` CMRC 2018's; or a function of {id: answer} and
+            {id: references} that returns `exact_match` and `f1`.
 
     Raises:
-        ConfigError: for a language without a scorer.
+        ConfigError: if the language has no scorer.
 
     Example:
         >>> from types import SimpleNamespace as Some
-        >>> asked = Some(ids=["1"], contexts=["in old Rome"], answers=[["Rome", "old Rome"]])
+        >>> questions = Some(ids=["1"], contexts=["in old Rome"], answers=[["Rome", "old Rome"]])
         >>> notes = {"example": [0], "char_start": [-1, 0, 3, 7], "char_end": [-1, 2, 6, 11]}  # [CLS] in old Rome
         >>> rows = Some(offsets=np.array([0, 4]), notes={name: np.array(note) for name, note in notes.items()})
         >>> data = Some(n_best=2, max_answer_length=3, tokenizer=Some(cls_token_id=9))
-        >>> data.questions, data.rows = (lambda split: asked), (lambda split: rows)
+        >>> data.questions, data.rows = (lambda split: questions), (lambda split: rows)
         >>> scores = AnswerScores(data)
         >>> ids, ones = torch.tensor([[9, 5, 6, 7]]), torch.ones(1, 4)
         >>> batch = {"input_ids": ids, "attention_mask": ones, "logits_mask": ones, "sample_id": torch.tensor([0])}
@@ -142,10 +166,10 @@ class AnswerScores(Answers):
 
     """
 
-    gives = ("f1", "exact_match")
-    best = 100.0
+    score_names = ("f1", "exact_match")
+    best_value = 100.0
 
-    def __init__(self, data: Any, language: Literal["english", "chinese"] | Scorer = "english") -> None:
+    def __init__(self, data: QuestionData, language: Literal["english", "chinese"] | Scorer = "english") -> None:
         super().__init__(data)
         if isinstance(language, str) and language not in SCORERS:
             raise ConfigError(
@@ -154,17 +178,17 @@ class AnswerScores(Answers):
         self.scorer = SCORERS[language] if isinstance(language, str) else language
 
     def compute(self) -> dict[str, Tensor]:
-        """Return `exact_match` and `f1`; questions without a reference do not count."""
+        """Return `exact_match` and `f1`; questions without a reference are left out."""
         super().compute()
-        asked = self.data.it.questions(self.split)
-        references = {name: texts for name, texts in zip(asked.ids, asked.answers, strict=True) if texts}
+        questions = self.data.value.questions(self.split)
+        references = {name: texts for name, texts in zip(questions.ids, questions.answers, strict=True) if texts}
         references = {name: references[name] for name in self.predicted if name in references}
         scores = self.scorer({name: found[0][0] for name, found in self.predicted.items()}, references)
-        return {name: torch.tensor(scores[name]) for name in self.gives}
+        return {name: torch.tensor(scores[name]) for name in self.score_names}
 
 
 def _with_probabilities(found: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    """Return answers with their softmax over all that are kept."""
+    """Return answers with their softmax over those kept."""
     sums = np.array([total for _, total in found])
     shares = np.exp(sums - sums.max())
     shares = shares / shares.sum()

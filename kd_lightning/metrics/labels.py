@@ -1,7 +1,8 @@
-"""What a classifier predicts, row by row, as GLUE wants it handed in."""
+"""Records a classifier's predictions row by row, and writes them in GLUE's submission format."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,18 @@ FILE = "predictions.tsv"
 
 
 class LabelRecorder(BatchMetric):
-    """Notes each row's predicted label, and writes GLUE's table of them: `index` and `prediction`, by row.
-
-    A prediction is the label's name where the data has names, else its number; of several labels per row, those above
-    one half, with commas; of a number to predict, that number.
+    """Records each row's predicted label, and writes GLUE's table of them: `index` and `prediction`, by row.
 
     Args:
-        data: the data module, or anything that may have `labels` (names), `multilabel`, `regression` and, where rows of
-            the file were left out, `row_numbers(split)`.
+        classes: the names of the labels, which are written; None writes their numbers.
+        multilabel: whether a row has several labels: those with probabilities above one half, written with commas.
+        regression: whether the model predicts a number per row, which is written.
+        row_numbers: `(split) -> line of the file of each row`, where rows of the file were left out; None, or a result
+            of None, if rows are numbered as in the file. Copies of the recorder share it.
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from types import SimpleNamespace
-        >>> recorder = LabelRecorder(SimpleNamespace(labels=["no", "yes"]))
+        >>> recorder = LabelRecorder(classes=["no", "yes"])
         >>> recorder.update({"logits": torch.eye(2)}, {"sample_id": torch.tensor([1, 0])})
         >>> recorder.compute()
         {}
@@ -43,46 +43,53 @@ class LabelRecorder(BatchMetric):
     rows: list[Tensor]
     values: list[Tensor]
 
-    def __init__(self, data: Any) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str] | None = None,
+        multilabel: bool = False,
+        regression: bool = False,
+        row_numbers: Callable[[str], Any] | None = None,
+    ) -> None:
         super().__init__()
-        self._data = Shared(data)
+        self.classes = list(classes) if classes is not None else None
+        self.multilabel = multilabel
+        self.regression = regression
+        self._row_numbers = Shared(row_numbers)  # a method of a data module, which holds the whole data set
         self.split = "validation"
         self.predicted: dict[int, Any] = {}
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
     def update(self, features: Features, batch: Batch) -> None:
-        """Note the predictions of a batch, from logits (B, C); (B, 1) for numbers."""
+        """Record the predictions of a batch, from logits (B, C); (B, 1) for numbers."""
         self.split = field(batch, "split") or "validation"
         self.rows.append(required_field(batch, "sample_id"))
-        self.values.append(self._predict(widen(features["logits"])))
+        logits = widen(features["logits"])
+        if self.regression:
+            self.values.append(logits.squeeze(-1))
+        elif self.multilabel:
+            self.values.append((logits > 0).to(torch.int8))
+        else:
+            self.values.append(logits.argmax(-1))
 
     def compute(self) -> dict[str, Tensor]:
-        """Gather what was predicted into `predicted`, by row; there is nothing to score."""
+        """Gather the predictions into `predicted`, by row; there are no scores."""
         rows, values = (dim_zero_cat(state).tolist() if len(state) else [] for state in (self.rows, self.values))
         self.predicted = dict(sorted(zip(rows, values, strict=True)))
         return {}
 
     def write(self, folder: Path) -> Path:
         """Write the predictions of the last `compute` into `predictions.tsv`."""
-        numbers = self._data.it.row_numbers(self.split) if hasattr(self._data.it, "row_numbers") else None
-        places = {row: row if numbers is None else numbers[row] for row in self.predicted}
-        lines = [f"{places[row]}\t{self._said(value)}" for row, value in self.predicted.items()]
+        numbers = self._row_numbers.value(self.split) if self._row_numbers.value is not None else None
+        lines = [
+            f"{row if numbers is None else numbers[row]}\t{self._text(value)}" for row, value in self.predicted.items()
+        ]
         (folder / FILE).write_text("\n".join(["index\tprediction", *lines, ""]), encoding="utf-8")
         return folder / FILE
 
-    def _predict(self, logits: Tensor) -> Tensor:
-        if getattr(self._data.it, "regression", False):
-            return logits.squeeze(-1)
-        if getattr(self._data.it, "multilabel", False):
-            return (logits > 0).to(torch.int8)
-        return logits.argmax(-1)
-
-    def _said(self, value: Any) -> str:
+    def _text(self, value: Any) -> str:
         if isinstance(value, list):
-            return ",".join(self._name(number) for number, there in enumerate(value) if there)
-        return f"{value:.9g}" if isinstance(value, float) else self._name(value)
-
-    def _name(self, number: int) -> str:
-        names = getattr(self._data.it, "labels", None)
-        return names[number] if names is not None else str(number)
+            return ",".join(self._text(number) for number, chosen in enumerate(value) if chosen)
+        if isinstance(value, float):
+            return f"{value:.9g}"
+        return self.classes[value] if self.classes is not None else str(value)

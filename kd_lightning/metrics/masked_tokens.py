@@ -1,4 +1,4 @@
-"""How well hidden tokens are guessed."""
+"""Perplexity and accuracy of masked language models."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kd_lightning.metrics.base import BatchMetric
 
 
 class MaskedTokens(BatchMetric):
-    """Perplexity and accuracy over the tokens that have a label: the hidden ones.
+    """Perplexity and accuracy over the tokens that have a label: the masked ones.
 
-    Only those are looked at, so no second copy of the logits of all tokens over a large vocabulary is made. Perplexity
-    is e to the mean negative log-likelihood over all tokens of a split, not a mean over batches.
+    Only their logits are widened, so no second copy of all logits over a large vocabulary is made. Perplexity is e to
+    the mean negative log-likelihood over all tokens of a split, not a mean over batches.
 
     Raises:
-        MatchError: in `update`, logits that are not one row of the vocabulary per label.
+        MatchError: in `update`, if the logits are not one row of the vocabulary per label.
 
     Example:
         >>> metric = MaskedTokens()
@@ -31,7 +31,7 @@ class MaskedTokens(BatchMetric):
 
     """
 
-    gives = ("perplexity", "accuracy")
+    score_names = ("perplexity", "accuracy")
 
     nll: Tensor
     right: Tensor
@@ -43,19 +43,19 @@ class MaskedTokens(BatchMetric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, features: Features, batch: Batch) -> None:
-        """Take in logits (B, L, V) and labels (B, L), −100 where nothing is to be guessed."""
+        """Update with logits (B, L, V) and labels (B, L), −100 at tokens that are not predicted."""
         logits, labels = features["logits"], required_field(batch, "labels")
         if logits.shape[:-1] != labels.shape:
             raise MatchError(
                 f"MaskedTokens got logits of shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)}: "
                 "there must be logits for every label."
             )
-        hidden = labels != IGNORED
-        chosen, wanted = widen(logits[hidden]), labels[hidden]
-        self.nll += cross_entropy(chosen, wanted, reduction="sum")
-        self.right += (chosen.argmax(-1) == wanted).sum()
-        self.total += len(wanted)
+        masked = labels != IGNORED
+        chosen, targets = widen(logits[masked]), labels[masked]
+        self.nll += cross_entropy(chosen, targets, reduction="sum")
+        self.right += (chosen.argmax(-1) == targets).sum()
+        self.total += len(targets)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return both scores."""
+        """Return perplexity and accuracy."""
         return {"perplexity": (self.nll / self.total).exp().float(), "accuracy": (self.right / self.total).float()}

@@ -1,20 +1,18 @@
-"""Students: smaller models made like a teacher, and a recurrent one for where attention is too slow."""
+"""Students: smaller models built like a teacher, pretrained or saved ones, and a recurrent one."""
 
-from kd_lightning.models.bigru import bigru
-from kd_lightning.models.bigru_model import (
+from kd_lightning.models.bigru import (
     BiGRUConfig,
     BiGRUForSequenceClassification,
     BiGRUForTokenClassification,
     BiGRUModel,
+    bigru,
     register,
 )
 from kd_lightning.models.copy_layers import copy_layers
-from kd_lightning.models.electra import electra_small
-from kd_lightning.models.pretrained import pretrained
-from kd_lightning.models.saved import saved
+from kd_lightning.models.pretrained import pretrained, saved
 from kd_lightning.models.share_body import share_body
 from kd_lightning.models.shrink import shrink
-from kd_lightning.models.sizes import t3, t3_small, t4_tiny, t6, t12_nano
+from kd_lightning.models.students import electra_small, t3, t3_small, t4_tiny, t6, t12_nano
 from kd_lightning.models.vocabulary import transfer_vocabulary
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Which Transformers class carries which head."""
+"""Which Transformers class has the head of a task."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ AUTO_CLASSES = {
     "masked-lm": "AutoModelForMaskedLM",
     "feature-extraction": "AutoModel",
 }
+"""Task → name of the Auto class; values of the argument `task` of every student builder."""
 
 
 def auto_class(task: str) -> Any:
     """Return the Transformers Auto class of a task.
 
     Raises:
-        ConfigError: for an unknown task.
+        ConfigError: if the task is unknown.
 
     Example:
         >>> auto_class("masked-lm").__name__
@@ -38,7 +39,7 @@ def build(task: str, config: Any) -> Any:
     """Build a randomly initialised float32 model of `config` with the head of `task`.
 
     Raises:
-        ConfigError: if the architecture has no such head.
+        ConfigError: if the task is unknown, or the architecture has no such head.
 
     """
     auto = auto_class(task)

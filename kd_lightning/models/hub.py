@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ def locate(name: str) -> str:
     """Return a hub name or folder as it is, and `pkg://package/folder` as the folder inside the installed package.
 
     Raises:
-        ConfigError: if the package or its folder is not there.
+        ConfigError: if the package is not installed, or has no such folder.
 
     Example:
         >>> locate("bert-base-cased")
@@ -32,7 +33,7 @@ def locate(name: str) -> str:
 
 
 def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
-    """Load from a folder, package or the hub, and say in one sentence why that cannot be done.
+    """Load from a folder, a package or the hub.
 
     Args:
         load: `from_pretrained` of a Transformers class.
@@ -40,7 +41,7 @@ def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
         options: for `load`.
 
     Raises:
-        ConfigError: where neither hub nor folder has it.
+        ConfigError: if neither hub nor folder has it.
 
     """
     try:
@@ -49,29 +50,40 @@ def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
-            "Give a folder that is here, as teacher.path=DIR is one, or use teacher=minilm_l6, which needs no hub."
+            "Give a folder on this machine, as in teacher.path=DIR, or use teacher=minilm_l6, which needs no hub."
         ) from error
 
 
 def model_folder(folder: Path, key: str, what: str) -> Path:
-    """Return a model's folder, or say what is near.
+    """Return a model's folder if there is a model in it.
 
     Args:
         folder: where it should be.
-        key: what the user typed it for.
-        what: should be in it.
+        key: the configuration key it was given for.
+        what: what should be in it, for the message.
 
     Raises:
-        ConfigError: there is no `config.json` in it.
+        ConfigError: if it has no `config.json`; names folders nearby that have one.
 
     """
     if not (folder / "config.json").is_file():
-        near = closest(str(folder), (str(path.parent) for path in _models_near(folder)))
+        # beside it and in it: a run's folder has its student in `student`
+        models = [*folder.parent.glob("*/config.json"), *folder.glob("*/config.json")]
+        near = closest(str(folder), (str(path.parent) for path in models))
         advice = f" Closest: {', '.join(near)}." if near else ""
         raise ConfigError(f"{key}={folder} holds no {what} (no config.json).{advice}")
     return folder
 
 
-def _models_near(folder: Path) -> list[Path]:
-    """Return the models beside a folder, and those in it: a run's folder has its student in `student`."""
-    return [*folder.parent.glob("*/config.json"), *folder.glob("*/config.json")]
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Run the block without the progress bars that Transformers prints when it loads and saves."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""A Transformers encoder as an ONNX graph with dynamic batch and length, checked against the model it came from."""
+"""A model as an ONNX graph with a dynamic batch (and length, for tokens), checked against the model it came from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,70 +15,97 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.features.outputs import output_fields
+from kd_lightning.models.plain import first_line
 
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-_SHAPES = ((2, 8), (3, 13))
-"""Batch and length of the trace, and of a second check that the trace has not frozen."""
-_LIMIT_IN_ONE_FILE = 1 << 30
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+TOKEN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 TOLERANCE = 1e-4
+_SHAPES = ((2, 8), (3, 13))
+"""Batch and length of the trace, and of a second check that neither is fixed in the graph."""
+_LIMIT_IN_ONE_FILE = 1 << 30
 
 
-def write_onnx(model: Any, path: Path) -> None:
+def write_onnx(model: nn.Module, path: Path, example: Mapping[str, Tensor] | tuple[Tensor, ...] | None = None) -> None:
     """Write `model` to `path` in float32, and compare the graph with it at two shapes.
 
     Args:
-        model: a Transformers model of `input_ids` or `pixel_values`, in eval mode on the CPU.
+        model: in eval mode on the CPU; changed to float32.
         path: the file; weights beyond 1 GiB go to a second file beside it.
+        example: the model's inputs, batch first; None for Transformers models of `input_ids` or `pixel_values`.
 
     Raises:
-        ConfigError: for missing packages, a model with other inputs, or a graph that disagrees.
+        ConfigError: if packages are missing, the model has other inputs and there is no example, the exporter does not
+            support the model, or the graph gives other outputs than the model.
 
     """
-    _check_packages()
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"ONNX export needs {', '.join(missing)}: pip install kd-lightning[onnx]")
     model = model.float()
-    trace = _example(model, *_SHAPES[0])
+    if example is None:
+        trace, check = (_encoder_inputs(model, batch, length) for batch, length in _SHAPES)
+    else:
+        trace, check = _resized(model, example)
     graph = _Positional(model, trace)
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    dynamic = [{0: "batch", 1: "length"} if _are_tokens(trace) else {0: "batch"} for _ in trace]
     with _quiet():
-        torch.onnx.export(
-            graph,
-            tuple(trace.values()),
-            path,
-            dynamo=True,
-            input_names=graph.inputs,
-            output_names=graph.outputs,
-            dynamic_shapes=(tuple(_dynamic(name) for name in graph.inputs),),
-            external_data=size > _LIMIT_IN_ONE_FILE,
-            verbose=False,
-        )
-    for batch, length in _SHAPES:
-        _compare(graph, path, _example(model, batch, length))
+        try:
+            torch.onnx.export(
+                graph,
+                tuple(trace.values()),
+                path,
+                dynamo=True,
+                input_names=graph.inputs,
+                output_names=graph.outputs,
+                dynamic_shapes=(tuple(dynamic),),
+                external_data=size > _LIMIT_IN_ONE_FILE,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = first_line(error.__cause__) if isinstance(error.__cause__, Exception) else first_line(error)
+            raise ConfigError(f"A {type(model).__name__} cannot be exported to ONNX: {cause}") from error
+    for inputs in (trace, check):
+        _compare(graph, path, inputs)
 
 
 class _Positional(nn.Module):
-    """The model as a function from tensors to tensors, which is what a graph is."""
+    """The model as a function of positional tensors that returns a tuple of tensors, as a graph does."""
 
-    def __init__(self, model: Any, example: dict[str, Tensor]) -> None:
+    def __init__(self, model: nn.Module, example: dict[str, Tensor]) -> None:
         super().__init__()
         self.model = model
         self.inputs = list(example)
         with torch.no_grad():
-            output = model(**example)
+            output = _named_outputs(model(**example))
         self.outputs = [name for name, value in output.items() if isinstance(value, Tensor)]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        output = self.model(**dict(zip(self.inputs, inputs, strict=True)))
+        output = _named_outputs(self.model(**dict(zip(self.inputs, inputs, strict=True))))
         return tuple(output[name] for name in self.outputs)
 
 
-def _example(model: Any, batch: int, length: int) -> dict[str, Tensor]:
-    """Return inputs of that shape from a generator of their own; the last row is half padding."""
-    config, generator = model.config, torch.Generator().manual_seed(0)
-    if model.main_input_name == "pixel_values":
+def _named_outputs(output: Any) -> Mapping[str, Any]:
+    """Return the fields of an output; those of a plain tuple are numbered."""
+    if type(output) in (tuple, list) and len(output) > 1:
+        return {f"output_{index}": value for index, value in enumerate(output)}
+    return output_fields(output)
+
+
+def _encoder_inputs(model: Any, batch: int, length: int) -> dict[str, Tensor]:
+    """Return random inputs of a Transformers encoder, from a generator of their own; the last row is half padding."""
+    config: Any = getattr(model, "config", None)
+    main = None if config is None else getattr(model, "main_input_name", None)
+    generator = torch.Generator().manual_seed(0)
+    if main == "pixel_values":
         shape = (batch, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.rand(shape, generator=generator)}
-    if model.main_input_name != "input_ids" or config.is_encoder_decoder:
-        raise ConfigError(f"ONNX export knows encoders of text or images, not {type(model).__name__}.")
+    if main != "input_ids" or config.is_encoder_decoder:
+        raise ConfigError(
+            f"Without example inputs, ONNX export supports Transformers encoders of text or images, not "
+            f"{type(model).__name__}: give example={{'name': tensor}}."
+        )
     length = min(length, getattr(config, "max_position_embeddings", length) // 2)
     ids = torch.randint(0, config.vocab_size, (batch, length), generator=generator)
     mask = torch.ones(batch, length, dtype=torch.long)
@@ -90,33 +117,52 @@ def _example(model: Any, batch: int, length: int) -> dict[str, Tensor]:
     return {name: value for name, value in inputs.items() if name in accepted}
 
 
-def _dynamic(name: str) -> dict[int, str]:
-    return {0: "batch"} if name == "pixel_values" else {0: "batch", 1: "length"}
+def _resized(model: nn.Module, example: Mapping[str, Tensor] | tuple[Tensor, ...]) -> Iterator[dict[str, Tensor]]:
+    """Yield the example's first rows twice: two of them, then three (of fewer tokens), repeated if there are less."""
+    if not isinstance(example, Mapping):
+        example = dict(zip(inspect.signature(model.forward).parameters, example, strict=False))
+    named = {str(name): value for name, value in example.items()}
+    wrong = next((name for name, value in named.items() if not (isinstance(value, Tensor) and value.dim())), None)
+    if wrong is not None or not named:
+        raise ConfigError(f"The ONNX example must be tensors with the batch first, but '{wrong}' is not one.")
+    for rows in (2, 3):
+        made = {}
+        for name, value in named.items():
+            value = value.detach().cpu()
+            value = value.float() if value.is_floating_point() else value
+            copies = [value] * -(-rows // max(len(value), 1))
+            made[name] = torch.cat(copies)[:rows]
+            if rows == 3 and _are_tokens(named):
+                made[name] = made[name][:, : value.shape[1] // 2 + 1]
+        yield made
+
+
+def _are_tokens(inputs: Mapping[str, Tensor]) -> bool:
+    """Tell whether all inputs are (batch, length); others beside them may depend on the length in ways of their own."""
+    return TOKEN_INPUTS.issuperset(inputs) and all(value.dim() == 2 for value in inputs.values())
 
 
 def _compare(graph: _Positional, path: Path, example: dict[str, Tensor]) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(graph.outputs, {name: value.numpy() for name, value in example.items()})
+    shapes = {key: list(value.shape) for key, value in example.items()}
+    try:
+        found = session.run(graph.outputs, {name: value.numpy() for name, value in example.items()})
+    except Exception as error:  # onnxruntime's own kinds have no common base
+        raise ConfigError(f"The ONNX graph does not run at {shapes}: {first_line(error)}") from error
     with torch.no_grad():
         expected = graph(*example.values())
     for name, mine, theirs in zip(graph.outputs, expected, found, strict=True):
+        mine = mine.float()
         gap = (mine - torch.from_numpy(theirs)).abs().max().item() / max(mine.abs().max().item(), 1.0)
         if not gap <= TOLERANCE:
-            shapes = {key: list(value.shape) for key, value in example.items()}
             raise ConfigError(f"The ONNX graph's '{name}' differs from the model's by {gap:.2g} at {shapes}.")
-
-
-def _check_packages() -> None:
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"ONNX export needs {', '.join(missing)}: pip install kd-lightning[onnx]")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals and about packages that play no part."""
+    """Run the block without the exporter's warnings about its own internals and packages that are not used."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

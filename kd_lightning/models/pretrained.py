@@ -1,43 +1,110 @@
-"""A student that is a pretrained model as it is, with a new head."""
+"""Students that start from weights on disk: a pretrained model, or a student saved earlier."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from torch import nn
+from transformers import AutoConfig
+
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.heads import auto_class
-from kd_lightning.models.hub import from_hub
+from kd_lightning.models.bigru import register
+from kd_lightning.models.heads import auto_class, build
+from kd_lightning.models.hub import from_hub, model_folder
+from kd_lightning.models.shrink import Like, given
 
 
 def pretrained(
-    like: Any = None,
-    *,
     name: str,
-    num_labels: int = 2,
-    vocab_size: int | None = None,
     task: str = "sequence-classification",
+    num_labels: int = 2,
+    *,
+    like: Like | None = None,
+    vocab_size: int | None = None,
     pad_token_id: int | None = None,
     **options: Any,
-) -> Any:
-    """Load a pretrained model with a new head, to distil into it or just to fine-tune it.
+) -> nn.Module:
+    """Load a pretrained model with the head of a task, to distil into it or just to fine-tune it.
 
     Args:
-        like: not looked at: this student is like nobody.
         name: a hub name, a folder, or `pkg://package/folder`.
+        task: the head, see `kd_lightning.models.heads.AUTO_CLASSES`.
         num_labels: classes of the head.
-        vocab_size: pieces of the tokenizer that feeds it, checked against the model's.
-        task: the head, see `tasks.AUTO_CLASSES`.
-        pad_token_id: not looked at: the model knows its own.
+        like: unused, because the architecture is the pretrained one; accepted because every student builder is called
+            with it.
+        vocab_size: size of the tokenizer's vocabulary, which must not exceed the model's.
+        pad_token_id: unused: the model's own is kept.
         options: for `from_pretrained`.
 
     Raises:
-        ConfigError: for a model that cannot be found, or one for a smaller vocabulary.
+        ConfigError: if the task is unknown, the model cannot be found, or its vocabulary is smaller than the
+            tokenizer's.
 
     """
     model = from_hub(auto_class(task).from_pretrained, name, num_labels=num_labels, **options)
+    _check_vocabulary(name, model, vocab_size)
+    return model
+
+
+def saved(
+    folder: str | Path,
+    task: str = "sequence-classification",
+    num_labels: int | None = None,
+    *,
+    like: Like | None = None,
+    vocab_size: int | None = None,
+    pad_token_id: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Load a saved student with the head of a task; a head that was saved for the same task and labels is kept.
+
+    DistilBERT (Sanh et al. 2019) and TinyBERT (Jiao et al. 2020) distil without a task first, and for a task second.
+
+    Args:
+        folder: what `kd.export` or `save_pretrained` wrote.
+        task: the head, see `kd_lightning.models.heads.AUTO_CLASSES`.
+        num_labels: classes of the head; the saved model's by default.
+        like: unused, because the architecture is the saved one; accepted because every student builder is called with
+            it.
+        vocab_size: size of the tokenizer's vocabulary, which must not exceed the model's.
+        pad_token_id: unused: the model's own is kept.
+        options: fields of the configuration that describe the labels, such as `id2label` or `problem_type`.
+
+    Raises:
+        ConfigError: if the folder holds no model, the task is unknown, or the model's vocabulary is smaller than the
+            tokenizer's.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> tiny = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+        >>> with TemporaryDirectory() as folder:
+        ...     BertForMaskedLM(tiny).save_pretrained(folder)
+        ...     type(saved(folder, task="token-classification", num_labels=5)).__name__
+        'BertForTokenClassification'
+
+    """
+    register()
+    name = str(model_folder(Path(folder).expanduser(), "student.path", "saved model"))
+    config = AutoConfig.from_pretrained(name)
+    head = given(num_labels=num_labels) | options
+    # Another number of labels makes a new head.
+    model = from_hub(auto_class(task).from_pretrained, name, **head, ignore_mismatched_sizes=True, dtype="float32")
+    _check_vocabulary(name, model, vocab_size)
+    names = options.get("id2label")
+    unnamed = {number: f"LABEL_{number}" for number in config.id2label}
+    same_labels = names is None or dict(config.id2label) in (dict(names), unnamed)
+    if same_labels and type(model).__name__ in (config.architectures or ()):
+        return model
+    fresh = build(task, model.config)  # a head for another task, or as many labels with other names
+    fresh.base_model.load_state_dict(model.base_model.state_dict())
+    return fresh
+
+
+def _check_vocabulary(name: str, model: Any, vocab_size: int | None) -> None:
     if vocab_size is not None and vocab_size > model.config.vocab_size:
         raise ConfigError(
-            f"The student '{name}' knows {model.config.vocab_size} pieces, but its tokenizer makes {vocab_size}. "
-            f"Give it its own: data.tokenizer={name}."
+            f"The student '{name}' has a vocabulary of {model.config.vocab_size}, but its tokenizer one of "
+            f"{vocab_size}. Use its own tokenizer: data.tokenizer={name}."
         )
-    return model

@@ -1,4 +1,4 @@
-"""One student for several tasks: a body that is shared, and a head per task."""
+"""One student for several tasks: a shared body, and a head per task."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Model = TypeVar("Model")
 
 
 def share_body(model: Any, other: Model) -> Model:
-    """Give a Transformers model another one's body; its head stays its own, and so does a pooler that the other lacks.
+    """Replace a Transformers model's body by another one's; it keeps its head, and a pooler that the other lacks.
 
-    Both then train the same body, and each is still a whole model of its own: it can be called, tapped and exported.
+    Both models then train the same body, and each can still be called, tapped and exported on its own.
 
     Args:
-        model: whose body is used.
+        model: the model whose body is used.
         other: a model of the same architecture and sizes, with a head for another task; changed in place.
 
     Returns:
         `other`.
 
     Raises:
-        ConfigError: for models without a body, or with bodies that differ in what both have.
+        ConfigError: if one of them has no body, or the parts that both bodies have differ in shape.
 
     Example:
         >>> from transformers import BertConfig, BertForSequenceClassification
@@ -51,13 +51,13 @@ def share_body(model: Any, other: Model) -> Model:
         )
     if _shapes(body) == _shapes(replaced):
         setattr(other, prefixes[1], body)
-    else:  # a head for tags or answers has no pooler
+    else:  # token classification and question answering have no pooler
         for name in both:
             setattr(replaced, name, getattr(body, name))
     return other
 
 
 def _shapes(body: nn.Module, parts: Container[str] | None = None) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a body's tensors by name; of some of its parts only, if these are given."""
+    """Return the shapes of a body's tensors by name; only those of `parts`, if these are given."""
     named = {name: tuple(value.shape) for name, value in body.state_dict().items()}
     return {name: shape for name, shape in named.items() if parts is None or name.partition(".")[0] in parts}

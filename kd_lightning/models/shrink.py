@@ -1,4 +1,4 @@
-"""A student that is its teacher's architecture with other sizes."""
+"""A student of its teacher's architecture with other sizes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kd_lightning.models.copy_layers import copy_layers
 from kd_lightning.models.heads import build
 
 Like: TypeAlias = nn.Module | PreTrainedConfig
-"""What a student is made like: a Transformers model, or its configuration."""
+"""The teacher that a student is built like: a Transformers model, or its configuration."""
 
-# What belongs to the teacher's own life and not to its architecture; Transformers derives the last one from the depth.
-_PERSONAL = ("_name_or_path", "architectures", "dtype", "quantization_config", "layer_types")
+# Fields of one trained model, not of its architecture; Transformers derives the last one from the depth.
+_NOT_INHERITED = ("_name_or_path", "architectures", "dtype", "quantization_config", "layer_types")
 _SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 _OTHER_NAMES = {"intermediate_size": "hidden_dim"}
 
@@ -40,17 +40,18 @@ def shrink(
     Args:
         like: the teacher, or its configuration.
         num_labels: classes of the head, where the task has any; the teacher's by default.
-        vocab_size: pieces of the student's tokenizer; the teacher's by default.
-        task: the head, see `tasks.AUTO_CLASSES`.
-        layers: None for random weights; otherwise what to start from: the teacher's layers, counted from 1
-            (`[2, 4, 6]`), or a rule (`"uniform"`, `"skip"`, `"last"`). A narrower student keeps evenly spread units
-            of them. See `copy_layers`.
+        vocab_size: size of the student's vocabulary; the teacher's by default.
+        task: the head, see `kd_lightning.models.heads.AUTO_CLASSES`.
+        layers: None for random weights; otherwise the teacher's layers to copy, counted from 1 (`[2, 4, 6]`), or a
+            rule (`"uniform"`, `"skip"`, `"last"`). A narrower student keeps evenly spread units of them. See
+            `copy_layers`.
         pad_token_id: the student tokenizer's padding; the teacher's by default.
         overrides: fields of the configuration.
 
     Raises:
-        ConfigError: for a teacher that is no such model, an unknown field or task, or sizes that do not go together.
-        MatchError: for layers the teacher does not have.
+        ConfigError: if the teacher is no such model, a field or the task is unknown, or the sizes contradict each
+            other.
+        MatchError: if the teacher does not have the layers.
 
     Example:
         >>> import torch
@@ -70,10 +71,10 @@ def shrink(
 
 
 def config_of(like: Like) -> PreTrainedConfig:
-    """Return the Transformers configuration behind `like`.
+    """Return the Transformers configuration of `like`.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if it has none.
 
     """
     config = getattr(like, "config", like)
@@ -88,14 +89,17 @@ def given(**values: Any) -> dict[str, Any]:
 
 
 def resized(config: PreTrainedConfig, num_labels: int | None, changes: dict[str, Any]) -> PreTrainedConfig:
-    """Return a new configuration of the same class, with `changes` and what follows from them.
+    """Return a new configuration of the same class, with `changes` and the sizes that follow from them.
 
     Raises:
-        ConfigError: for an unknown field or sizes that do not go together.
+        ConfigError: if the family cannot be shrunk, a field is unknown, or the sizes contradict each other.
 
     """
-    _check_family(config)
-    new = _clone(config)
+    missing = [name for name in _SIZES if not hasattr(config, _field(config, name))]
+    if missing or config.is_encoder_decoder:
+        what = f"its configuration has no {missing[0]}" if missing else "it is an encoder-decoder"
+        raise ConfigError(f"Cannot shrink a {config.model_type} model: {what}. Build the student yourself and pass it.")
+    new: Any = _clone(config)
     for name, value in changes.items():
         if not hasattr(new, _field(new, name)):
             raise ConfigError(f"A {type(new).__name__} has no field '{name}'. {hint(name, new.to_dict())}")
@@ -105,13 +109,18 @@ def resized(config: PreTrainedConfig, num_labels: int | None, changes: dict[str,
     if num_labels not in (None, config.num_labels):
         new.num_labels, new.problem_type = num_labels, None
     _follow(new, changes)
-    _check(new)
-    # Fields that are derived when a configuration is made (layer types, say) must see the new sizes.
+    if new.hidden_size % new.num_attention_heads:
+        raise ConfigError(
+            f"Attention heads must divide the student's width, but {new.num_attention_heads} do not divide "
+            f"{new.hidden_size}."
+        )
+    check_padding(new.pad_token_id, new.vocab_size)
+    # Fields that are derived when a configuration is made (layer types, say) must follow from the new sizes.
     return _clone(new)
 
 
 def _clone(config: PreTrainedConfig) -> PreTrainedConfig:
-    fields = {name: value for name, value in config.to_dict().items() if name not in _PERSONAL}
+    fields = {name: value for name, value in config.to_dict().items() if name not in _NOT_INHERITED}
     return type(config).from_dict(fields | {"dtype": None})
 
 
@@ -122,7 +131,7 @@ def _field(config: PreTrainedConfig, name: str) -> str:
 
 
 def _follow(config: Any, changes: dict[str, Any]) -> None:
-    """Set the sizes that hang on width and heads, unless they were asked for."""
+    """Set the sizes that depend on width and heads, unless they were given."""
     width, heads = config.hidden_size, config.num_attention_heads
     follow = {"pooler_hidden_size": width, "num_key_value_heads": heads, "head_dim": width // heads}
     if hasattr(config, "embedding_size"):  # ELECTRA, ALBERT: a narrow embedding stays, one wider than the student not
@@ -132,21 +141,7 @@ def _follow(config: Any, changes: dict[str, Any]) -> None:
             setattr(config, name, value)
 
 
-def _check_family(config: PreTrainedConfig) -> None:
-    missing = [name for name in _SIZES if not hasattr(config, _field(config, name))]
-    if missing or config.is_encoder_decoder:
-        what = f"its configuration has no {missing[0]}" if missing else "it is an encoder-decoder"
-        raise ConfigError(f"Cannot shrink a {config.model_type} model: {what}. Build the student yourself and pass it.")
-
-
-def _check(config: Any) -> None:
-    width, heads = config.hidden_size, config.num_attention_heads
-    if width % heads:
-        raise ConfigError(f"Attention heads must divide the student's width, but {heads} do not divide {width}.")
-    check_padding(config.pad_token_id, config.vocab_size)
-
-
 def check_padding(pad: int | None, vocabulary: int) -> None:
-    """Raise `ConfigError` where the padding token is not in the vocabulary."""
+    """Raise ConfigError if the padding token is not in the vocabulary."""
     if pad is not None and not 0 <= pad < vocabulary:
         raise ConfigError(f"The padding token {pad} is outside a vocabulary of {vocabulary}: give `pad_token_id`.")

@@ -1,36 +1,36 @@
-"""Starting the words of a student with its own tokenizer from its teacher's."""
+"""Initialising the word embeddings of a student with its own tokenizer from its teacher's."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.narrowing import kept_units, narrowed
+from kd_lightning.models.copy_layers import kept_units, narrowed
 
 _ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
 
 
 def transfer_vocabulary(teacher: nn.Module, student: nn.Module, teacher_tokenizer: Any, tokenizer: Any) -> int:
-    """Start the student's word embeddings from the teacher's, piece by piece.
+    """Initialise the student's word embeddings from the teacher's, token by token.
 
-    Fast vocabulary transfer (Gee et al. 2022, 2022.emnlp-industry.41): a piece that both tokenizers have starts from
-    the teacher's embedding of it, another from the mean over the pieces the teacher cuts it into. Special tokens start
-    from those of the same role. A narrower student keeps the units that `copy_layers` keeps.
+    Fast vocabulary transfer (Gee et al. 2022, 2022.emnlp-industry.41): a token of both vocabularies gets the teacher's
+    embedding of it, another the mean over the tokens that the teacher's tokenizer splits it into. Special tokens get
+    those of the same role. A narrower student keeps the units that `copy_layers` keeps.
 
     Args:
         teacher: a Transformers model.
-        student: changed in place; what the teacher knows nothing of keeps its own values.
+        student: changed in place; tokens that the teacher cannot represent keep their own values.
         teacher_tokenizer: the teacher's.
         tokenizer: the student's.
 
     Returns:
-        How many of the student's pieces start from the teacher's.
+        The number of the student's tokens that were initialised.
 
     Raises:
-        ConfigError: for embeddings that do not fit.
+        ConfigError: if the student's embeddings are wider than the teacher's, or cannot be cut from them.
 
     Example:
         >>> from transformers import BertConfig, BertModel
@@ -45,7 +45,8 @@ def transfer_vocabulary(teacher: nn.Module, student: nn.Module, teacher_tokenize
         True
 
     """
-    source, target = (_table(model) for model in (teacher, student))
+    models: tuple[Any, Any] = (teacher, student)
+    source, target = (model.get_input_embeddings().weight.detach() for model in models)
     places = _places(teacher_tokenizer, tokenizer)
     rows = torch.stack([source[ids].float().mean(0) for ids in places.values()])
     fitting = narrowed(rows, torch.Size((len(rows), target.shape[1])), kept_units(teacher, student), table=True)
@@ -59,22 +60,15 @@ def transfer_vocabulary(teacher: nn.Module, student: nn.Module, teacher_tokenize
     return len(places)
 
 
-def _table(model: Any) -> Tensor:
-    return model.get_input_embeddings().weight.detach()
-
-
 def _places(teacher: Any, student: Any) -> dict[int, list[int]]:
-    """Return the teacher's pieces that each of the student's starts from."""
+    """Return for each of the student's tokens the teacher's tokens whose embeddings are averaged."""
     known, unknown = teacher.get_vocab(), teacher.unk_token_id
     roles = {getattr(student, f"{role}_token_id"): getattr(teacher, f"{role}_token_id") for role in _ROLES}
     places = {own: [other] for own, other in roles.items() if own is not None and other is not None}
     rest = {number: piece for piece, number in student.get_vocab().items() if number not in roles}
-    cut = (
-        teacher([_text(student, piece) for piece in rest.values()], add_special_tokens=False)["input_ids"]
-        if rest
-        else []
-    )
-    for (number, piece), ids in zip(rest.items(), cut, strict=True):
+    texts = [_text(student, piece) for piece in rest.values()]
+    split = teacher(texts, add_special_tokens=False)["input_ids"] if texts else []
+    for (number, piece), ids in zip(rest.items(), split, strict=True):
         found = [known[piece]] if piece in known else [i for i in ids if i != unknown]
         if found:
             places[number] = found
@@ -82,5 +76,5 @@ def _places(teacher: Any, student: Any) -> dict[int, list[int]]:
 
 
 def _text(tokenizer: Any, piece: str) -> str:
-    """Return what a piece says, without the marks of its tokenizer (`##ing`, `Ġfilm`)."""
+    """Return the text of a token, without the marks of its tokenizer (`##ing`, `Ġfilm`)."""
     return tokenizer.convert_tokens_to_string([piece]).removeprefix("##").strip() or piece

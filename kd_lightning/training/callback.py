@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,9 +18,7 @@ from kd_lightning.core.types import Batch, LossReport
 from kd_lightning.features import FeatureTap, model_info
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource, as_teacher
-from kd_lightning.training.callback_checkpoint import keep_out_of_checkpoints
-from kd_lightning.training.callback_optimizer import joined
-from kd_lightning.training.callback_patch import replaced
+from kd_lightning.training.callback_optimizer import ATTRIBUTE, with_objective
 from kd_lightning.training.checks import (
     check_finite,
     check_not_shared,
@@ -26,13 +26,8 @@ from kd_lightning.training.checks import (
     check_same_teacher,
     check_trainable,
 )
-from kd_lightning.training.forward_counter import ForwardCounter
+from kd_lightning.training.describe import describe_teacher, describe_terms
 from kd_lightning.training.progress import TrainingProgress, terms_are_logged
-
-NAME = "kd_objective"
-"""Attribute of the user's module that holds the objective during a fit."""
-
-PREFIX = "distillation"
 
 
 class DistillationCallback(pl.Callback):
@@ -42,20 +37,22 @@ class DistillationCallback(pl.Callback):
     features are collected in the forward pass that `training_step` makes anyway. Projections join the user's
     optimizer and, with their own state, the user's checkpoints, which the module alone still loads strictly.
     Logged are `distillation/loss`, `distillation/loss/<term>` and `distillation/weighted/<term>`; the user's loss is
-    the term `task`. Gradient accumulation averages micro-batches, as without us. Trainers and modules of Lightning's
-    older package, `pytorch_lightning`, will do as well.
+    the term `task`. Gradient accumulation averages micro-batches, as without the callback. Trainers and modules of
+    Lightning's older package, `pytorch_lightning`, work too.
 
     Args:
         teacher: a teacher source, or a model, which becomes a `LiveTeacher`.
-        objective: the terms to add; it meets both models when a fit begins.
+        objective: the terms to add; it is bound to both models when a fit begins.
         student: attribute path of the student in the user's module; `""` is the module itself.
-        adapter: its `outputs` say what the student's outputs are called, where they are neither tensor nor mapping.
+        adapter: its `outputs` names the student's outputs, where they are neither a tensor nor a mapping.
         task_weight: weight of the loss that `training_step` returns.
 
     Raises:
-        ConfigError: for a module with manual optimization, a wrong path, a `training_step` that does not run the
-            student exactly once, or an optimizer or scheduler that the projections cannot join.
-        AddressError, MatchError: for a term that does not fit the models.
+        ConfigError: at construction if a term is named `task` or the weight is not finite; when a fit begins if the
+            module optimizes manually, has no model at `student`, shares parameters with the teacher, or has an
+            optimizer or scheduler that the projections cannot join; in a step that does not run the student exactly
+            once or returns no scalar loss.
+        AddressError, MatchError: when a fit begins if a term does not fit the models.
 
     Example:
         >>> from kd_lightning import Match, Term, losses
@@ -78,114 +75,129 @@ class DistillationCallback(pl.Callback):
             raise ConfigError("No term may be named 'task': that is what the module's own loss is called in the logs.")
         if not isinstance(task_weight, int | float) or not abs(task_weight) < float("inf"):
             raise ConfigError(f"Expected argument `task_weight` to be a finite number but got {task_weight!r}.")
-        self._given = teacher
+        self._given_teacher = teacher
+        self._teacher: TeacherSource | None = None
         self.objective = objective
         self.student = student
         self.adapter = adapter
         self.task_weight = task_weight
-        self._teacher: TeacherSource | None = None
-        self._met: nn.Module | None = None
-        self._undo: list[Callable[[], object]] = []
-
-    # -- coming and going --------------------------------------------------------------------------------------
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Move in before optimizers, wrappers and checkpoints are made."""
-        if stage != "fit":
-            return
-        self._leave()
-        student = _student(pl_module, self.student)
-        _check_host(pl_module)
-        self._meet(student)
-        self._progress = TrainingProgress()
-        teacher = self.teacher
-        check_same_teacher(teacher)
-        teacher.to(trainer.strategy.root_device)
-        try:
-            self._move_in(pl_module, student)
-        except BaseException:
-            self._leave()
-            raise
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the module and both models as they were found."""
-        self._leave()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave after an exception too, when a trainer calls no teardown."""
-        self._leave()
+        self._bound_student: nn.Module | None = None
+        self._installed = ExitStack()
+        self._forwards = 0
 
     @property
     def teacher(self) -> TeacherSource:
-        """The teacher source."""
+        """The teacher source; a model becomes one, and is frozen, when it is first needed."""
         if self._teacher is None:
-            self._teacher = as_teacher(self._given)
+            self._teacher = as_teacher(self._given_teacher)
         return self._teacher
 
-    def _meet(self, student: nn.Module) -> None:
-        """Bind the objective to the student, once: a second fit goes on with its trained projections."""
-        check_not_shared(student, self._given)
+    def __repr__(self) -> str:
+        """Name the teacher, the terms with their weights, and the student's path, in one line."""
+        teacher, terms = describe_teacher(self._teacher or self._given_teacher), describe_terms(self.objective)
+        return f"{type(self).__name__}(teacher={teacher}, terms={terms}, student={self.student!r})"
+
+    # -- install and uninstall ---------------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Bind the objective and install the callback, before optimizers, wrappers and checkpoints are made."""
+        if stage != "fit":
+            return
+        self._uninstall()
+        student = _find_student(pl_module, self.student)
+        _check_module(pl_module)
+        self._bind(student)
+        self._progress = TrainingProgress()
+        check_same_teacher(self.teacher)
+        self.teacher.to(trainer.strategy.root_device)
+        try:
+            self._install(pl_module, student)
+        except BaseException:
+            self._uninstall()
+            raise
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Restore the module and both models."""
+        self._uninstall()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Restore them after an exception too: a trainer calls no teardown then."""
+        self._uninstall()
+
+    def _bind(self, student: nn.Module) -> None:
+        """Bind the objective to the student, once: a second fit continues with the trained projections."""
+        check_not_shared(student, self._given_teacher)  # before the teacher is frozen
         check_trainable(student)
         self._outputs = self.adapter.outputs if self.adapter is not None else None
-        if self._met is not student:
+        if self._bound_student is not student:
             info = model_info(student, has_outputs=self._outputs is not None)
             self.objective = self.objective.bind(info, self.teacher.info)
-            self._met = student
+            self._bound_student = student
         self.teacher.ask(self.objective.teacher_addresses)
 
-    def _move_in(self, module: pl.LightningModule, student: nn.Module) -> None:
+    def _install(self, module: pl.LightningModule, student: nn.Module) -> None:
+        undo = self._installed.callback
         self._tap = FeatureTap(student, self.objective.student_addresses, self._outputs)
-        self._passes = ForwardCounter(student)
-        self._undo.append(self._passes.close)
-        if hasattr(student, "_orig_mod"):  # taps that come after a compiled model's first call are never seen
-            self._tap.__enter__()
-            self._undo.append(lambda: self._tap.__exit__(None, None, None))
-        module.add_module(NAME, self.objective)
-        self._undo.append(lambda: module._modules.pop(NAME, None))
-        self._undo.append(keep_out_of_checkpoints(module, NAME))
-        self._undo.append(replaced(module, "training_step", self._training_step(module)))
-        self._undo.append(replaced(module, "configure_optimizers", joined(module.configure_optimizers, self.objective)))
+        undo(student.register_forward_pre_hook(self._count_forward).remove)
+        if hasattr(student, "_orig_mod"):  # a compiled model ignores hooks that come after its first call
+            self._installed.enter_context(self._tap)
+        module.add_module(ATTRIBUTE, self.objective)
+        undo(module._modules.pop, ATTRIBUTE, None)
+        undo(hide_from_state_dict(module, ATTRIBUTE))
+        undo(replace_method(module, "training_step", self._with_distillation(module)))
+        undo(
+            replace_method(module, "configure_optimizers", with_objective(module.configure_optimizers, self.objective))
+        )
 
-    def _leave(self) -> None:
-        while self._undo:
-            self._undo.pop()()
+    def _uninstall(self) -> None:
+        self._installed.close()
         if self._teacher is not None:
             self._teacher.close()
             self._teacher.to("cpu")
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
-    def _training_step(self, module: pl.LightningModule) -> Callable[..., Any]:
+    def _with_distillation(self, module: pl.LightningModule) -> Callable[..., Any]:
+        """Return a `training_step` that adds the objective to the loss of the module's own."""
         step = module.training_step
 
         def training_step(*args: Any, **kwargs: Any) -> Any:
-            batch = _as_it_came(args[0] if args else kwargs["batch"])  # steps may take labels out of it
+            batch = _shallow_copy(args[0] if args else kwargs["batch"])  # steps may pop labels from theirs
             teacher = self.teacher(batch) if self.objective.teacher_addresses else {}
-            self._passes.count = 0
+            self._forwards = 0
             with self._tap:
                 output = step(*args, **kwargs)
                 if output is None:
                     return None  # the user skips this batch
-                self._passes.check()
+                self._check_forwards()
                 student = self._tap.take()
-            terms = self.objective(student, teacher, batch, self._done(module), across_ranks=True)
-            report = self._with_task(_loss_of(output), terms)
+            progress = self._progress.of(module.trainer) if self.objective.scheduled else 0.0
+            terms = self.objective(student, teacher, batch, progress, across_ranks=True)
+            task = _scalar_loss(output)
+            report = LossReport(
+                task * self.task_weight + terms.total,
+                {"task": task, **terms.parts},
+                {"task": self.task_weight, **terms.weights},
+            )
             check_finite(report, module.trainer)
-            logs = report.logs(PREFIX, terms_are_logged(module.trainer))
+            logs = report.logs("distillation", terms_are_logged(module.trainer))
             module.log_dict(logs, batch_size=batch_size(sub_batch(batch, "student")))
             return {**output, "loss": report.total} if isinstance(output, Mapping) else report.total
 
         return training_step
 
-    def _with_task(self, loss: Tensor, terms: LossReport) -> LossReport:
-        return LossReport(
-            loss * self.task_weight + terms.total,
-            {"task": loss, **terms.parts},
-            {"task": self.task_weight, **terms.weights},
-        )
+    def _count_forward(self, *_: Any) -> None:
+        self._forwards += 1
 
-    def _done(self, module: pl.LightningModule) -> float:
-        return self._progress.of(module.trainer) if self.objective.scheduled else 0.0
+    def _check_forwards(self) -> None:
+        """Raise ConfigError unless the student ran once: of several passes it is not known whose features to match."""
+        if self._forwards != 1:
+            name = type(getattr(self._bound_student, "_orig_mod", self._bound_student)).__name__
+            raise ConfigError(
+                f"training_step ran the student ({name}) {self._forwards} times, and distillation needs the features "
+                "of exactly one forward pass. Point `student` at the module that runs once, or call the objective "
+                "in training_step yourself."
+            )
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
@@ -199,23 +211,70 @@ class DistillationCallback(pl.Callback):
         return {"objective": self.objective.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the projections' weights; the objective has met its models by then."""
+        """Load the projections' weights; `setup` has bound the objective by then."""
         with torch.no_grad():
             self.objective.load_state_dict(state_dict["objective"])
 
 
-def _check_host(module: pl.LightningModule) -> None:
-    name = type(module).__name__
-    if not module.automatic_optimization:
-        raise ConfigError(
-            f"{name} optimizes by hand (automatic_optimization=False), so there is no loss to add terms to. Call the "
-            "objective in its training_step: objective(student_features, teacher(batch), batch).total."
-        )
-    if NAME in module._modules:
-        raise ConfigError(f"{name} has a DistillationCallback already. Put all terms into one objective.")
+def replace_method(owner: Any, name: str, function: Callable[..., Any]) -> Callable[[], None]:
+    """Replace a method of one object, and return what restores it.
+
+    Signature and docstring stay the method's, for callers that inspect them; other objects of the class keep theirs.
+
+    Example:
+        >>> class Greeter:
+        ...     def greet(self): return "hello"
+        >>> greeter = Greeter()
+        >>> restore = replace_method(greeter, "greet", lambda: "bye")
+        >>> greeter.greet()
+        'bye'
+        >>> restore()
+        >>> greeter.greet()
+        'hello'
+
+    """
+    own = owner.__dict__.get(name)
+    object.__setattr__(owner, name, functools.wraps(getattr(owner, name))(function))
+
+    def restore() -> None:
+        if own is None:
+            owner.__dict__.pop(name, None)
+        else:
+            object.__setattr__(owner, name, own)
+
+    return restore
 
 
-def _student(module: pl.LightningModule, path: str) -> nn.Module:
+def hide_from_state_dict(module: nn.Module, name: str) -> Callable[[], None]:
+    """Leave a submodule out of a module's `state_dict` and let strict loading pass without it; return what undoes it.
+
+    Example:
+        >>> module = nn.ModuleDict({"own": nn.Linear(1, 1), "added": nn.Linear(1, 1)})
+        >>> undo = hide_from_state_dict(module, "added")
+        >>> list(module.state_dict()), module.load_state_dict(module.state_dict())
+        (['own.weight', 'own.bias'], <All keys matched successfully>)
+
+    """
+
+    def remove_keys(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for key in [key for key in state if key.startswith(f"{prefix}{name}.")]:
+            del state[key]
+
+    def add_current_values(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        for key, value in module.get_submodule(name).state_dict().items():
+            state.setdefault(f"{prefix}{name}.{key}", value)
+
+    saving = module.register_state_dict_post_hook(remove_keys)
+    loading = module.register_load_state_dict_pre_hook(add_current_values)
+
+    def undo() -> None:
+        saving.remove()
+        loading.remove()
+
+    return undo
+
+
+def _find_student(module: pl.LightningModule, path: str) -> nn.Module:
     try:
         found: Any = module
         for name in filter(None, path.split(".")):
@@ -228,13 +287,24 @@ def _student(module: pl.LightningModule, path: str) -> nn.Module:
     raise ConfigError(f"{type(module).__name__} has no model at student='{path}'. {hint(path, paths)}")
 
 
-def _as_it_came(batch: Batch) -> Batch:
+def _check_module(module: pl.LightningModule) -> None:
+    name = type(module).__name__
+    if not module.automatic_optimization:
+        raise ConfigError(
+            f"{name} optimizes manually (automatic_optimization=False), so there is no loss to add terms to. Call the "
+            "objective in its training_step: objective(student_features, teacher(batch), batch).total."
+        )
+    if ATTRIBUTE in module._modules:
+        raise ConfigError(f"{name} has a DistillationCallback already. Put all terms into one objective.")
+
+
+def _shallow_copy(batch: Batch) -> Batch:
     if isinstance(batch, Mapping):
         return dict(batch)
     return list(batch) if isinstance(batch, list) else batch
 
 
-def _loss_of(output: Any) -> Tensor:
+def _scalar_loss(output: Any) -> Tensor:
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(output).__name__

@@ -1,4 +1,4 @@
-"""Bringing projections into an optimizer that the user's own code makes."""
+"""How an objective's parameters join an optimizer that the user's own `configure_optimizers` makes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.objective import Objective
 from kd_lightning.training.optim import term_parameters
 
-Groups: TypeAlias = list[dict[str, Any]]
+ATTRIBUTE = "kd_objective"
+"""Attribute of the user's module that holds the objective during a fit."""
+
 Parameters: TypeAlias = list[nn.Parameter]
 
 
-def joined(configure: Callable[[], Any], objective: Objective) -> Callable[[], Any]:
+def with_objective(configure: Callable[[], Any], objective: Objective) -> Callable[[], Any]:
     """Return a `configure_optimizers` whose optimizer also trains an objective's parameters.
 
-    They are there from the optimizer's birth, for schedulers settle their groups when they are made: in the user's
-    first group, or in one of their own where a term has a learning rate of its own.
+    They join while the optimizer is constructed, since schedulers read its groups at their own construction: in the
+    user's first group, or in one of their own where a term has a learning rate of its own.
 
     Raises:
-        ConfigError: on calling, where optimizer or scheduler cannot take them.
+        ConfigError: when called, if the optimizer or the scheduler cannot take the parameters.
 
     """
 
@@ -32,8 +34,9 @@ def joined(configure: Callable[[], Any], objective: Objective) -> Callable[[], A
         first, own = term_parameters(objective)
         if not first and not own:
             return configure()
+        names = {id(p): f"{ATTRIBUTE}.{name}" for name, p in objective.named_parameters()}
         try:
-            with _newborns_take(first, own, {id(p): f"kd_objective.{n}" for n, p in objective.named_parameters()}):
+            with _new_optimizers_include(first, own, names):
                 configured = configure()
         except (ValueError, IndexError) as error:
             if own:
@@ -42,7 +45,7 @@ def joined(configure: Callable[[], Any], objective: Objective) -> Callable[[], A
                     "join the first group."
                 ) from error
             raise
-        _check_all_there([*first, *(p for group in own.values() for p in group)], configured)
+        _check_included([*first, *(p for group in own.values() for p in group)], configured)
         _check_rates(own, configured)
         return configured
 
@@ -50,49 +53,43 @@ def joined(configure: Callable[[], Any], objective: Objective) -> Callable[[], A
 
 
 @contextmanager
-def _newborns_take(first: Parameters, own: dict[float, Parameters], names: dict[int, str]) -> Iterator[None]:
-    """While this lasts, every new optimizer takes the parameters: in its first group, and in groups by rate."""
-    born = Optimizer.__init__
+def _new_optimizers_include(first: Parameters, own: dict[float, Parameters], names: dict[int, str]) -> Iterator[None]:
+    """While this lasts, add the parameters to every new optimizer: to its first group, and in groups by rate."""
+    original = Optimizer.__init__
 
     def init(self: Optimizer, params: Any, defaults: dict[str, Any]) -> None:
-        groups = _without(_as_groups(params), names)
+        groups = _as_groups(params)
+        for group in groups:  # `self.parameters()` of the user's module has the objective's, too
+            group["params"] = [p for p in group["params"] if id(p[1] if isinstance(p, tuple) else p) not in names]
+        groups = [group for group in groups if group["params"]] or groups[:1]
         named = any(isinstance(p, tuple) for p in groups[0]["params"])
-        groups[0]["params"] = [*groups[0]["params"], *_like(named, first, names)]
-        groups += [{"params": _like(named, members, names), "lr": rate} for rate, members in own.items()]
-        born(self, groups, defaults)
+
+        def entries(parameters: Parameters) -> list[Any]:
+            return [(names[id(p)], p) for p in parameters] if named else parameters
+
+        groups[0]["params"] = [*groups[0]["params"], *entries(first)]
+        groups += [{"params": entries(parameters), "lr": rate} for rate, parameters in own.items()]
+        original(self, groups, defaults)
 
     Optimizer.__init__ = init  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Optimizer.__init__ = born  # type: ignore[method-assign]
+        Optimizer.__init__ = original  # type: ignore[method-assign]
 
 
-def _as_groups(params: Any) -> Groups:
+def _as_groups(params: Any) -> list[dict[str, Any]]:
+    """Return an optimizer's first argument as new groups, each with a list of (named) parameters."""
     given = list(params)
-    if given and isinstance(given[0], dict):
-        return [{**group, "params": _listed(group["params"])} for group in given]
-    return [{"params": given}]
-
-
-def _listed(params: Any) -> list[Any]:
-    return [params] if isinstance(params, Tensor) else list(params)
-
-
-def _without(groups: Groups, ours: dict[int, str]) -> Groups:
-    """Take the parameters out of the user's groups, where `self.parameters()` put them."""
-    for group in groups:
-        group["params"] = [p for p in group["params"] if id(p[1] if isinstance(p, tuple) else p) not in ours]
-    return [group for group in groups if group["params"]] or groups[:1]
-
-
-def _like(named: bool, params: Parameters, names: dict[int, str]) -> list[Any]:
-    """Name the parameters where their neighbours have names."""
-    return [(names[id(p)], p) for p in params] if named else list(params)
+    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+    return [
+        {**group, "params": [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])}
+        for group in groups
+    ]
 
 
 def _optimizers(configured: Any) -> list[Optimizer]:
-    """Return the optimizers in whatever form `configure_optimizers` may give them."""
+    """Return the optimizers in any form that `configure_optimizers` may return them in."""
     if isinstance(configured, Optimizer):
         return [configured]
     if isinstance(configured, dict):
@@ -102,9 +99,9 @@ def _optimizers(configured: Any) -> list[Optimizer]:
     return []
 
 
-def _check_all_there(params: Parameters, configured: Any) -> None:
+def _check_included(parameters: Parameters, configured: Any) -> None:
     trained = {id(p) for optimizer in _optimizers(configured) for g in optimizer.param_groups for p in g["params"]}
-    if _optimizers(configured) and not all(id(p) in trained for p in params):
+    if _optimizers(configured) and not all(id(p) in trained for p in parameters):
         raise ConfigError(
             "configure_optimizers returns an optimizer that it did not make, so the projections cannot join it. "
             "Make the optimizer inside of configure_optimizers."
@@ -112,8 +109,8 @@ def _check_all_there(params: Parameters, configured: Any) -> None:
 
 
 def _check_rates(own: dict[float, Parameters], configured: Any) -> None:
-    """OneCycleLR gives every group its one `max_lr`; a rate of one's own would be lost without a word."""
-    rates = {id(p): rate for rate, members in own.items() for p in members}
+    """OneCycleLR gives every group its one `max_lr`; a projection's own rate would be lost silently."""
+    rates = {id(p): rate for rate, parameters in own.items() for p in parameters}
     for optimizer in _optimizers(configured):
         for group in optimizer.param_groups:
             rate = rates.get(id(group["params"][0])) if group["params"] else None

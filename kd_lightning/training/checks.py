@@ -1,11 +1,11 @@
-"""Checks on teacher and student that run before the first step."""
+"""Checks of teacher, student and arguments before the first step, and of the loss in each."""
 
 from __future__ import annotations
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from kd_lightning.core.errors import ConfigError, NonFiniteLossError
 from kd_lightning.core.types import LossReport
@@ -17,26 +17,24 @@ def check_not_shared(student: nn.Module, teacher: TeacherSource | nn.Module | No
     """Refuse a teacher that shares parameters with the student: freezing it would freeze the student.
 
     Raises:
-        ConfigError: naming a shared parameter, and the remedy.
+        ConfigError: if they share a parameter.
 
     """
     models = teacher.models() if isinstance(teacher, TeacherSource) else [teacher]
-    taught = {id(p) for model in models if isinstance(model, nn.Module) for p in model.parameters()}
+    teachers = {id(p) for model in models if isinstance(model, nn.Module) for p in model.parameters()}
     for name, parameter in student.named_parameters():
-        if id(parameter) in taught:
-            frozen = (
-                "" if parameter.requires_grad else " It is frozen by now: thaw the student with requires_grad_(True)."
-            )
+        if id(parameter) in teachers:
+            advice = "" if parameter.requires_grad else " The student is frozen now: call student.requires_grad_(True)."
             raise ConfigError(
-                f"Student and teacher share the parameter '{name}'. Give one of them copy.deepcopy(model).{frozen}"
+                f"Student and teacher share the parameter '{name}'. Give one of them copy.deepcopy(model).{advice}"
             )
 
 
 def check_trainable(student: nn.Module) -> None:
-    """Refuse a student that is frozen altogether, as a copy of a teacher is.
+    """Refuse a student without trainable parameters, such as a copy of a frozen teacher.
 
     Raises:
-        ConfigError: with the remedy.
+        ConfigError: if the student has parameters and all are frozen.
 
     """
     trainable = [p.requires_grad for p in student.parameters()]
@@ -48,7 +46,7 @@ def check_trainable(student: nn.Module) -> None:
 
 
 def check_same_teacher(teacher: TeacherSource) -> None:
-    """Refuse ranks that hold different teachers: nothing synchronises a model the trainer does not see.
+    """Refuse different teachers on different ranks: nothing synchronises a model the trainer does not know of.
 
     Raises:
         ConfigError: on every rank, if their teachers' weights or buffers differ.
@@ -56,10 +54,11 @@ def check_same_teacher(teacher: TeacherSource) -> None:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
-    own = [_sum(x) for model in teacher.models() for x in (*model.parameters(), *model.buffers())]
-    theirs: list[list[str] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(theirs, own)
-    different = [rank for rank, other in enumerate(theirs) if other != own]
+    tensors = [x for model in teacher.models() for x in (*model.parameters(), *model.buffers())]
+    own = [float(x.detach().double().sum()).hex() for x in tensors]  # as text, in which not-a-number equals itself
+    all_ranks: list[list[str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(all_ranks, own)
+    different = [rank for rank, other in enumerate(all_ranks) if other != own]
     if different:
         raise ConfigError(
             f"The teacher's weights on rank {dist.get_rank()} differ from those on rank {different[0]}. "
@@ -67,15 +66,11 @@ def check_same_teacher(teacher: TeacherSource) -> None:
         )
 
 
-def _sum(x: Tensor) -> str:
-    return float(x.detach().double().sum()).hex()  # as text, so that not-a-number equals itself
-
-
 def check_objective(objective: object) -> None:
-    """Refuse what is no objective, such as the terms themselves.
+    """Refuse what is not an Objective, such as a mapping of terms.
 
     Raises:
-        ConfigError: with what to write.
+        ConfigError: for any other type.
 
     """
     if not isinstance(objective, Objective):
@@ -83,23 +78,28 @@ def check_objective(objective: object) -> None:
         raise ConfigError(f"Expected argument `objective` to be an Objective, such as Objective(terms), but got {got}.")
 
 
-def check_factory(factory: object, name: str, example: str) -> None:
-    """Refuse a finished optimizer or scheduler where the way to make one is needed.
+def check_factories(optimizer: object, scheduler: object) -> None:
+    """Refuse an optimizer or scheduler instance where a function that makes one is needed.
 
     Raises:
-        ConfigError: with an example of what to give.
+        ConfigError: if one of them is neither None nor callable.
 
     """
-    if factory is not None and not callable(factory):
-        got = type(factory).__name__
-        raise ConfigError(f"Expected argument `{name}` to be a function, such as {example}, but got {got}.")
+    examples = {
+        "optimizer": (optimizer, "functools.partial(torch.optim.AdamW, lr=1e-4)"),
+        "scheduler": (scheduler, "functools.partial(kd_lightning.training.optim.linear_warmup, warmup=0.1)"),
+    }
+    for name, (factory, example) in examples.items():
+        if factory is not None and not callable(factory):
+            got = type(factory).__name__
+            raise ConfigError(f"Expected argument `{name}` to be a function, such as {example}, but got {got}.")
 
 
 def check_finite(report: LossReport, trainer: pl.Trainer) -> None:
-    """Stop at a non-finite term; where looking would stall the device, only at logging steps.
+    """Stop at a loss that is not finite; on a GPU, where the check synchronises, only at logging steps.
 
     Raises:
-        NonFiniteLossError: naming the step and the terms.
+        NonFiniteLossError: if the total is infinite or not-a-number; names the step and the terms.
 
     """
     on_device = report.total.device.type != "cpu"

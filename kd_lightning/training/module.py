@@ -1,4 +1,4 @@
-"""The one LightningModule: a frozen teacher, a trainable student, and the objective between them."""
+"""The LightningModule of one student: a frozen teacher, a trainable student, and the objective between them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from kd_lightning.metrics import Scores
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.training.checks import (
-    check_factory,
+    check_factories,
     check_finite,
     check_not_shared,
     check_objective,
     check_same_teacher,
     check_trainable,
 )
+from kd_lightning.training.describe import describe_teacher, describe_terms
 from kd_lightning.training.optim import (
     OptimizerFactory,
     SchedulerFactory,
@@ -37,26 +38,26 @@ from kd_lightning.training.progress import TrainingProgress, terms_are_logged
 
 
 class DistillationModule(LightningModule):
-    """Trains a student under an objective, with a teacher as its guest.
+    """Trains a student with an objective that compares it with a frozen teacher.
 
-    The student stays the `nn.Module` it was; the teacher is frozen and not part of this module: in no checkpoint, no
-    optimizer, no gradient bucket. Projections are built here, from the models' structure.
+    The student stays the `nn.Module` it was; the teacher is not a submodule: it is in no checkpoint, no optimizer and
+    no gradient bucket. Projections are built at construction, from the models' structure.
 
     Args:
-        student: the model to train. One that is wholly in eval mode, as `from_pretrained` returns it, is set to train.
-        teacher: a teacher source, a model (which becomes a `LiveTeacher`), or None where no term asks a teacher.
-        objective: the named, weighted terms; it meets the two models here.
+        student: the model to train. If all of it is in eval mode, as `from_pretrained` returns it, it is set to train.
+        teacher: a teacher source, a model (which becomes a `LiveTeacher`), or None if no term needs a teacher.
+        objective: the named, weighted terms; it is bound to both models here.
         optimizer: `(parameter groups) -> Optimizer`, such as `functools.partial(torch.optim.AdamW, lr=1e-4)`.
         scheduler: `(optimizer) -> scheduler`, stepped every step; `total_steps`, `num_training_steps` or `T_max` is
-            filled in where it has such an argument. `ReduceLROnPlateau` watches the first metric, after each epoch.
+            filled in where it has such an argument. `ReduceLROnPlateau` monitors the first metric, after each epoch.
         metrics: metrics by name for validation, updated with the student's logits and the batch's labels; logged as
             `val/<name>`. None: the objective itself is evaluated and logged as `val/loss`.
-        adapter: for a student that does not follow the usual forms.
+        adapter: how to call a student that does not follow the usual forms, and what its outputs are called.
         compile: run the student and its taps as one compiled graph.
 
     Raises:
-        AddressError, MatchError: where a term does not fit the models.
-        ConfigError: where teacher and student share parameters, or nothing of the student can be trained.
+        AddressError, MatchError: if a term does not fit the models.
+        ConfigError: if teacher and student share parameters, or if the student has no trainable parameter.
 
     Example:
         >>> from kd_lightning import Match, Term
@@ -79,10 +80,7 @@ class DistillationModule(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        check_factory(optimizer, "optimizer", "functools.partial(torch.optim.AdamW, lr=1e-4)")
-        check_factory(
-            scheduler, "scheduler", "functools.partial(kd_lightning.training.optim.linear_warmup, warmup=0.1)"
-        )
+        check_factories(optimizer, scheduler)
         check_objective(objective)
         check_not_shared(student, teacher)  # before the teacher is frozen
         check_trainable(student)
@@ -92,17 +90,16 @@ class DistillationModule(LightningModule):
         self.objective = objective.bind(self._runner.info, self.teacher.info if self.teacher else None)
         self.metrics = Scores(metrics) if metrics else None
         self.main_metric = self.metrics.names[0] if self.metrics is not None else "loss"
-        self.main_best = self.metrics.best[self.main_metric] if self.metrics is not None else 1.0
-        self._val_loss = MeanMetric()  # weighs batches by rows, which `self.log(sync_dist=True)` does only roughly
+        self.main_best_value = self.metrics.best_values[self.main_metric] if self.metrics is not None else 1.0
+        self._val_loss = MeanMetric()  # weights batches by rows, which `self.log(sync_dist=True)` does only roughly
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
         self._progress = TrainingProgress()
-        self._ask()
+        self._select_features()
 
-    def _ask(self) -> None:
-        wanted = dict.fromkeys(self.objective.student_addresses)
-        wanted |= dict.fromkeys(self.metrics.addresses if self.metrics is not None else ())
-        self._runner.ask(list(wanted))
+    def _select_features(self) -> None:
+        metrics = self.metrics.addresses if self.metrics is not None else ()
+        self._runner.ask(list(dict.fromkeys([*self.objective.student_addresses, *metrics])))
         if self.teacher is not None:
             self.teacher.ask(self.objective.teacher_addresses)
 
@@ -121,7 +118,7 @@ class DistillationModule(LightningModule):
         return report.total
 
     def prepare(self, batch: Batch) -> Batch:
-        """Return the batch with what its teacher can do for it before it leaves the host."""
+        """Return the batch as its teacher prepares it on the CPU, before it is moved to the device."""
         return self.teacher.prepare(batch) if self.teacher is not None else batch
 
     def compare(self, batch: Batch, across_ranks: bool = False) -> LossReport:
@@ -160,7 +157,7 @@ class DistillationModule(LightningModule):
         self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
 
     def scores(self) -> dict[str, Tensor]:
-        """Return each metric over what was seen since the last call, on all ranks, by its bare name."""
+        """Return each metric over all batches since the last call, on all ranks, by its bare name."""
         if self.metrics is None:
             scores = {"loss": self._val_loss.compute().float()}
             self._val_loss.reset()
@@ -173,7 +170,7 @@ class DistillationModule(LightningModule):
 
     @property
     def progress(self) -> float:
-        """Share of the run's optimizer steps that are done, in [0, 1]; 0 where no schedule asks or outside of a fit."""
+        """Share of the run's optimizer steps that are done, in [0, 1]; 0 without a schedule or outside of a fit."""
         if not self.objective.scheduled or self._trainer is None:
             return 0.0
         return self._progress.of(self.trainer)
@@ -182,36 +179,36 @@ class DistillationModule(LightningModule):
         """Return the optimizer steps of the whole run.
 
         Raises:
-            ConfigError: for an endless loader without `max_steps`.
+            ConfigError: if the loader is endless and `max_steps` is not set.
 
         """
         return self._progress.steps(self.trainer)
 
     def setup(self, stage: str) -> None:
-        """Bring the teacher to the student's device, and put taps on before a compiled student's first call."""
+        """Move the teacher to the student's device, and install taps before a compiled student's first call."""
         self._progress = TrainingProgress()
-        self._ask()  # the teacher may have worked for another student since
+        self._select_features()  # the teacher may have been used with another student since
         self._runner.open()
         if self.teacher is not None:
             check_same_teacher(self.teacher)
             self.teacher.to(self.trainer.strategy.root_device)
-        prepare_on_host(self, [self.teacher])
+        prepare_before_transfer(self, [self.teacher])
 
     def teardown(self, stage: str) -> None:
-        """Leave both models as they were found."""
-        self.__dict__.pop(HOST_HOOK, None)
+        """Remove the taps, and move the teacher back to the CPU."""
+        self.__dict__.pop(TRANSFER_HOOK, None)
         self.close()
         if self.teacher is not None:
             self.teacher.to("cpu")
 
     def close(self) -> None:
-        """Take the taps of compiled models off; others are on only while a model runs."""
+        """Remove the taps of compiled models; others are installed only during a forward pass."""
         self._runner.close()
         if self.teacher is not None:
             self.teacher.close()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Close after an exception too, when a trainer calls no teardown."""
+        """Close the module after an exception too: a trainer calls no teardown then."""
         return [CloseOnException()]
 
     def configure_optimizers(self) -> Any:
@@ -224,33 +221,37 @@ class DistillationModule(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the student is, as plain data, so that it can be rebuilt from the checkpoint alone."""
+        """Save the student's class and configuration as plain data, so that the checkpoint alone can rebuild it."""
         student = getattr(self.student, "_orig_mod", self.student)
         config: Any = getattr(student, "config", None)
         if hasattr(config, "to_json_string"):
             plain = json.loads(config.to_json_string(use_diff=False))
             checkpoint["kd_student"] = {"class": type(student).__name__, "config": plain}
 
+    def extra_repr(self) -> str:
+        """Name the teacher, which is no submodule, and the terms with their weights."""
+        return f"teacher={describe_teacher(self.teacher)}, terms={describe_terms(self.objective)}"
 
-HOST_HOOK = "on_before_batch_transfer"
+
+TRANSFER_HOOK = "on_before_batch_transfer"
 
 
-def prepare_on_host(module: DistillationModule | LightningModule, teachers: Iterable[TeacherSource | None]) -> None:
-    """Let `module.prepare` see training batches before they move, where a teacher has something to prepare.
+def prepare_before_transfer(module: LightningModule, teachers: Iterable[TeacherSource | None]) -> None:
+    """Call `module.prepare` on training batches before they move to the device, if a teacher overrides `prepare`.
 
-    Nowhere else: Lightning warns of the hook wherever a data module is used.
+    Otherwise the hook is not there: Lightning warns of it wherever a data module is used.
     """
     if any(t is not None and type(t).prepare is not TeacherSource.prepare for t in teachers):
-        object.__setattr__(module, HOST_HOOK, partial(_on_host, module))
+        object.__setattr__(module, TRANSFER_HOOK, partial(_prepare, module))
 
 
-def _on_host(module: Any, batch: Batch, dataloader_idx: int) -> Batch:
+def _prepare(module: Any, batch: Batch, dataloader_idx: int) -> Batch:
     return module.prepare(batch) if module.trainer.training else batch
 
 
 class CloseOnException(Callback):
-    """Closes a module after an exception, when a trainer calls no teardown."""
+    """Closes a module after an exception: a trainer calls no teardown then."""
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Take standing taps off the models."""
+        """Remove the taps of compiled models."""
         pl_module.close()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from kd_lightning.core.batch import batch_size, sub_batch, task_of
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import NAME, Batch, Features
-from kd_lightning.training.checks import check_factory, check_finite, check_not_shared, check_trainable
-from kd_lightning.training.module import HOST_HOOK, CloseOnException, DistillationModule, prepare_on_host
+from kd_lightning.training.checks import check_factories, check_finite, check_not_shared, check_trainable
+from kd_lightning.training.module import TRANSFER_HOOK, CloseOnException, DistillationModule, prepare_before_transfer
 from kd_lightning.training.optim import (
     OptimizerFactory,
     SchedulerFactory,
@@ -26,11 +26,11 @@ from kd_lightning.training.progress import TrainingProgress, terms_are_logged
 
 
 class MultiTaskModule(LightningModule):
-    """Trains students of several tasks in one run; what they share learns from all of them.
+    """Trains students of several tasks in one run; parameters that they share are trained by all of them.
 
-    Each task is a `DistillationModule` as it would stand alone: a student, teachers, an objective and metrics. Students
-    that share a body (`students.share_body`) become one student with a head per task. A batch is a mapping with a field
-    `task`, and is of that task alone; `data.MultiTask` makes such batches.
+    Each task is a complete `DistillationModule`: a student, a teacher source, an objective and metrics. Students that
+    share a body (`students.share_body`) are one student with a head per task. A batch is a mapping with a field `task`,
+    and belongs to that task alone; `data.MultiTask` makes such batches.
 
     Logged are `train/loss`, for each task `train/<task>/loss/<term>` and the like, `val/<task>/<metric>`, and
     `val/mean`, the mean of the tasks' first metrics (as shares of 1, where one is in percent).
@@ -38,11 +38,12 @@ class MultiTaskModule(LightningModule):
     Args:
         tasks: modules by task (letters, digits, underscores). Their own optimizers and schedulers are not used.
         optimizer: as of `DistillationModule`, over everything that is trained, each parameter once.
-        scheduler: as of `DistillationModule`; `ReduceLROnPlateau` watches `val/mean`.
+        scheduler: as of `DistillationModule`; `ReduceLROnPlateau` monitors `val/mean`.
 
     Raises:
-        ConfigError: for no tasks, a name that cannot be, or a teacher source that serves two tasks. In `setup`: under
-            a DDP strategy that does not look for parameters without gradient, as other tasks' heads are.
+        ConfigError: if there are no tasks, a name has other characters, two tasks use one teacher source, or only some
+            tasks have metrics; in `setup`, if a DDP strategy does not look for unused parameters, as the other tasks'
+            heads are.
 
     Example:
         >>> from kd_lightning import Match, Objective, Term
@@ -63,10 +64,7 @@ class MultiTaskModule(LightningModule):
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__()
-        check_factory(optimizer, "optimizer", "functools.partial(torch.optim.AdamW, lr=1e-4)")
-        check_factory(
-            scheduler, "scheduler", "functools.partial(kd_lightning.training.optim.linear_warmup, warmup=0.1)"
-        )
+        check_factories(optimizer, scheduler)
         _check_tasks(tasks)
         _check_metrics(tasks)
         for task in tasks.values():
@@ -77,7 +75,7 @@ class MultiTaskModule(LightningModule):
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler
         self._progress = TrainingProgress()
-        self._seen: set[str] = set()
+        self._updated: set[str] = set()
 
     def named_tasks(self) -> dict[str, DistillationModule]:
         """Return the tasks' modules by name, in order."""
@@ -86,7 +84,7 @@ class MultiTaskModule(LightningModule):
     # -- one batch ---------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compare the batch's student with its teachers."""
+        """Compare the student of the batch's task with its teacher."""
         name, task = self._task_of(batch)
         report = task.compare(batch, across_ranks=True)
         check_finite(report, self.trainer)
@@ -95,13 +93,13 @@ class MultiTaskModule(LightningModule):
         return report.total
 
     def prepare(self, batch: Batch) -> Batch:
-        """Return the batch with what its task's teacher can do for it before it leaves the host."""
+        """Return the batch as its task's teacher prepares it on the CPU, before it is moved to the device."""
         return self._task_of(batch)[1].prepare(batch)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
         """Update the metrics of the batch's task."""
         name, task = self._task_of(batch)
-        self._seen.add(name)
+        self._updated.add(name)
         return task.validation_step(batch, batch_idx)
 
     def _task_of(self, batch: Batch) -> tuple[str, DistillationModule]:
@@ -122,38 +120,38 @@ class MultiTaskModule(LightningModule):
         self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
 
     def scores(self) -> dict[str, Tensor]:
-        """Return `<task>/<metric>` of every task that was seen, and `mean` over these tasks' first metrics."""
+        """Return `<task>/<metric>` of every task that had batches, and `mean` over these tasks' first metrics."""
         tasks = self.named_tasks()
-        scores = {name: task.scores() for name, task in tasks.items() if name in self._seen}
-        self._seen.clear()
+        scores = {name: task.scores() for name, task in tasks.items() if name in self._updated}
+        self._updated.clear()
         flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
-        main = [own[tasks[name].main_metric] / tasks[name].main_best for name, own in scores.items()]
+        main = [own[tasks[name].main_metric] / tasks[name].main_best_value for name, own in scores.items()]
         return {"mean": torch.stack(main).mean(), **flat}
 
     # -- the run -----------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Let every task meet the trainer, and bring its teachers to the device."""
+        """Set up every task, with its teacher on the trainer's device."""
         self._progress = TrainingProgress()
         _check_strategy(self.trainer.strategy)
         for task in self.named_tasks().values():
-            task.trainer = self.trainer  # Lightning hands it to direct children only
+            task.trainer = self.trainer  # Lightning sets it on direct children only
             task.setup(stage)
-        prepare_on_host(self, [task.teacher for task in self.named_tasks().values()])
+        prepare_before_transfer(self, [task.teacher for task in self.named_tasks().values()])
 
     def teardown(self, stage: str) -> None:
-        """Leave all models as they were found."""
-        self.__dict__.pop(HOST_HOOK, None)
+        """Remove the taps of all tasks, and move their teachers back to the CPU."""
+        self.__dict__.pop(TRANSFER_HOOK, None)
         for task in self.named_tasks().values():
             task.teardown(stage)
 
     def close(self) -> None:
-        """Take standing taps off all models."""
+        """Remove the taps of compiled models."""
         for task in self.named_tasks().values():
             task.close()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Close after an exception too, when a trainer calls no teardown."""
+        """Close the module after an exception too: a trainer calls no teardown then."""
         return [CloseOnException()]
 
     def configure_optimizers(self) -> Any:
@@ -169,7 +167,7 @@ class MultiTaskModule(LightningModule):
         """Return the optimizer steps of the whole run.
 
         Raises:
-            ConfigError: for an endless loader without `max_steps`.
+            ConfigError: if the loader is endless and `max_steps` is not set.
 
         """
         return self._progress.steps(self.trainer)
@@ -179,7 +177,7 @@ def check_task_name(name: object) -> None:
     """Refuse what cannot be the name of a task.
 
     Raises:
-        ConfigError: with what a name is made of.
+        ConfigError: if it is no text of letters, digits and underscores, or is an attribute of `nn.ModuleDict`.
 
     """
     if not isinstance(name, str) or not NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
@@ -197,7 +195,7 @@ def _check_tasks(tasks: Mapping[str, DistillationModule]) -> None:
         other = sources.setdefault(id(task.teacher), name) if task.teacher is not None else name
         if other != name:
             raise ConfigError(
-                f"Tasks '{other}' and '{name}' have one teacher source, which is asked for one task's features at a "
+                f"Tasks '{other}' and '{name}' have one teacher source, which returns one task's features at a "
                 "time. Give each a source of its own: LiveTeacher(model) twice may hold the same model."
             )
 
@@ -216,6 +214,6 @@ def _check_strategy(strategy: Any) -> None:
     several = isinstance(strategy, DDPStrategy) and strategy.world_size > 1
     if several and not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise ConfigError(
-            "A step trains one task's head and no other, which DDP takes for a mistake. "
+            "A step trains one task's head and no other, which DDP treats as an error. "
             "Use Trainer(strategy='ddp_find_unused_parameters_true')."
         )

@@ -1,4 +1,4 @@
-"""From `functools.partial`s to an optimizer and a scheduler that know the projections and the number of steps."""
+"""Optimizers and schedulers from `functools.partial`s: parameter groups with projections, total steps filled in."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.objective import Objective
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[dict[str, Any]]], Optimizer]
-SchedulerFactory: TypeAlias = Callable[..., Any]
+SchedulerFactory: TypeAlias = Callable[[Optimizer], LRScheduler]
 
 STEP_ARGUMENTS = ("total_steps", "num_training_steps", "T_max")
-"""What schedulers call the number of steps of a whole run; filled in where it is not given."""
+"""Arguments of schedulers for the number of steps of a whole run; filled in where they are not given."""
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
 """Devices for which PyTorch has an AdamW that updates all parameters in one kernel."""
@@ -43,7 +42,7 @@ def default_optimizer(groups: Iterable[dict[str, Any]]) -> Optimizer:
 def parameter_groups(student: nn.Module, *objectives: Objective) -> list[dict[str, Any]]:
     """Return the optimizer's groups: student and projections, then one group per learning rate of their own.
 
-    Each parameter is there once, whoever shares it.
+    A parameter that several of them share is there once.
 
     Example:
         >>> from kd_lightning import Match, Term
@@ -94,8 +93,11 @@ def configure(
         optimizer: makes the optimizer.
         scheduler: makes the scheduler, stepped every step; `ReduceLROnPlateau` after every epoch; or None.
         groups: the optimizer's parameter groups.
-        total_steps: returns the optimizer steps of the whole run; asked only where the scheduler needs them.
-        monitor: the logged name that `ReduceLROnPlateau` watches.
+        total_steps: returns the optimizer steps of the whole run; called only where the scheduler needs them.
+        monitor: the logged name that `ReduceLROnPlateau` monitors.
+
+    Raises:
+        ConfigError: if the optimizer refuses its arguments.
 
     """
     made = build_optimizer(optimizer, groups)
@@ -111,7 +113,7 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> 
     """Build an optimizer whose gradients can be clipped in any precision.
 
     Raises:
-        ConfigError: with the optimizer's own reason, if it refuses its arguments.
+        ConfigError: if the optimizer refuses its arguments, with its reason.
 
     Example:
         >>> build_optimizer(partial(torch.optim.SGD, lr=-1.0), [{"params": nn.Linear(1, 1).parameters()}])
@@ -127,41 +129,24 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> 
 
 
 def clippable(optimizer: Optimizer) -> Optimizer:
-    """Let gradients of a fused optimizer be clipped under mixed precision, which Lightning 2.6 refuses.
+    """Allow gradients of a fused optimizer to be clipped under mixed precision, which Lightning 2.6 refuses.
 
-    Fused optimizers offer to undo a loss scaler's scaling within their step, too late for clipping. Without the offer
-    the scaler undoes it before, as for any other optimizer; without a scaler nothing changes.
+    Fused optimizers unscale gradients within their step, too late for clipping. Without this flag the loss scaler
+    unscales them before the step, as for any other optimizer; without a scaler nothing changes.
     """
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
 
 
-def build_scheduler(factory: SchedulerFactory, optimizer: Optimizer, total_steps: Callable[[], int]) -> Any:
-    """Build a scheduler and give it the total number of steps if it has an argument for that and none was given."""
+def build_scheduler(factory: Callable[..., Any], optimizer: Optimizer, total_steps: Callable[[], int]) -> Any:
+    """Build a scheduler, with the total number of steps if it has an argument for that and none was given."""
     given = getattr(factory, "keywords", {})
-    names = inspect.signature(factory).parameters
+    names = {*inspect.signature(factory).parameters, *given}  # partials of LightningCLI name theirs in `given` only
     missing = [name for name in STEP_ARGUMENTS if name in names and given.get(name) is None]
-    if given.get("steps_per_epoch") is not None:  # OneCycleLR's other way to say it
+    if given.get("steps_per_epoch") is not None:  # OneCycleLR's other form, with `epochs`
         missing = []
     return factory(optimizer, **{name: total_steps() for name in missing})
-
-
-def steps_of(trainer: Trainer) -> int:
-    """Return the optimizer steps of a whole run, without spoiling the resumption of its loaders.
-
-    Raises:
-        ConfigError: for an endless loader without `max_steps`.
-
-    """
-    early = trainer.fit_loop._combined_loader is None
-    steps = trainer.estimated_stepping_batches
-    if early:
-        # Counting set the loaders up; a fit that finds them set up does not load their saved position (Lightning 2.6).
-        trainer.fit_loop._combined_loader = None
-    if steps == float("inf") or steps < 1:
-        raise ConfigError("The run has no end, so no schedule can be made. Set Trainer(max_steps=…).")
-    return int(steps)
 
 
 def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:
@@ -173,7 +158,7 @@ def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -
         warmup: share of the steps, in [0, 1).
 
     Raises:
-        ConfigError: if `warmup` is out of range.
+        ConfigError: if `warmup` is not in [0, 1).
 
     Example:
         >>> optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
@@ -185,10 +170,10 @@ def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -
     if not 0 <= warmup < 1:
         raise ConfigError(f"Expected argument `warmup` to be a share of the steps in [0, 1) but got {warmup}.")
     rise = warmup * total_steps
-    return LambdaLR(optimizer, partial(_rise_and_fall, rise=rise, total=total_steps))
+    return LambdaLR(optimizer, partial(_warmup_factor, rise=rise, total=total_steps))
 
 
-def _rise_and_fall(step: int, rise: float, total: int) -> float:
+def _warmup_factor(step: int, rise: float, total: int) -> float:
     if step < rise:
         return step / rise
     return max(0.0, (total - step) / max(total - rise, 1e-9))

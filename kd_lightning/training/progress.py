@@ -1,20 +1,10 @@
-"""How far a run has come, for schedules."""
+"""How far a run is: its number of optimizer steps, the share that is done, and the steps that are logged."""
 
 from __future__ import annotations
 
 import lightning.pytorch as pl
 
-from kd_lightning.training.optim import steps_of
-
-
-def terms_are_logged(trainer: pl.Trainer) -> bool:
-    """Tell whether each term's value is recorded: when loggers write, and at an epoch's first step.
-
-    At every step it would cost milliseconds, as much as the losses of a small student.
-    """
-    connector = getattr(trainer, "_logger_connector", None)
-    written = bool(getattr(connector, "should_update_logs", True) or trainer.fast_dev_run)  # type: ignore[attr-defined]
-    return written or trainer.fit_loop.batch_idx <= 0
+from kd_lightning.core.errors import ConfigError
 
 
 class TrainingProgress:
@@ -33,11 +23,19 @@ class TrainingProgress:
         """Return the optimizer steps of the whole run.
 
         Raises:
-            ConfigError: for an endless loader without `max_steps`.
+            ConfigError: if the loader is endless and `max_steps` is not set.
 
         """
         if self.total is None:
-            self.total = steps_of(trainer)
+            before_the_fit = trainer.fit_loop._combined_loader is None
+            steps = trainer.estimated_stepping_batches
+            if before_the_fit:
+                # Counting set the loaders up; a fit that finds them set up does not load their saved position
+                # (Lightning 2.6).
+                trainer.fit_loop._combined_loader = None
+            if steps == float("inf") or steps < 1:
+                raise ConfigError("The run has no end, so no schedule can be made. Set Trainer(max_steps=…).")
+            self.total = int(steps)
         return self.total
 
     def of(self, trainer: pl.Trainer) -> float:
@@ -45,3 +43,13 @@ class TrainingProgress:
         if trainer.state.fn != "fit":
             return 0.0
         return min(trainer.global_step / self.steps(trainer), 1.0)
+
+
+def terms_are_logged(trainer: pl.Trainer) -> bool:
+    """Tell whether each term's value is logged in this step: when loggers write, and at an epoch's first step.
+
+    At every step it would cost milliseconds, as much as the losses of a small student.
+    """
+    connector = getattr(trainer, "_logger_connector", None)
+    written = bool(getattr(connector, "should_update_logs", True) or trainer.fast_dev_run)  # type: ignore[attr-defined]
+    return written or trainer.fit_loop.batch_idx <= 0

@@ -44,23 +44,23 @@ def names(model: nn.Module, batch: Any, with_labels: bool = False) -> set[str]:
 BATCH = {"input_ids": 1, "attention_mask": 2, "labels": 3, "sample_id": 4, "token_type_ids": 5}
 
 
-def test_fields_go_by_the_names_that_forward_takes():
+def test_fields_are_passed_by_the_names_of_forwards_arguments():
     assert names(Named(), BATCH) == {"input_ids", "attention_mask"}
 
 
-def test_labels_go_in_only_where_the_models_own_loss_is_wanted():
+def test_labels_are_passed_only_for_the_models_own_loss():
     assert names(Named(), BATCH, with_labels=True) == {"input_ids", "attention_mask", "labels"}
 
 
-def test_a_forward_that_takes_anything_gets_all_but_what_the_batch_teaches():
+def test_a_forward_with_open_keywords_gets_all_fields_but_labels():
     assert names(Anything(), BATCH) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
-def test_named_arguments_beside_open_ones_do_not_swallow_the_mask():
+def test_a_forward_with_named_and_open_keywords_gets_the_mask():
     assert names(Open(), BATCH) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
-def test_transformers_models_get_only_what_they_name():
+def test_transformers_models_get_only_named_arguments():
     assert names(bert(), BATCH | {"idx": 6}) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
@@ -78,7 +78,7 @@ def test_mappings_of_other_classes_are_mappings():
 
 
 @pytest.mark.parametrize("batch", [(1, 2), [1, 2], (1,)])
-def test_of_a_pair_the_model_eats_the_first(batch):
+def test_of_a_pair_the_model_gets_the_first(batch):
     assert ArgumentRule(nn.Linear(2, 2))(batch) == ((1,), {})
 
 
@@ -87,7 +87,7 @@ def test_anything_else_is_the_one_argument():
     assert ArgumentRule(nn.Linear(2, 2))(x)[0][0] is x
 
 
-def test_no_fitting_field_names_both_sides():
+def test_no_fitting_field_raises_and_names_fields_and_arguments():
     with pytest.raises(DataError, match=r"image, labels.*attention_mask, input_ids.*Adapter\(inputs"):
         ArgumentRule(Named())({"image": 1, "labels": 2})
 
@@ -97,27 +97,27 @@ def test_no_fitting_field_names_both_sides():
     [({"a": 1}, ((), {"a": 1})), ((1, 2), ((1, 2), {})), (5, ((5,), {})), ([1, 2], (([1, 2],), {}))],
     ids=str,
 )
-def test_what_an_adapter_makes_is_passed_on(made, called):
+def test_an_adapters_inputs_become_arguments(made, called):
     assert ArgumentRule(Named(), Adapter(inputs=lambda batch: made))(BATCH) == called
 
 
-def test_an_adapter_of_outputs_alone_leaves_the_inputs_alone():
+def test_an_adapter_without_inputs_keeps_the_default_arguments():
     assert ArgumentRule(Named(), Adapter(outputs=dict))(words())[1].keys() == {"input_ids", "attention_mask"}
 
 
-def test_of_a_mapping_and_labels_the_fields_go_by_name():
+def test_of_a_mapping_and_labels_the_fields_are_passed_by_name():
     fields = {key: value for key, value in words().items() if key != "labels"}
     assert ArgumentRule(Named())((fields, words()["labels"]))[1].keys() == {"input_ids", "attention_mask"}
 
 
-def test_a_batch_with_too_little_for_the_model_is_a_sentence():
+def test_a_missing_required_argument_raises():
     class Pair(nn.Module):
         def forward(self, left, right, *, scale=1.0):
             return left * right * scale
 
     rule = ArgumentRule(Pair())
     assert rule({"left": 1, "right": 2}) == ((), {"left": 1, "right": 2})
-    with pytest.raises(DataError, match=r"Pair.forward also wants right, .*Adapter\(inputs=…\)"):
+    with pytest.raises(DataError, match=r"Pair.forward also requires right, .*Adapter\(inputs=…\)"):
         rule((1, 2))
-    with pytest.raises(DataError, match=r"also wants left"):
+    with pytest.raises(DataError, match=r"also requires left"):
         rule({"right": 2, "labels": 3})

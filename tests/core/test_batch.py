@@ -13,12 +13,12 @@ X, Y, M = torch.zeros(3, 4), torch.tensor([0, 1, 2]), torch.ones(3, 4)
 @pytest.mark.parametrize(
     "name", ["label", "labels", "start_positions", "end_positions", "sample_id", "next_sentence_label", "mc_labels"]
 )
-def test_what_the_batch_teaches_is_a_batch_field(name):
+def test_labels_positions_and_ids_are_batch_fields(name):
     assert is_batch_field(name)
 
 
 @pytest.mark.parametrize("name", ["logits", "loss", "hidden.1", "position_ids", "input_ids", "head.labels", "labels.0"])
-def test_what_the_model_makes_or_eats_is_none(name):
+def test_inputs_and_outputs_of_models_are_not_batch_fields(name):
     assert not is_batch_field(name)
 
 
@@ -45,7 +45,7 @@ def test_labels_are_found_in_every_form_of_batch(batch, labels):
     assert field(batch, "labels") is labels
 
 
-def test_each_model_sees_its_own_part():
+def test_each_model_gets_its_sub_batch():
     both = {"student": X, "teacher": M, "labels": Y}
     assert (sub_batch(both, "student"), sub_batch(both, "teacher")) == (both["student"], both["teacher"])
     for batch in ((X, Y), {"x": X}, {"student": X}):
@@ -76,7 +76,7 @@ def test_rows_are_those_of_the_first_tensor(batch, rows):
     assert batch_size(batch) == rows
 
 
-def test_a_missing_field_names_those_there_are():
+def test_a_missing_field_raises_and_names_the_batchs_fields():
     with pytest.raises(AddressError, match=r"no field 'lables'.*Closest: labels"):
         required_field({"labels": Y}, "lables")
     with pytest.raises(AddressError, match=r"no field 'start_positions'.*pair \(x, labels\)"):
@@ -88,6 +88,6 @@ def test_a_pair_of_a_mapping_and_labels_has_a_mask():
     assert token_mask((X, Y)) is None
 
 
-def test_more_than_a_pair_has_no_names_and_says_so():
+def test_a_field_of_more_than_a_pair_raises():
     with pytest.raises(AddressError, match=r"no field 'labels'.*Collate batches into mappings"):
         required_field((X, M, Y), "labels")

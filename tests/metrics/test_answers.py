@@ -86,7 +86,7 @@ def test_the_best_spans_over_all_rows_are_found_and_scored_as_torchmetrics_does(
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-def test_how_rows_are_put_into_batches_does_not_matter(tmp_path, rows):
+def test_scores_do_not_depend_on_batching(tmp_path, rows):
     data = reads(library(tmp_path / "data"))
     alone = reads(data.sources["train"].root, eval_batch_size=rows, group_by_length=False)
     one, other = fed(Answers(data), data), fed(Answers(alone), alone)
@@ -96,7 +96,7 @@ def test_how_rows_are_put_into_batches_does_not_matter(tmp_path, rows):
         assert [text for text, _ in found] == [text for text, _ in other.predicted[name]]
 
 
-def test_right_answers_get_everything_and_files_are_as_scorers_read_them(tmp_path):
+def test_right_answers_score_100_and_files_have_the_official_format(tmp_path):
     rows = asked(8)
     rows[0]["question"] = ""
     rows[1]["answers"] = {"text": ["w1 w2", "nowhere"], "answer_start": [-1, -1]}  # evaluated all the same
@@ -143,7 +143,7 @@ def test_a_context_without_any_token_gets_an_empty_answer(tmp_path):
     assert metric.predicted["q1"][0][0]
 
 
-def test_questions_that_were_not_seen_do_not_count(tmp_path):
+def test_questions_without_predictions_do_not_count(tmp_path):
     data = reads(library(tmp_path / "data"))
     metric = AnswerScores(data)
     batch = next(iter(data.val_dataloader()))
@@ -162,7 +162,7 @@ def test_questions_that_were_not_seen_do_not_count(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 @pytest.mark.parametrize("language", ["english", "chinese"])
-def test_nothing_seen_is_nothing_predicted(tmp_path, language):
+def test_without_batches_nothing_is_predicted(tmp_path, language):
     metric = AnswerScores(reads(library(tmp_path / "data")), language)
     assert {name: value.item() for name, value in metric.compute().items()} == {"exact_match": 0, "f1": 0}
     assert json.loads(metric.write(tmp_path).read_text()) == {}
@@ -178,11 +178,11 @@ def test_chinese_answers_are_scored_by_characters(tmp_path):
         AnswerScores(data, "french")
 
 
-def test_copies_share_the_data_and_nothing_else(tmp_path):
+def test_copies_share_the_data_but_no_state(tmp_path):
     data = reads(library(tmp_path / "data"))
     metric = fed(Answers(data), data)
     other = copy.deepcopy(metric)
-    assert other.data.it is data
+    assert other.data.value is data
     other.reset()
     fed(other, data)
     metric.compute()
@@ -206,7 +206,7 @@ def worker(rank: int, folder: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.timeout(120)
-def test_two_processes_find_the_same_as_one(tmp_path):
+def test_two_processes_score_like_one(tmp_path):
     data = reads(library(tmp_path / "data"))
     data.setup()
     metric = fed(AnswerScores(data), data)

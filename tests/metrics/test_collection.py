@@ -10,10 +10,10 @@ from kd_lightning.metrics import BatchMetric, Scores
 
 
 class Rows(BatchMetric):
-    """Counts rows, and what the split is called."""
+    """Counts rows, and records the width of a feature."""
 
     addresses = ("pooled",)
-    gives = ("rows", "width")
+    score_names = ("rows", "width")
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def scores():
     return Scores({"f1": MulticlassF1Score(2), "rows": Rows(), "accuracy": MulticlassAccuracy(2, average="micro")})
 
 
-def test_metrics_of_both_kinds_are_updated_with_what_they_read():
+def test_metrics_of_both_kinds_are_updated_with_their_inputs():
     found = scores()
     assert found.addresses == ["logits", "pooled"]
     for labels in ([0, 1], [1]):
@@ -48,13 +48,13 @@ def test_metrics_of_both_kinds_are_updated_with_what_they_read():
     assert list(found.compute()) == found.names == ["f1", "rows", "width", "accuracy"]
 
 
-def test_one_value_per_row_meets_one_label_per_row():
+def test_one_value_per_row_is_compared_with_one_label_per_row():
     found = Scores({"pearson": PearsonCorrCoef()})
     found.update({"logits": torch.tensor([[1.0], [2.0], [4.0]])}, {"labels": torch.tensor([2.0, 4.0, 8.0])})
     assert float(found.compute()["pearson"]) == pytest.approx(1.0)
 
 
-def test_a_reset_forgets_all():
+def test_reset_clears_all_metrics():
     found = scores()
     found.update({"logits": torch.eye(2), "pooled": torch.zeros(2, 5)}, {"labels": torch.tensor([0, 1])})
     found.reset()
@@ -62,16 +62,16 @@ def test_a_reset_forgets_all():
     assert (found.compute()["rows"], found.compute()["accuracy"]) == (1, 1)
 
 
-def test_the_owner_keeps_its_metrics_to_itself():
+def test_metrics_are_copied():
     mine = Rows()
     Scores({"rows": mine}).update({"pooled": torch.zeros(1, 5)}, {"labels": torch.zeros(1)})
     assert mine.rows == 0
 
 
-def test_a_collection_of_torchmetrics_will_do():
+def test_a_metric_collection_is_accepted():
     assert Scores(MetricCollection({"b": MulticlassAccuracy(2), "a": MulticlassAccuracy(2)})).names
 
 
-def test_two_scores_of_one_name_are_refused():
-    with pytest.raises(ConfigError, match="Two metrics give a score called 'rows'"):
+def test_two_scores_of_one_name_raise():
+    with pytest.raises(ConfigError, match="Two metrics compute a score named 'rows'"):
         Scores({"rows": MulticlassAccuracy(2), "others": Rows()})

@@ -11,7 +11,6 @@ import torch
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torch import Tensor
 
-from kd_lightning.data.labelling.reassemble import Rebuilt
 from kd_lightning.metrics import EntityScores, Scores
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -27,12 +26,13 @@ class Sentences:
         self.gold = gold
         self.words = words
 
-    def rebuild(self, split: str, rows: Any, tags: Any) -> Rebuilt:
+    def rebuild(self, split: str, rows: Any, tags: Any) -> SimpleNamespace:
         ends = torch.tensor([0, *(len(self.gold[row]) for row in rows)]).cumsum(0).tolist()
         found = {row: tags[ends[i] : ends[i + 1]] for i, row in enumerate(rows.tolist())}
         numbers = sorted(found)
         predicted = [[LABELS[tag] for tag in found[number]] for number in numbers]
-        return Rebuilt(numbers, [self.gold[number] for number in numbers], predicted)
+        gold = [self.gold[number] for number in numbers]
+        return SimpleNamespace(numbers=numbers, gold=gold, predicted=predicted)
 
     def sentences(self, split: str) -> Sentences:
         return self
@@ -107,7 +107,7 @@ def test_random_tags_are_scored_as_seqeval_does(seed):
     assert found(gold, predicted, size=3) == pytest.approx(theirs(gold, predicted), abs=1e-7)
 
 
-def test_nothing_seen_scores_nothing_and_what_was_seen_is_forgotten():
+def test_scores_are_zero_without_batches_and_after_a_reset():
     metric = Scores({"entities": EntityScores(Sentences([["B-PER"]]))})
     zeros = dict.fromkeys(("precision", "recall", "f1", "accuracy"), 0.0)
     with pytest.warns(UserWarning, match="before the ``update``"):
@@ -119,14 +119,14 @@ def test_nothing_seen_scores_nothing_and_what_was_seen_is_forgotten():
     assert metric.compute()["f1"] == 0.0
 
 
-def test_copies_share_the_data_but_not_what_they_saw():
+def test_copies_share_the_data_but_no_state():
     metric = EntityScores(Sentences([["B-PER"]]))
     other = copy.deepcopy(metric)
     other.update(*batch_of([["B-PER"]], [0]))
     assert (other.compute()["f1"], len(metric.rows)) == (1.0, 0)
 
 
-def test_half_precision_logits_are_taken(tmp_path: Path):
+def test_half_precision_logits_are_accepted(tmp_path: Path):
     metric = EntityScores(Sentences([["B-PER"]]))
     features, batch = batch_of([["B-PER"]], [0])
     metric.update({"logits": features["logits"].bfloat16()}, batch)
@@ -145,7 +145,7 @@ def test_predictions_are_written_in_columns_that_conlleval_reads(tmp_path: Path)
 
 def test_the_split_is_that_of_the_batches(tmp_path: Path):
     class Two(Sentences):
-        def rebuild(self, split: str, rows: Any, tags: Any) -> Rebuilt:
+        def rebuild(self, split: str, rows: Any, tags: Any) -> SimpleNamespace:
             self.asked = split
             return super().rebuild(split, rows, tags)
 
@@ -157,7 +157,7 @@ def test_the_split_is_that_of_the_batches(tmp_path: Path):
     assert data.asked == "test"
 
 
-def test_parts_of_sentences_only_score_nothing_and_are_written_as_nothing(tmp_path):
+def test_incomplete_sentences_are_neither_scored_nor_written(tmp_path):
     class Cut:
         def rebuild(self, split, rows, tags):
             return SimpleNamespace(numbers=[], gold=[], predicted=[])
@@ -172,7 +172,7 @@ def test_parts_of_sentences_only_score_nothing_and_are_written_as_nothing(tmp_pa
     assert scores.write(tmp_path).read_text() == ""
 
 
-def test_a_recorder_that_saw_nothing_writes_an_empty_file(tmp_path):
+def test_without_batches_an_empty_file_is_written(tmp_path):
     scores = EntityScores(None)
     scores.compute()
     assert scores.write(tmp_path).read_text() == ""

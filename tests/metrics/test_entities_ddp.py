@@ -66,7 +66,7 @@ def read(file: Path) -> list[list[list[str]]]:
 
 
 @pytest.mark.timeout(120)
-def test_two_processes_score_and_write_what_one_does(tmp_path: Any) -> None:
+def test_two_processes_score_and_write_like_one(tmp_path: Any) -> None:
     write(tmp_path)
     alone = scores(tmp_path, tmp_path)
     multiprocessing.spawn(worker, (tmp_path,), nprocs=2)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import random
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -137,7 +137,7 @@ def worker(rank: int, folder: Path) -> None:
 
 @pytest.mark.ddp
 @pytest.mark.timeout(200)
-def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_score_like_one(tmp_path: Path) -> None:
     for name in ORACLES:
         write(tmp_path, name)
         given(tmp_path, name)[1].setup()  # the rows are there before two processes want them
@@ -152,8 +152,7 @@ def test_two_processes_score_what_one_does(tmp_path: Path) -> None:
 # -- the recorder by itself ----------------------------------------------------------------------------------------
 
 
-def recorded(data: SimpleNamespace, logits: list[list[float]], folder: Path) -> list[str]:
-    recorder = LabelRecorder(data)
+def recorded(recorder: LabelRecorder, logits: list[list[float]], folder: Path) -> list[str]:
     for row in reversed(range(len(logits))):  # rows come in any order
         recorder.update({"logits": torch.tensor([logits[row]])}, {"sample_id": torch.tensor([row])})
     recorder.compute()
@@ -161,26 +160,40 @@ def recorded(data: SimpleNamespace, logits: list[list[float]], folder: Path) -> 
 
 
 def test_several_labels_per_row_are_written_with_commas(tmp_path: Path) -> None:
-    data = SimpleNamespace(multilabel=True, labels=["joy", "anger", "fear"])
-    assert recorded(data, [[1.0, -1.0, 0.1], [-1.0, -0.1, -2.0]], tmp_path) == ["joy,fear", ""]
-    assert recorded(SimpleNamespace(multilabel=True), [[1.0, -1.0, 0.1]], tmp_path) == ["0,2"]
+    recorder = LabelRecorder(["joy", "anger", "fear"], multilabel=True)
+    assert recorded(recorder, [[1.0, -1.0, 0.1], [-1.0, -0.1, -2.0]], tmp_path) == ["joy,fear", ""]
+    assert recorded(LabelRecorder(multilabel=True), [[1.0, -1.0, 0.1]], tmp_path) == ["0,2"]
 
 
 def test_numbers_are_written_as_they_are(tmp_path: Path) -> None:
-    found = recorded(SimpleNamespace(regression=True), [[2.5], [-0.125]], tmp_path)
+    found = recorded(LabelRecorder(regression=True), [[2.5], [-0.125]], tmp_path)
     assert [float(value) for value in found] == [2.5, -0.125]
 
 
-def test_a_recorder_that_saw_nothing_writes_no_row(tmp_path: Path) -> None:
-    recorder = LabelRecorder(SimpleNamespace())
+def test_without_batches_no_row_is_written(tmp_path: Path) -> None:
+    recorder = LabelRecorder()
     assert recorder.compute() == {}
     assert recorder.write(tmp_path).read_text() == "index\tprediction\n"
 
 
-def test_a_second_validation_does_not_remember_the_first(tmp_path: Path) -> None:
-    recorder = LabelRecorder(SimpleNamespace())
+def test_reset_clears_the_first_validation(tmp_path: Path) -> None:
+    recorder = LabelRecorder()
     for logits in ([[0.0, 1.0]], [[1.0, 0.0]]):
         recorder.reset()
         recorder.update({"logits": torch.tensor(logits)}, {"sample_id": torch.tensor([5])})
         recorder.compute()
     assert recorder.write(tmp_path).read_text() == "index\tprediction\n5\t0\n"
+
+
+def test_rows_have_the_numbers_of_the_file_and_copies_share_the_data(tmp_path: Path) -> None:
+    class Data:
+        def row_numbers(self, split: str) -> list[int]:
+            return {"validation": [3, 7]}[split]
+
+        def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+            raise AssertionError("a copy of the recorder copies the data set")
+
+    recorder = copy.deepcopy(LabelRecorder(row_numbers=Data().row_numbers))
+    recorder.update({"logits": torch.eye(2)}, {"sample_id": torch.tensor([0, 1])})
+    recorder.compute()
+    assert recorder.write(tmp_path).read_text() == "index\tprediction\n3\t0\n7\t1\n"

@@ -31,7 +31,7 @@ def test_it_agrees_with_torchmetrics_over_batches_of_different_sizes():
     torch.testing.assert_close(scores["accuracy"], accuracy.compute())
 
 
-def test_it_starts_anew_after_a_reset_and_takes_bfloat16():
+def test_reset_clears_the_counts_and_bfloat16_is_accepted():
     metric = MaskedTokens()
     first, second = batches()[:2]
     metric.update({"logits": first[0]}, {"labels": first[1]})
@@ -42,7 +42,7 @@ def test_it_starts_anew_after_a_reset_and_takes_bfloat16():
     assert metric.compute() == alone.compute()
 
 
-def test_a_batch_without_hidden_tokens_changes_nothing():
+def test_a_batch_without_masked_tokens_changes_nothing():
     metric = MaskedTokens()
     (logits, labels), *_ = batches()
     metric.update({"logits": logits}, {"labels": labels})
@@ -51,10 +51,10 @@ def test_a_batch_without_hidden_tokens_changes_nothing():
     assert metric.compute() == before
 
 
-def test_it_stands_beside_others_under_its_scores_names():
+def test_scores_have_its_own_names():
     assert Scores({"masked_tokens": MaskedTokens()}).names == ["perplexity", "accuracy"]
 
 
-def test_logits_of_one_label_per_row_are_refused():
+def test_logits_of_one_label_per_row_raise():
     with pytest.raises(MatchError, match=r"shape \(2, 3\) and labels of shape \(2, 5\)"):
         MaskedTokens().update({"logits": torch.zeros(2, 3)}, {"labels": torch.zeros(2, 5, dtype=torch.long)})

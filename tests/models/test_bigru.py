@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 
 from kd_lightning import FeatureTap, students
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.bigru_model import BiGRUConfig, BiGRUForSequenceClassification
-from kd_lightning.models.recurrent import BiGRULayer
+from kd_lightning.models.bigru import BiGRUConfig, BiGRUForSequenceClassification, BiGRULayer
 
 Make = Callable[..., PreTrainedModel]
 

@@ -189,7 +189,7 @@ def test_a_checkpoint_of_another_model_leaves_as_a_state_dict_only(tmp_path: Pat
     folder = export(path, tmp_path / "student", format="state_dict")
     assert set(load_file(folder / "model.safetensors")) == {"weight"}
     with pytest.raises(ConfigError, match="needs a Transformers model"):
-        export(path, tmp_path / "other")
+        export(path, tmp_path / "other", format="huggingface")
 
 
 class Payload:
@@ -367,7 +367,9 @@ def test_wrong_arguments_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Foreign has no `student`"):
         export(Foreign(), tmp_path / "student")
     with pytest.raises(ConfigError, match="needs a Transformers model"):
-        export(nn.Linear(2, 2), tmp_path / "student")
+        export(nn.Linear(2, 2), tmp_path / "student", format="huggingface")
+    with pytest.raises(ConfigError, match="two names of one argument"):
+        export(bert(), tmp_path / "student", processor=tokenizer(), tokenizer=tokenizer())
     assert not list(tmp_path.iterdir())
 
 
@@ -378,7 +380,7 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path: Path) -
         export(model, tmp_path / "student")
 
 
-def test_weights_spread_over_processes_are_refused(tmp_path: Path) -> None:
+def test_weights_sharded_over_processes_are_refused(tmp_path: Path) -> None:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import distribute_tensor
@@ -387,7 +389,7 @@ def test_weights_spread_over_processes_are_refused(tmp_path: Path) -> None:
     try:
         model = nn.Linear(2, 2)
         model.weight = nn.Parameter(distribute_tensor(model.weight.detach(), init_device_mesh("cpu", (1,))))
-        with pytest.raises(ConfigError, match="'weight' is spread over processes"):
+        with pytest.raises(ConfigError, match="'weight' is sharded over processes"):
             export(model, tmp_path / "student", format="state_dict")
     finally:
         dist.destroy_process_group()

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from kd_lightning import students
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.narrowing import kept_units
+from kd_lightning.models.copy_layers import kept_units
 
 Make = Callable[..., PreTrainedModel]
 FAMILIES = ["bert", "roberta", "electra", "distilbert", "modernbert", "deberta"]
@@ -109,5 +109,5 @@ def test_equal_sizes_go_by_heads(make_teacher: Make) -> None:
 
 def test_a_student_that_loses_a_step_of_the_embeddings_is_refused(make_teacher: Make) -> None:
     teacher = make_teacher("electra", hidden_size=32)  # embeddings of 16, projected to 32
-    with pytest.raises(ConfigError, match=r"nothing like the teacher's 'embeddings_project\.weight'"):
+    with pytest.raises(ConfigError, match=r"no 'embeddings_project\.weight' as the teacher has"):
         students.shrink(teacher, hidden_size=16, layers="uniform")

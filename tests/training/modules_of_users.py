@@ -1,4 +1,4 @@
-"""LightningModules as users write them, who have never heard of distillation."""
+"""LightningModules as users write them, without any distillation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Tuner(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         labels = batch.pop("labels")
         output = self.parts["encoder"](**batch)
-        return {"loss": F.cross_entropy(output.logits, labels), "seen": len(labels)}
+        return {"loss": F.cross_entropy(output.logits, labels), "rows": len(labels)}
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
@@ -60,7 +60,7 @@ class Twice(Classifier):
 
 
 class ByHand(Classifier):
-    """Optimizes by hand."""
+    """Optimizes manually."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -29,14 +29,14 @@ def objective(**options: Any) -> kd.Objective:
     )
 
 
-def guest(**options: Any) -> kd.DistillationCallback:
+def mlp_callback(**options: Any) -> kd.DistillationCallback:
     return kd.DistillationCallback(mlp(7, seed=1), objective(), **options)
 
 
-def fit(host: pl.LightningModule, callback: Any, folder: Any, batches: Any = None, **options: Any) -> pl.Trainer:
+def fit(module: pl.LightningModule, callback: Any, folder: Any, batches: Any = None, **options: Any) -> pl.Trainer:
     runner = trainer(folder, **{"max_epochs": 1, "callbacks": [callback]} | options)
     torch.manual_seed(7)
-    runner.fit(host, ready(batches or PAIRS))
+    runner.fit(module, ready(batches or PAIRS))
     return runner
 
 
@@ -63,20 +63,20 @@ def by_hand(student: nn.Module, teacher: nn.Module, projection: nn.Linear, group
 
 
 @pytest.mark.parametrize(("group", "task"), [(1, 1.0), (2, 1.0), (1, 0.0), (1, 0.5)])
-def test_a_plain_classifier_learns_what_a_loop_by_hand_does(tmp_path, group, task):
-    host, callback = Classifier(), guest(task_weight=task)
-    student, teacher = copy.deepcopy(host.model), mlp(7, seed=1)
+def test_a_plain_classifier_is_trained_like_a_loop_by_hand(tmp_path, group, task):
+    module, callback = Classifier(), mlp_callback(task_weight=task)
+    student, teacher = copy.deepcopy(module.model), mlp(7, seed=1)
     torch.manual_seed(7)
     projection = nn.Linear(5, 7)
-    fit(host, callback, tmp_path, accumulate_grad_batches=group)
+    fit(module, callback, tmp_path, accumulate_grad_batches=group)
     by_hand(student, teacher, projection, group, task)
     for name, parameter in student.named_parameters():
-        torch.testing.assert_close(host.model.get_parameter(name), parameter)
+        torch.testing.assert_close(module.model.get_parameter(name), parameter)
     torch.testing.assert_close(callback.objective.projections()["hidden"].weight, projection.weight)
 
 
-def test_everything_is_logged_and_the_users_own_logs_stay(tmp_path):
-    runner = fit(Classifier(), guest(task_weight=2.0), tmp_path, limit_train_batches=1)
+def test_all_terms_are_logged_beside_the_users_own_logs(tmp_path):
+    runner = fit(Classifier(), mlp_callback(task_weight=2.0), tmp_path, limit_train_batches=1)
     logged = runner.callback_metrics
     terms = ("task", "soft", "hidden")
     assert set(logged) >= {"train/loss", "distillation/loss", *(f"distillation/weighted/{t}" for t in terms)}
@@ -85,7 +85,15 @@ def test_everything_is_logged_and_the_users_own_logs_stay(tmp_path):
     torch.testing.assert_close(logged["distillation/loss"], sum(logged[f"distillation/weighted/{t}"] for t in terms))
 
 
-def bert_guest(**options: Any) -> kd.DistillationCallback:
+def test_the_repr_names_teacher_terms_and_student():
+    callback = mlp_callback(student="net")
+    text = "DistillationCallback(teacher={}, terms={{soft: 0.7, hidden: 0.3}}, student='net')"
+    assert repr(callback) == text.format("Sequential")
+    assert callback.teacher
+    assert repr(callback) == text.format("LiveTeacher(Sequential)")
+
+
+def bert_callback(**options: Any) -> kd.DistillationCallback:
     terms = {
         "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
         "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel(), schedule=kd.schedules.LinearDecay()),
@@ -97,50 +105,50 @@ def bert_guest(**options: Any) -> kd.DistillationCallback:
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_transformers_model_in_a_dict_with_a_scheduler(tmp_path, precision):
-    host, callback = Tuner(), bert_guest()
-    before, teacher = weights(host), weights(callback._given)
+    module, callback = Tuner(), bert_callback()
+    before, teacher = weights(module), weights(callback.teacher.model)
     batches = [words(seed=i) for i in range(4)]
-    runner = fit(host, callback, tmp_path, batches, precision=precision, gradient_clip_val=1.0)
-    assert not same(before, weights(host))
-    assert same(teacher, weights(callback._given))
+    runner = fit(module, callback, tmp_path, batches, precision=precision, gradient_clip_val=1.0)
+    assert not same(before, weights(module))
+    assert same(teacher, weights(callback.teacher.model))
     assert runner.callback_metrics["distillation/loss/attention"] > 0
     trained = {id(p) for group in runner.optimizers[0].param_groups for p in group["params"]}
     assert {id(p) for p in callback.objective.parameters()} <= trained
-    assert {id(p) for p in callback._given.parameters()}.isdisjoint(trained)
+    assert {id(p) for p in callback.teacher.model.parameters()}.isdisjoint(trained)
 
 
-def test_nothing_is_left_behind(tmp_path):
-    host, callback = Classifier(), guest()
-    fit(host, callback, tmp_path)
-    assert not {"training_step", "configure_optimizers"} & host.__dict__.keys()
-    assert hooks_on(host) == 0
-    assert hooks_on(callback._given) == 0
-    assert list(host.state_dict()) == list(Classifier().state_dict())
+def test_the_callback_is_uninstalled_after_a_fit(tmp_path):
+    module, callback = Classifier(), mlp_callback()
+    fit(module, callback, tmp_path)
+    assert not {"training_step", "configure_optimizers"} & module.__dict__.keys()
+    assert hooks_on(module) == 0
+    assert hooks_on(callback.teacher.model) == 0
+    assert list(module.state_dict()) == list(Classifier().state_dict())
 
 
-def test_nothing_is_left_behind_by_an_exception(tmp_path):
+def test_the_callback_is_uninstalled_after_an_exception(tmp_path):
     class Fails(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             super().training_step(batch, batch_idx)
             raise ZeroDivisionError
 
-    host = Fails()
+    module = Fails()
     with pytest.raises(ZeroDivisionError):
-        fit(host, guest(), tmp_path)
-    assert not {"training_step", "configure_optimizers"} & host.__dict__.keys()
-    assert hooks_on(host) == 0
-    assert "kd_objective" not in host._modules
+        fit(module, mlp_callback(), tmp_path)
+    assert not {"training_step", "configure_optimizers"} & module.__dict__.keys()
+    assert hooks_on(module) == 0
+    assert "kd_objective" not in module._modules
 
 
-def test_a_step_that_is_skipped_is_skipped(tmp_path):
+def test_a_step_that_returns_none_is_skipped(tmp_path):
     class Skips(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
             return None
 
-    host = Skips()
-    before = weights(host)
-    fit(host, guest(), tmp_path)
-    assert same(before, weights(host))
+    module = Skips()
+    before = weights(module)
+    fit(module, mlp_callback(), tmp_path)
+    assert same(before, weights(module))
 
 
 # -- checkpoints
@@ -151,22 +159,22 @@ def checkpointed(folder: Any) -> ModelCheckpoint:
 
 
 def test_the_users_module_alone_loads_the_checkpoint_strictly(tmp_path):
-    host = Classifier()
-    fit(host, guest(), tmp_path, enable_checkpointing=True, callbacks=[guest(), checkpointed(tmp_path)])
+    module = Classifier()
+    fit(module, mlp_callback(), tmp_path, enable_checkpointing=True, callbacks=[mlp_callback(), checkpointed(tmp_path)])
     path = tmp_path / "step=4.ckpt"
     assert not any("kd_objective" in key for key in torch.load(path, weights_only=True)["state_dict"])
-    assert same(weights(Classifier.load_from_checkpoint(path)), weights(host))
+    assert same(weights(Classifier.load_from_checkpoint(path)), weights(module))
 
 
 def test_a_run_that_is_resumed_ends_bit_equal(tmp_path):
     def run(folder: Any, **resumed: Any) -> tuple[Any, Any]:
-        host, callback = Tuner(), bert_guest()
+        module, callback = Tuner(), bert_callback()
         noise = kd.callbacks.StepSeed(3)
         runner = trainer(
             folder, max_epochs=2, callbacks=[noise, callback, checkpointed(folder)], enable_checkpointing=True
         )
-        runner.fit(host, ready([words(seed=i) for i in range(4)]), **resumed)
-        return weights(host), weights(callback.objective)
+        runner.fit(module, ready([words(seed=i) for i in range(4)]), **resumed)
+        return weights(module), weights(callback.objective)
 
     torch.manual_seed(1)
     whole = run(tmp_path / "whole")
@@ -176,34 +184,34 @@ def test_a_run_that_is_resumed_ends_bit_equal(tmp_path):
     assert same(whole[1], again[1])
 
 
-def test_a_second_fit_goes_on_with_the_same_projections(tmp_path):
-    host, callback = Classifier(), guest()
-    fit(host, callback, tmp_path)
+def test_a_second_fit_continues_with_the_same_projections(tmp_path):
+    module, callback = Classifier(), mlp_callback()
+    fit(module, callback, tmp_path)
     trained = weights(callback.objective)
-    fit(host, callback, tmp_path, limit_train_batches=0)
+    fit(module, callback, tmp_path, limit_train_batches=0)
     assert same(trained, weights(callback.objective))
 
 
-# -- what does not go
+# -- modules, terms and teachers that raise
 
 
 @pytest.mark.parametrize(
-    ("host", "options", "sentence"),
+    ("module", "options", "message"),
     [
         (Twice(), {}, r"ran the student \(Sequential\) 3 times.*exactly one forward pass"),
-        (ByHand(), {}, r"ByHand optimizes by hand"),
+        (ByHand(), {}, r"ByHand optimizes manually"),
         (Classifier(), {"student": "modle"}, r"Classifier has no model at student='modle'. Closest: model"),
         (Classifier(), {"student": "configure"}, r"no model at student='configure'"),
     ],
 )
-def test_what_does_not_go_is_one_sentence(tmp_path, host, options, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        fit(host, guest(**options), tmp_path)
-    assert "kd_objective" not in host._modules
-    assert hooks_on(host) == 0
+def test_unsupported_modules_raise_and_are_left_unchanged(tmp_path, module, options, message):
+    with pytest.raises(ConfigError, match=message):
+        fit(module, mlp_callback(**options), tmp_path)
+    assert "kd_objective" not in module._modules
+    assert hooks_on(module) == 0
 
 
-def test_a_part_that_runs_once_may_be_the_student_of_a_step_that_runs_others_too(tmp_path):
+def test_a_student_that_runs_once_beside_other_models_is_supported(tmp_path):
     class TwoNets(Classifier):
         def __init__(self) -> None:
             super().__init__()
@@ -213,35 +221,35 @@ def test_a_part_that_runs_once_may_be_the_student_of_a_step_that_runs_others_too
             x, y = batch
             return F.cross_entropy(self.model(x) + self.other(x) + self.other(-x), y)
 
-    fit(TwoNets(), guest(), tmp_path)
+    fit(TwoNets(), mlp_callback(), tmp_path)
 
 
-def test_two_guests_at_once_are_refused(tmp_path):
+def test_two_callbacks_on_one_module_raise(tmp_path):
     class Another(kd.DistillationCallback):
         pass
 
     with pytest.raises(ConfigError, match="has a DistillationCallback already"):
-        fit(Classifier(), guest(), tmp_path, callbacks=[guest(), Another(mlp(7), objective())])
+        fit(Classifier(), mlp_callback(), tmp_path, callbacks=[mlp_callback(), Another(mlp(7), objective())])
 
 
-def test_a_term_cannot_be_called_task():
+def test_a_term_named_task_raises():
     with pytest.raises(ConfigError, match="named 'task'"):
         kd.DistillationCallback(mlp(7), kd.Objective({"task": kd.Term(kd.Match("logits", "logits"), nn.MSELoss())}))
 
 
-def test_a_wrong_address_fails_before_the_first_step(tmp_path):
+def test_a_wrong_address_raises_before_the_first_step(tmp_path):
     terms = {"soft": kd.Term(kd.Match("logitz", "logits"), nn.MSELoss())}
     with pytest.raises(AddressError, match="Closest: logits"):
         fit(Classifier(), kd.DistillationCallback(mlp(7), kd.Objective(terms)), tmp_path)
 
 
-def test_a_shared_teacher_is_refused(tmp_path):
-    host = Classifier()
+def test_a_shared_teacher_raises(tmp_path):
+    module = Classifier()
     with pytest.raises(KDError, match=r"share the parameter"):
-        fit(host, kd.DistillationCallback(host.model, objective()), tmp_path)
+        fit(module, kd.DistillationCallback(module.model, objective()), tmp_path)
 
 
-def test_a_loss_that_is_not_a_number_names_its_term(tmp_path):
+def test_a_loss_that_is_not_finite_names_its_term(tmp_path):
     teacher = mlp(7)
     nn.init.constant_(teacher[2].bias, float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"at step 0, in term soft\."):
@@ -249,8 +257,8 @@ def test_a_loss_that_is_not_a_number_names_its_term(tmp_path):
 
 
 def test_a_student_that_was_compiled_is_tapped(tmp_path):
-    host, eager = Classifier(torch.compile(mlp(5), backend="eager")), Classifier()
-    fit(host, guest(), tmp_path)
-    fit(eager, guest(), tmp_path)
-    for one, other in zip(host.parameters(), eager.parameters(), strict=True):
+    module, eager = Classifier(torch.compile(mlp(5), backend="eager")), Classifier()
+    fit(module, mlp_callback(), tmp_path)
+    fit(eager, mlp_callback(), tmp_path)
+    for one, other in zip(module.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(one, other)

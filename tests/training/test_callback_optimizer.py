@@ -31,14 +31,14 @@ def run(configure: Any, tmp_path: Any, **options: Any) -> tuple[Any, Any]:
     return fit(Classifier(configure=configure), callback, tmp_path), callback
 
 
-def test_without_a_rate_of_their_own_projections_join_the_first_group(tmp_path):
+def test_without_their_own_learning_rate_projections_join_the_first_group(tmp_path):
     runner, callback = run(lambda m: ADAM(m.parameters()), tmp_path)
     assert [len(group["params"]) for group in groups(runner)] == [6]
     assert [p.shape for p in groups(runner)[0]["params"][-2:]] == [p.shape for p in callback.objective.parameters()]
 
 
 @pytest.mark.parametrize("name", ["lambda", "sequential"])
-def test_a_rate_of_their_own_is_a_group_that_schedulers_know(tmp_path, name):
+def test_with_their_own_learning_rate_projections_are_a_scheduled_group(tmp_path, name):
     def configure(module: Any) -> Any:
         optimizer = ADAM(module.parameters())
         return [optimizer], [SCHEDULERS[name](optimizer)]
@@ -80,7 +80,7 @@ def test_several_groups_stay_and_named_parameters_too(tmp_path):
     assert groups(runner)[0]["param_names"][-1] == "kd_objective.terms.hidden.projection.bias"
 
 
-def test_schedulers_that_cannot_take_a_group_are_refused(tmp_path):
+def test_schedulers_that_cannot_take_a_group_raise(tmp_path):
     def one_lambda_each(module: Any) -> Any:
         optimizer = ADAM(module.parameters())
         return [optimizer], [LambdaLR(optimizer, [lambda step: 1.0])]
@@ -90,7 +90,7 @@ def test_schedulers_that_cannot_take_a_group_are_refused(tmp_path):
         run(one_lambda_each, tmp_path, projection_lr=0.7)
 
 
-def test_one_peak_for_all_overrides_a_rate_and_is_refused(tmp_path):
+def test_a_scheduler_that_overrides_a_learning_rate_raises(tmp_path):
     def configure(module: Any) -> Any:
         optimizer = ADAM(module.parameters())
         return [optimizer], [SCHEDULERS["one cycle"](optimizer)]
@@ -99,7 +99,7 @@ def test_one_peak_for_all_overrides_a_rate_and_is_refused(tmp_path):
         run(configure, tmp_path, projection_lr=0.7)
 
 
-def test_an_optimizer_made_elsewhere_is_refused(tmp_path):
+def test_an_optimizer_made_elsewhere_raises(tmp_path):
     class Early(Classifier):
         def __init__(self) -> None:
             super().__init__()
@@ -110,7 +110,7 @@ def test_an_optimizer_made_elsewhere_is_refused(tmp_path):
         fit(Early(), kd.DistillationCallback(mlp(7, seed=1), objective()), tmp_path)
 
 
-def test_optimizers_are_themselves_again_afterwards(tmp_path):
+def test_the_optimizers_constructor_is_restored(tmp_path):
     born = torch.optim.Optimizer.__init__
     run(lambda m: ADAM(m.parameters()), tmp_path)
     assert torch.optim.Optimizer.__init__ is born

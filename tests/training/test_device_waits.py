@@ -1,4 +1,4 @@
-"""A training step gives the device its work and does not wait for it."""
+"""A training step does not synchronise with the device."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ WAITS = {
     aten.repeat_interleave.Tensor,
     aten.lift_fresh.default,  # a tensor made of Python numbers is copied to the device
 }
-"""What makes the host wait for a GPU; `item()`, `bool()` and `float()` are the first."""
+"""Operations that synchronise with a GPU; the first is what `item()`, `bool()` and `float()` call."""
 
 
 def waits(function: Any, args: tuple[Any, ...]) -> bool:
-    """Say whether an operation waits; indices that are masks first have to be counted."""
+    """Tell whether an operation synchronises; boolean indices must be counted first."""
     if function in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
         return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     return function in WAITS
 
 
 class Waits(TorchDispatchMode):
-    """Notes what waits outside of the models' own forward passes."""
+    """Records operations that synchronise, outside of the models' own forward passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Waits(TorchDispatchMode):
 
     @contextmanager
     def leave_out(self, kind: type[nn.Module], patch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Leave out the forward of a class of models, which is not ours: Transformers looks at masks in Python."""
+        """Leave out the forward pass of a class of models: Transformers reads masks in Python."""
         forward = kind.forward
 
         def left_out(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -81,7 +81,7 @@ class Waits(TorchDispatchMode):
     ],
     ids=["item", "bool", "mask", "nonzero", "from numbers"],
 )
-def test_what_waits_is_seen(function: Any) -> None:
+def test_operations_that_synchronise_are_recorded(function: Any) -> None:
     x = torch.ones(3)
     with Waits() as seen:
         function(x)
@@ -138,7 +138,7 @@ def made(teacher: str) -> kd.DistillationModule:
 
 @pytest.mark.parametrize("teacher", TEACHERS)
 @pytest.mark.parametrize("large", [False, True])
-def test_comparing_two_models_waits_for_nothing(teacher: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparing_two_models_does_not_synchronise(teacher: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
         monkeypatch.setattr(chunks, "CHUNK", 50)
     module, batch = made(teacher), words()

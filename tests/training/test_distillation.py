@@ -101,7 +101,7 @@ def test_accumulated_micro_batches_are_averaged(tmp_path):
         torch.testing.assert_close(one, other)
 
 
-# -- the guest
+# -- the teacher
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
@@ -134,7 +134,7 @@ def test_floating_inputs_reach_the_teacher_in_its_own_precision(tmp_path, precis
     assert next(module.teacher.model.parameters()).dtype is torch.float32
 
 
-def test_the_teacher_is_seen_by_nobody(tmp_path):
+def test_the_teacher_is_in_no_optimizer_submodule_or_checkpoint(tmp_path):
     module = bert_module()
     theirs = {id(p) for p in module.teacher.model.parameters()}
     seen: list[Any] = []
@@ -151,7 +151,7 @@ def test_the_teacher_is_seen_by_nobody(tmp_path):
     assert not [name for name in saved if "teacher" in str(name)]
 
 
-def test_a_shared_parameter_is_refused_and_the_student_stays_trainable():
+def test_a_shared_parameter_raises_and_the_student_stays_trainable():
     student = mlp(5)
     with pytest.raises(ConfigError, match=r"share the parameter '0.weight'.*copy\.deepcopy"):
         kd.DistillationModule(student, student, mlp_objective())
@@ -163,13 +163,13 @@ def test_a_shared_parameter_is_refused_and_the_student_stays_trainable():
     assert all(p.requires_grad for p in (*student.parameters(), *teacher.parameters()))
 
 
-def test_a_student_copied_from_a_frozen_teacher_is_refused_in_a_sentence():
+def test_a_student_copied_from_a_frozen_teacher_raises():
     teacher = kd.LiveTeacher(mlp(5))
     with pytest.raises(ConfigError, match=r"no trainable parameter.*requires_grad_"):
         kd.DistillationModule(copy.deepcopy(teacher.model), teacher, mlp_objective())
 
 
-def test_a_partly_frozen_student_is_fine(tmp_path):
+def test_a_partly_frozen_student_is_trained(tmp_path):
     student = mlp(5)
     student[0].requires_grad_(False)
     before = weights(student)
@@ -178,21 +178,21 @@ def test_a_partly_frozen_student_is_fine(tmp_path):
     assert not torch.equal(before["2.weight"], student[2].weight)
 
 
-def test_nobody_is_no_teacher():
+def test_a_teacher_of_another_type_raises():
     with pytest.raises(ConfigError, match=r"nn\.Module but got str"):
         kd.DistillationModule(mlp(5), "bert", mlp_objective())
 
 
-# -- setup finds what does not fit
+# -- terms and metrics that do not fit the models
 
 
-def test_a_wrong_address_fails_before_any_trainer_is_there():
+def test_a_wrong_address_raises_at_construction():
     objective = kd.Objective({"h": kd.Term(kd.Match("hidden.1", "hidden.9"), nn.MSELoss())})
     with pytest.raises(AddressError, match=r"Term 'h' \(hidden.1 ← hidden.9\)"):
         kd.DistillationModule(bert(2), bert(4), objective)
 
 
-def test_a_projection_of_unknown_width_asks_for_a_module():
+def test_a_projection_of_unknown_width_raises():
     objective = kd.Objective({"h": kd.Term(kd.Match("1", "1"), nn.MSELoss(), projection="linear")})
     with pytest.raises(MatchError, match=r"Term 'h'.*nn\.Module"):
         kd.DistillationModule(mlp(5), mlp(7), objective)
@@ -236,7 +236,7 @@ def test_a_foreign_student_needs_one_adapter(tmp_path):
     assert not same(before, weights(student))
 
 
-def test_two_models_may_eat_different_inputs(tmp_path):
+def test_two_models_may_have_different_inputs(tmp_path):
     objective = kd.Objective(
         {
             "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel()),
@@ -267,7 +267,7 @@ def test_the_models_own_loss_is_a_term():
     torch.testing.assert_close(module.compare(batch).total, module.student(**batch).loss)
 
 
-def test_a_teacher_nobody_asks_is_not_run():
+def test_a_teacher_that_no_term_needs_does_not_run():
     objective = kd.Objective({"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())})
     teacher = mlp(7)
     teacher.forward = lambda x: 1 / 0
@@ -277,6 +277,15 @@ def test_a_teacher_nobody_asks_is_not_run():
 def test_forward_gives_the_students_features():
     features = mlp_module()(pairs())
     assert {address: feature.shape for address, feature in features.items()} == {"logits": (8, 3), "0": (8, 5)}
+
+
+def test_the_repr_names_the_teacher_and_the_terms_with_their_weights():
+    text = repr(mlp_module())
+    assert "teacher=LiveTeacher(Sequential), terms={soft: 0.7, hidden: 0.3}" in text
+    assert "(student): Sequential(" in text
+    assert "teacher=None" in repr(
+        kd.DistillationModule(mlp(5), None, kd.Objective({"own": kd.Term(kd.Match("0"), torch.sum)}))
+    )
 
 
 # -- what is logged
@@ -323,14 +332,14 @@ def scheduled(schedule: Any) -> kd.DistillationModule:
     return kd.DistillationModule(mlp(5), mlp(7), kd.Objective({"a": term}), SGD)
 
 
-def test_schedules_see_the_share_of_optimizer_steps_done(tmp_path):
+def test_schedules_get_the_share_of_optimizer_steps_done(tmp_path):
     seen: list[float] = []
     module = scheduled(lambda progress: seen.append(progress) or 1.0)
     trainer(tmp_path, max_epochs=2, accumulate_grad_batches=2).fit(module, ready(PAIRS))
     assert seen == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
 
 
-def test_validation_during_a_fit_weighs_as_training_does(tmp_path):
+def test_validation_during_a_fit_uses_the_weights_of_training(tmp_path):
     module = scheduled(kd.schedules.LinearGrowth())
     seen: list[dict[str, float]] = []
     compare = module.compare
@@ -360,7 +369,7 @@ def test_schedulers_are_stepped_every_step_and_end_with_the_run(tmp_path, schedu
         assert min(found) == found[-1]
 
 
-def test_projections_may_have_a_rate_of_their_own(tmp_path):
+def test_projections_may_have_their_own_learning_rate(tmp_path):
     torch.manual_seed(0)
     module = kd.DistillationModule(mlp(5), mlp(7), mlp_objective(projection_lr=0.0), SGD)
     before = weights(module.objective)
@@ -377,7 +386,7 @@ class Endless(IterableDataset[Any]):
 
 
 @pytest.mark.parametrize("what", ["scheduler", "schedule"])
-def test_an_endless_loader_without_max_steps_is_a_sentence_before_the_first_step(tmp_path, what):
+def test_an_endless_loader_without_max_steps_raises_before_the_first_step(tmp_path, what):
     module = mlp_module(scheduler=linear_warmup) if what == "scheduler" else scheduled(kd.schedules.Cosine())
     steps: list[int] = []
     runner = trainer(tmp_path, max_epochs=1, callbacks=[Spy(lambda *_: steps.append(1))])
@@ -389,7 +398,7 @@ def test_an_endless_loader_without_max_steps_is_a_sentence_before_the_first_step
     assert bounded.global_step == 3
 
 
-# -- when things go wrong
+# -- exceptions
 
 
 def test_a_loss_that_is_not_finite_names_its_term(tmp_path):
@@ -468,7 +477,7 @@ def test_a_run_compiled_to_machine_code_gives_what_a_plain_one_does(tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
-def test_a_fit_on_the_gpu_scales_and_comes_back(tmp_path, precision):
+def test_a_fit_on_the_gpu_in_mixed_precision_leaves_the_teacher_bit_equal(tmp_path, precision):
     module = bert_module()
     before = weights(module.teacher.model)
     options = {"accelerator": "gpu", "precision": precision, "gradient_clip_val": 1.0}
@@ -497,7 +506,7 @@ def test_a_checkpoint_loads_strictly_into_the_same_parts(tmp_path):
         kd.DistillationModule.load_from_checkpoint(file, **parts | {"student": bert(2, 20)})
 
 
-def test_a_checkpoint_says_what_the_student_is_as_plain_data(tmp_path):
+def test_a_checkpoint_has_the_students_class_and_config_as_plain_data(tmp_path):
     from transformers import BertConfig
 
     saved = torch.load(saved_by(tmp_path, bert_module()), weights_only=True)
@@ -507,7 +516,7 @@ def test_a_checkpoint_says_what_the_student_is_as_plain_data(tmp_path):
     assert "kd_student" not in plain
 
 
-def test_a_run_goes_on_from_its_checkpoint(tmp_path):
+def test_a_run_resumes_from_its_checkpoint(tmp_path):
     make = partial(mlp_module, optimizer=partial(torch.optim.AdamW, lr=0.01), scheduler=linear_warmup)
     whole = make()
     trainer(tmp_path, max_steps=8, max_epochs=-1).fit(whole, ready(PAIRS))
@@ -544,7 +553,7 @@ def test_two_modules_may_share_a_teacher(tmp_path):
         trainer(tmp_path, max_steps=1).fit(module, ready(BATCHES))
 
 
-def test_a_finished_optimizer_is_refused_in_a_sentence():
+def test_an_optimizer_instance_raises():
     student = mlp(4)
     objective = kd.Objective({"logits": kd.Term(kd.Match("logits", "logits"), nn.MSELoss())})
     with pytest.raises(ConfigError, match=r"`optimizer` to be a function, such as functools\.partial"):
@@ -571,7 +580,7 @@ def test_several_validation_loaders_count_as_one(tmp_path):
 
 
 @pytest.mark.parametrize("metrics", [None, {"accuracy": MulticlassAccuracy(3)}])
-def test_a_plateau_scheduler_watches_the_first_metric(tmp_path, metrics):
+def test_a_plateau_scheduler_monitors_the_first_metric(tmp_path, metrics):
     plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5, threshold=1e9)
     runner = trainer(tmp_path, max_epochs=3)
     runner.fit(mlp_module(metrics=metrics, scheduler=plateau), ready(PAIRS), ready(PAIRS))
@@ -584,7 +593,7 @@ def test_modules_that_are_given_the_same_metrics_do_not_share_them():
     assert one.metrics.of_logits["accuracy"] is not other.metrics.of_logits["accuracy"]
 
 
-def test_metrics_without_names_and_terms_without_objective_are_refused():
+def test_metrics_without_names_and_terms_without_objective_raise():
     with pytest.raises(ConfigError, match="metrics by name"):
         mlp_module(metrics=MulticlassAccuracy(3))
     with pytest.raises(ConfigError, match=r"Objective\(terms\), but got dict"):

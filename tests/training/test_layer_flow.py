@@ -25,7 +25,7 @@ def objective() -> kd.Objective:
     )
 
 
-class Host(pl.LightningModule):
+class Classifier(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.model = bert(2)
@@ -44,11 +44,11 @@ def fit(module: Any, folder: Any, *callbacks: pl.Callback, **options: Any) -> No
 NAMES = ["layer_flow_maps.png", "layer_flow_states.png"]
 
 
-@pytest.mark.parametrize("guest", [False, True])
-def test_every_learned_map_becomes_a_picture_also_of_a_guest(tmp_path, guest):
+@pytest.mark.parametrize("callback", [False, True])
+def test_every_learned_map_becomes_a_picture_with_the_callback_too(tmp_path, callback):
     teacher = bert(3, 24, seed=1)
-    if guest:
-        fit(Host(), tmp_path, kd.DistillationCallback(teacher, objective()))
+    if callback:
+        fit(Classifier(), tmp_path, kd.DistillationCallback(teacher, objective()))
     else:
         fit(kd.DistillationModule(bert(2), teacher, objective()), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
@@ -56,7 +56,7 @@ def test_every_learned_map_becomes_a_picture_also_of_a_guest(tmp_path, guest):
     assert picture.std() > 0.01
 
 
-def test_tensorboard_gets_the_pictures_and_other_loggers_do_not_mind(tmp_path):
+def test_tensorboard_gets_the_pictures_and_other_loggers_are_skipped(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     loggers = [CSVLogger(tmp_path), TensorBoardLogger(tmp_path, name="tb", version=0)]
@@ -83,5 +83,5 @@ def test_a_picture_has_a_row_per_teacher_layer_and_a_column_per_student_layer():
     axes = draw_flow(flow, ["hidden.2", "hidden.4"], ["hidden.1", "hidden.2", "hidden.3"]).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2", "3"]
-    said = {(text.get_position(), text.get_text()) for text in axes.texts}
-    assert said == {((0, 0), "50"), ((1, 1), "25"), ((1, 2), "25")}
+    shown = {(text.get_position(), text.get_text()) for text in axes.texts}
+    assert shown == {((0, 0), "50"), ((1, 1), "25"), ((1, 2), "25")}

@@ -58,6 +58,14 @@ ORDER = ["three", "two", "two", "three", "two"]
 BATCHES = [batch(task, seed) for seed, task in enumerate(ORDER)]
 
 
+def test_the_repr_names_each_tasks_teacher_and_terms():
+    text = repr(kd.MultiTaskModule(tasks()))
+    for name, weight in (("three", 1), ("two", 2)):
+        own = text.split(f"({name}): ")[1]
+        model = "LiveTeacher(BertForSequenceClassification)"
+        assert own.split("\n")[1].strip() == f"teacher={model}, terms={{hard: 1, soft: {weight}, hidden: 1}}"
+
+
 def test_one_step_on_each_task_equals_the_tasks_own_losses_summed_by_hand(tmp_path):
     """Oracle: plain PyTorch on two copies, each batch through its own module, one optimizer over all parameters."""
     module = kd.MultiTaskModule(tasks(), optimizer=SGD)
@@ -118,8 +126,8 @@ def test_the_mean_is_over_each_tasks_first_metric_whatever_its_name(tmp_path):
 class Percent(BatchMetric):
     """A score out of a hundred."""
 
-    gives = ("percent",)
-    best = 100.0
+    score_names = ("percent",)
+    best_value = 100.0
 
     def update(self, features, batch):
         pass
@@ -179,7 +187,7 @@ def test_several_teachers_per_task_and_features_of_each(tmp_path):
     assert torch.isfinite(runner.callback_metrics["val/mean"])
 
 
-def test_models_are_left_as_they_were_found_and_teachers_unchanged(tmp_path):
+def test_no_hook_is_left_on_any_model_and_teachers_are_unchanged(tmp_path):
     made = tasks()
     teachers = [next(task.teacher.models()) for task in made.values()]
     before = [weights(teacher) for teacher in teachers]
@@ -240,31 +248,31 @@ def test_schedules_run_over_the_whole_run_of_all_tasks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "words_of_it"),
+    ("data", "message"),
     [
         ({"task": "thre"}, "There is no task 'thre'. Closest: three"),
-        ({}, "Each batch must say whose it is"),
+        ({}, "Each batch must name its task"),
     ],
 )
-def test_a_batch_of_no_known_task_is_a_sentence(tmp_path, data, words_of_it):
-    with pytest.raises(AddressError, match=words_of_it):
+def test_a_batch_of_an_unknown_task_raises(tmp_path, data, message):
+    with pytest.raises(AddressError, match=message):
         trainer(tmp_path, max_epochs=1).fit(kd.MultiTaskModule(tasks()), ready([{**words(), **data}]))
 
 
 @pytest.mark.parametrize("name", ["a.b", "", "keys", "train", "training"])
-def test_a_name_that_cannot_be_is_a_sentence(name):
+def test_an_invalid_task_name_raises(name):
     with pytest.raises(ConfigError, match="A task cannot be named"):
         kd.MultiTaskModule({name: tasks()["two"]})
 
 
-def test_no_tasks_or_no_modules_are_a_sentence():
+def test_no_tasks_and_no_modules_raise():
     with pytest.raises(ConfigError, match="Several tasks need modules by name"):
         kd.MultiTaskModule({})
     with pytest.raises(ConfigError, match="Expected task 'a' to be a DistillationModule but got Linear"):
         kd.MultiTaskModule({"a": nn.Linear(2, 2)})
 
 
-def test_one_teacher_source_for_two_tasks_is_refused():
+def test_one_teacher_source_for_two_tasks_raises():
     teacher = kd.LiveTeacher(bert(2, seed=1))
     three, other = bert(2), bert(2)
     made = {n: kd.DistillationModule(s, teacher, objective()) for n, s in (("a", three), ("b", other))}
@@ -272,7 +280,7 @@ def test_one_teacher_source_for_two_tasks_is_refused():
         kd.MultiTaskModule(made)
 
 
-def test_bodies_that_differ_cannot_be_shared():
+def test_sharing_bodies_that_differ_raises():
     with pytest.raises(ConfigError, match=r"differ at 'encoder\.layer\.1"):
         kd.students.share_body(bert(1), bert(2))
     with pytest.raises(ConfigError, match="Only Transformers models with a head"):
@@ -290,7 +298,7 @@ def test_a_shared_body_is_exported_with_each_head(tmp_path):
         assert same(weights(loaded), weights(module.tasks[name].student))
 
 
-def test_one_tasks_student_cannot_teach_another():
+def test_one_tasks_student_as_teacher_of_another_raises():
     three, two = bert(2), bert(2, seed=1)
     first = kd.DistillationModule(three, bert(2, seed=2), objective())
     second = kd.DistillationModule(two, three, objective())
@@ -298,14 +306,14 @@ def test_one_tasks_student_cannot_teach_another():
         kd.MultiTaskModule({"a": first, "b": second})
 
 
-def test_losses_and_scores_have_no_mean():
+def test_metrics_for_only_some_tasks_raise():
     made = tasks()
     made["two"] = kd.DistillationModule(made["two"].student, bert(2, labels=2, seed=3), objective())
     with pytest.raises(ConfigError, match="Task 'two' has no metrics"):
         kd.MultiTaskModule(made)
 
 
-def test_export_says_where_the_students_of_several_tasks_are(whole, tmp_path):
+def test_export_of_several_tasks_raises_and_names_their_modules(whole, tmp_path):
     with pytest.raises(ConfigError, match=r"export\(module\.tasks\['three'\], …\)"):
         kd.export(kd.MultiTaskModule(tasks()), tmp_path / "x")
     with pytest.raises(ConfigError, match="holds the students of several tasks"):

@@ -46,7 +46,7 @@ def test_projections_join_the_students_group():
     assert groups[0]["params"] == [*student.parameters(), *made.parameters()]
 
 
-def test_a_rate_of_its_own_makes_one_group_per_rate():
+def test_projections_own_learning_rates_make_one_group_each():
     groups = parameter_groups(mlp(5), objective(0.1, None, 0.2, 0.1))
     assert [(len(group["params"]), group.get("lr")) for group in groups] == [(6, None), (4, 0.1), (2, 0.2)]
 
@@ -73,6 +73,7 @@ def test_a_module_shared_by_two_terms_is_trained_once():
         (CosineAnnealingLR, "_T_max"),
         (partial(CosineAnnealingLR, eta_min=0.1), "T_max"),
         (partial(OneCycleLR, max_lr=1.0, total_steps=None), "total_steps"),
+        (partial(lambda *args, **more: OneCycleLR(*args, **more), max_lr=1.0, total_steps=None), "total_steps"),
     ],
 )
 def test_the_number_of_steps_is_filled_in(factory, name):
@@ -92,7 +93,7 @@ def never() -> int:
         (partial(ConstantLR, factor=0.5), "total_iters", 5),
     ],
 )
-def test_what_the_user_gave_is_kept(factory, name, steps):
+def test_given_numbers_of_steps_are_kept(factory, name, steps):
     assert getattr(build_scheduler(factory, sgd(), never), name) == steps
 
 
@@ -117,7 +118,7 @@ def test_the_ends_of_warm_up(warmup, first):
 
 
 @pytest.mark.parametrize("warmup", [1, -0.1, 500])
-def test_a_warm_up_in_steps_is_refused(warmup):
+def test_a_warm_up_in_steps_raises(warmup):
     with pytest.raises(ConfigError, match=r"`warmup` to be a share"):
         linear_warmup(sgd(), 10, warmup)
 

@@ -56,12 +56,12 @@ def test_another_seed_draws_other_noise():
     assert not set(drawn(0)) & set(drawn(1))
 
 
-def test_ranks_and_neighbouring_seeds_never_meet():
+def test_ranks_and_neighbouring_seeds_share_no_value():
     values = {StepSeed(seed).value(rank, step) for seed in range(4) for rank in range(4) for step in range(200)}
     assert len(values) == 4 * 4 * 200
 
 
-def test_the_global_generators_are_as_wide_as_the_seed_needs():
+def test_the_largest_seeds_fit_the_generators():
     value = StepSeed(2**32 - 1).value(rank=4095, step=10**9)
     assert 0 <= value < 2**64
     torch.manual_seed(value)

@@ -112,7 +112,7 @@ class TextClassification(SourcedDataModule):
 
     def recorder(self) -> LabelRecorder:
         """Return what notes the label that is predicted for each row."""
-        return LabelRecorder(self)
+        return LabelRecorder(self.labels, self.multilabel, self.regression, self.row_numbers)
 
     @property
     def shaped_by(self) -> tuple[Any, ...]:

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 @dataclass
 class Part:
-    """A module, or a tensor of its own, and what is below it. Printed, it is a table.
+    """A module or tensor, and the parts of it. Printed, it is a table.
 
     Attributes:
-        name: its name in the module above; of the whole, the class.
+        name: its name in the module above; for the model itself, the class.
         parameters: number of values, of parameters and buffers; each shared tensor counts once, where it comes first.
         bytes: memory of these values.
         trainable: how many of them require a gradient.
         shared_with: path of the tensor that this one is, if that came before.
-        parts: what is below it, in order.
+        parts: its parts, in order.
 
     """
 
@@ -38,29 +38,32 @@ class Part:
         """
         part = self
         for name in filter(None, path.split(".")):
-            found = next((below for below in part.parts if below.name == name), None)
-            if found is None:
+            child = part._child(name)
+            if child is None:
                 raise KeyError(path)
-            part = found
+            part = child
         return part
 
     def table(self, depth: int | None = None) -> str:
         """Return name, parameters, share of all and mebibytes of each part, down to a depth (None: to each tensor)."""
-        rows = [
-            ("  " * level + part.name, f"{part.parameters:,}", f"{part._share(self):.1%}", f"{part.bytes / 2**20:.2f}")
-            for level, part in self._walk(depth)
-        ]
-        heads = ("part", "parameters", "share", "MiB")
-        widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(4)]
-        lines = [
-            " ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))])
-            + (f"  = {part.shared_with}" if part is not None and part.shared_with else "")
-            for row, part in zip([heads, *rows], [None, *(part for _, part in self._walk(depth))], strict=True)
-        ]
+        parts = list(self._walk(depth))
+        rows = [("part", "parameters", "share", "MiB")]
+        for level, part in parts:
+            share = part.parameters / max(self.parameters, 1)
+            rows.append(("  " * level + part.name, f"{part.parameters:,}", f"{share:.1%}", f"{part.bytes / 2**20:.2f}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        notes = ["", *(f"  = {part.shared_with}" if part.shared_with else "" for _, part in parts)]
+        lines = []
+        for (name, *figures), note in zip(rows, notes, strict=True):
+            cells = [name.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(figures, widths[1:], strict=True))]
+            lines.append(" ".join(cells) + note)
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.table()
+
+    def _child(self, name: str) -> Part | None:
+        return next((part for part in self.parts if part.name == name), None)
 
     def _walk(self, depth: int | None, level: int = 0) -> Iterator[tuple[int, Part]]:
         yield level, self
@@ -68,12 +71,9 @@ class Part:
             for part in self.parts:
                 yield from part._walk(depth, level + 1)
 
-    def _share(self, whole: Part) -> float:
-        return self.parameters / max(whole.parameters, 1)
-
 
 def parameter_tree(model: nn.Module) -> Part:
-    """Return a model's parts with their parameters and memory; weights that are shared count once.
+    """Return a model's parts with their parameters and memory; shared weights count once.
 
     Args:
         model: any module.
@@ -92,21 +92,19 @@ def parameter_tree(model: nn.Module) -> Part:
     """
     root, first_seen = Part(type(model).__name__), dict[int, str]()
     for path, tensor in model.state_dict(keep_vars=True).items():
-        leaf = _leaf(path, tensor, first_seen)
-        _hang(root, path.split("."), leaf)
+        if not isinstance(tensor, Tensor):  # extra state
+            continue
+        name, known = path.rpartition(".")[2], first_seen.setdefault(id(tensor), path)
+        if known == path:
+            count = tensor.numel()
+            leaf = Part(name, count, count * tensor.element_size(), count if tensor.requires_grad else 0)
+        else:
+            leaf = Part(name, shared_with=known)
+        _insert(root, path.split("."), leaf)
     return root
 
 
-def _leaf(path: str, tensor: Tensor, first_seen: dict[int, str]) -> Part:
-    name = path.rpartition(".")[2]
-    known = first_seen.setdefault(id(tensor), path)
-    if known != path:
-        return Part(name, shared_with=known)
-    count = tensor.numel()
-    return Part(name, count, count * tensor.element_size(), count if tensor.requires_grad else 0)
-
-
-def _hang(part: Part, names: list[str], leaf: Part) -> None:
+def _insert(part: Part, names: list[str], leaf: Part) -> None:
     """Add a tensor below a part, and its figures to every part on the way."""
     part.parameters += leaf.parameters
     part.bytes += leaf.bytes
@@ -114,8 +112,8 @@ def _hang(part: Part, names: list[str], leaf: Part) -> None:
     if len(names) == 1:
         part.parts.append(leaf)
         return
-    below = next((p for p in part.parts if p.name == names[0]), None)
+    below = part._child(names[0])
     if below is None:
         below = Part(names[0])
         part.parts.append(below)
-    _hang(below, names[1:], leaf)
+    _insert(below, names[1:], leaf)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from kd_lightning.core.figures import save
 from kd_lightning.pipeline.report.pictures import (
     ALONE,
     LINES,
@@ -22,6 +21,7 @@ from kd_lightning.pipeline.report.pictures import (
     new_figure,
     tidy,
 )
+from kd_lightning.core.files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def draw_curves(run_dir: Path, out: Path) -> None:
         _draw_metric(next(axes), metric, stages)
     if not losses and not metrics:
         next(axes).set_title("nothing was logged")
-    save(figure, out)
+    write_figure(out, figure)
 
 
 def _stage_names(run_dir: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Callbacks that can be removed without changing what is trained for."""
+"""Callbacks beside the objective: reproducible noise, progress bar, predictions, pictures of learned layer maps."""
 
 from kd_lightning.training.callbacks.layer_flow import LayerFlow
 from kd_lightning.training.callbacks.predictions import WritePredictions

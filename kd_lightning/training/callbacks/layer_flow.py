@@ -1,4 +1,4 @@
-"""Pictures of layer maps that are learned: which student layer learns from which teacher layer."""
+"""Pictures of learned layer maps: which student layer learns from which teacher layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import lightning.pytorch as pl
 from torch import Tensor, nn
 
-from kd_lightning.core.figures import save
+from kd_lightning.core.files import write_figure
 from kd_lightning.losses import EMD
 from kd_lightning.objective import Term
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TERM = re.compile(r"(?:tasks\.(\w+\.))?(?:\w+\.)*terms\.(\w+)")
-"""Where a term is: below the objective of a module, or of one of its tasks."""
+"""Path of a term's submodule: below the objective of a module, or of one of its tasks."""
 
 
 class LayerFlow(pl.Callback):
@@ -34,13 +34,13 @@ class LayerFlow(pl.Callback):
     """
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw on the first rank; the others have the same flows."""
+        """Draw on the first rank; all ranks have the same flows."""
         if not trainer.is_global_zero:
             return
         for name, term, loss in _flows(pl_module):
             figure = draw_flow(loss.flow, term.match.student_addresses, term.match.teacher_addresses)
             figure.suptitle(f"{name}, epoch {trainer.current_epoch + 1}", fontsize=10)
-            save(figure, Path(trainer.default_root_dir) / f"layer_flow_{name}.png")
+            write_figure(Path(trainer.default_root_dir) / f"layer_flow_{name}.png", figure)
             for logger in trainer.loggers:
                 add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)
                 if add_figure is not None:
@@ -48,7 +48,7 @@ class LayerFlow(pl.Callback):
 
 
 def draw_flow(flow: Tensor, student: Sequence[str], teacher: Sequence[str]) -> Figure:
-    """Return a picture of a flow (S, T): a column per student layer, a row per teacher layer, in percent of the whole.
+    """Return a picture of a flow (S, T): a column per student layer, a row per teacher layer, in percent of the total.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What a model predicts on the validation split, written down in the data set's own format."""
+"""Writes what a model predicts on the validation split, in the data set's own format."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kd_lightning.metrics import BatchMetric
 
 
 class WritePredictions(Callback):
-    """Notes what a module returns from its validation steps, and writes it after each validation.
+    """Records what a module returns from its validation steps, and writes it after each validation.
 
     Args:
-        recorders: what notes predictions, by task; of a run of one task without a name. None notes nothing.
+        recorders: recorders of predictions by task; the name is "" in a run of one task. None records nothing.
         folder: where to write; several tasks have a folder each.
 
     Example:
@@ -30,20 +30,20 @@ class WritePredictions(Callback):
         self.folder = folder
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew, on the module's device."""
+        """Reset the recorders, on the module's device."""
         for recorder in self.recorders.values():
             recorder.to(pl_module.device).reset()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, *_: Any
     ) -> None:
-        """Note a batch's predictions."""
+        """Record a batch's predictions."""
         task = batch.get("task", "") if isinstance(batch, Mapping) else ""
         if task in self.recorders:
             self.recorders[task].update(outputs, batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather what all processes noted, and write it."""
+        """Gather the predictions of all processes, and write them."""
         for task, recorder in self.recorders.items():
             recorder.compute()
             if trainer.is_global_zero:

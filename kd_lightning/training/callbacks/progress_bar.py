@@ -18,6 +18,6 @@ class ProgressBar(RichProgressBar):
     """
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Return what is shown beside the bar."""
+        """Return the metrics shown beside the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in metrics.items() if name != "v_num"}

@@ -1,4 +1,4 @@
-"""The callback on modules that others wrote and ship: Lightning's own demos, under both of its package names."""
+"""The callback on modules of others: Lightning's own demos, under both of its package names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKENS = 40
 
 @pytest.fixture(params=["lightning.pytorch", "pytorch_lightning"])
 def pl(request, tmp_path, monkeypatch) -> Any:
-    """One of the two packages, its demos, and a text where they look for theirs."""
+    """One of the two packages, its demos, and a text file where they expect theirs."""
     package = pytest.importorskip(request.param)
     found = {name: importlib.import_module(f"{request.param}.demos.{name}") for name in ("boring_classes", "lstm")}
     demos = {key: value for module in found.values() for key, value in vars(module).items()}
@@ -72,7 +72,7 @@ def demo(pl: Any, weight: float) -> Any:
 
 
 def transformer(pl: Any, weight: float) -> Any:
-    """An encoder and decoder that eats both halves of the batch and leaves batch and time in one axis."""
+    """An encoder and decoder that takes both halves of the batch and flattens batch and time to one axis."""
     teacher = kd.LiveTeacher(pl.Transformer(TOKENS, ninp=64), adapter=kd.Adapter(inputs=tuple))
     return pl.LightningTransformer(TOKENS), kd.DistillationCallback(teacher, kd.Objective(soft(weight))), None
 
@@ -84,7 +84,7 @@ def transformer_inside(pl: Any, weight: float) -> Any:
 
 
 def lstm(pl: Any, weight: float) -> Any:
-    """A model that is given, and gives back, a state beside its output."""
+    """A model that takes and returns a state beside its output."""
     model = pl.SimpleLSTM(TOKENS)
     inputs = lambda batch: (batch[0], model.init_hidden(len(batch[0])))  # noqa: E731
     teacher = kd.LiveTeacher(model, adapter=kd.Adapter(inputs=inputs, outputs=lambda output: {"logits": output[0]}))
@@ -93,15 +93,15 @@ def lstm(pl: Any, weight: float) -> Any:
     return pl.LightningLSTM(TOKENS), callback, None
 
 
-HOSTS = [boring, boring_itself, demo, transformer, transformer_inside, lstm]
+MODULES = [boring, boring_itself, demo, transformer, transformer_inside, lstm]
 
 
-@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.__name__)
-def test_a_term_of_no_weight_changes_nothing_and_one_of_weight_does(pl, host):
+@pytest.mark.parametrize("build", MODULES, ids=lambda build: build.__name__)
+def test_a_term_of_weight_zero_changes_nothing_and_another_weight_does(pl, build):
     ends = {}
     for weight in (None, 0.0, 5.0):
         torch.manual_seed(0)
-        module, callback, loader = host(pl, weight or 0.0)
+        module, callback, loader = build(pl, weight or 0.0)
         teacher = weights(callback.teacher.model)
         trainer = fit(pl, module, *([] if weight is None else [callback]), loader=loader)
         ends[weight] = weights(module)
@@ -115,7 +115,7 @@ def test_a_term_of_no_weight_changes_nothing_and_one_of_weight_does(pl, host):
     assert not same(ends[None], ends[5.0])
 
 
-def test_a_boring_model_learns_what_its_loss_and_the_term_say(pl):
+def test_a_boring_model_is_trained_by_its_loss_and_the_term(pl):
     torch.manual_seed(0)
     teacher = nn.Linear(32, 2)
     module = pl.BoringModel()
@@ -152,13 +152,13 @@ def test_a_run_is_resumed_bit_equal_from_a_checkpoint_that_the_module_alone_load
     pl.LightningTransformer(TOKENS).load_state_dict(torch.load(file, weights_only=True)["state_dict"], strict=True)
 
 
-def test_optimizing_by_hand_is_refused(pl):
+def test_manual_optimization_raises(pl):
     callback = kd.DistillationCallback(nn.Linear(32, 2), kd.Objective(soft(1.0)), student="layer")
-    with pytest.raises(ConfigError, match=r"ManualOptimBoringModel optimizes by hand"):
+    with pytest.raises(ConfigError, match=r"ManualOptimBoringModel optimizes manually"):
         fit(pl, pl.ManualOptimBoringModel(), callback)
 
 
-def test_a_student_that_runs_twice_in_a_step_is_refused(pl):
+def test_a_student_that_runs_twice_in_a_step_raises(pl):
     """The transformer embeds inputs and targets by one module."""
     module = pl.LightningTransformer(TOKENS)
     callback = kd.DistillationCallback(nn.Embedding(TOKENS, 200), kd.Objective(soft(1.0)), student="model.embedding")
@@ -167,13 +167,13 @@ def test_a_student_that_runs_twice_in_a_step_is_refused(pl):
     assert hooks_on(module) == 0
 
 
-def test_a_teacher_that_wants_more_than_the_batch_has_is_a_sentence(pl):
+def test_a_teacher_with_more_inputs_than_the_batch_raises(pl):
     callback = kd.DistillationCallback(pl.SimpleLSTM(TOKENS), kd.Objective(soft(1.0)))
-    with pytest.raises(DataError, match=r"SimpleLSTM.forward also wants hidden.*Adapter\(inputs=…\)"):
+    with pytest.raises(DataError, match=r"SimpleLSTM.forward also requires hidden.*Adapter\(inputs=…\)"):
         fit(pl, pl.LightningLSTM(TOKENS), callback)
 
 
-def test_a_module_of_one_package_in_a_trainer_of_the_other_is_the_packages_own_sentence(pl):
+def test_a_module_of_one_package_in_a_trainer_of_the_other_raises_lightnings_own_error(pl):
     name = "pytorch_lightning" if "lightning.pytorch" in pl.Trainer.__module__ else "lightning.pytorch"
     other = pytest.importorskip(name)
     callback = kd.DistillationCallback(nn.Linear(32, 2), kd.Objective(soft(1.0)), student="layer")

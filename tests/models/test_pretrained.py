@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.bigru import bigru
-from kd_lightning.models.saved import saved
+from kd_lightning.models.pretrained import saved
 
 TINY = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 

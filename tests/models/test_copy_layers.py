@@ -105,7 +105,9 @@ def test_wrong_layers_are_one_sentence(make_teacher: Make, layers: object, messa
 
 
 def test_a_wider_student_cannot_start_from_layers(make_teacher: Make) -> None:
-    with pytest.raises(ConfigError, match=r"of its kind and no wider, but .* is .* in the student and .* in the teac"):
+    with pytest.raises(
+        ConfigError, match=r"of the same family and no wider, but .* is .* in the student and .* in the teac"
+    ):
         students.t4_tiny(make_teacher(), layers="uniform")
 
 

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from kd_lightning.metrics.cmrc import cmrc_scores, longest_run, segments
+from kd_lightning.metrics.scorers import cmrc_scores, longest_run, segments, squad_scores
 
 
-def scores(prediction: str, *references: str) -> tuple[float, float]:
+def cmrc(prediction: str, *references: str) -> tuple[float, float]:
     found = cmrc_scores({"q": prediction}, {"q": references})
     return found["exact_match"], pytest.approx(found["f1"])  # type: ignore[return-value]
 
@@ -35,11 +35,11 @@ def scores(prediction: str, *references: str) -> tuple[float, float]:
         ("，。", ["、"], 100, 0),  # nothing is left of either: equal, but no run is shared
     ],
 )
-def test_answers_get_what_a_hand_computes(prediction, references, exact, f1):
-    assert scores(prediction, *references) == (exact, pytest.approx(f1))
+def test_cmrc_scores_equal_values_computed_by_hand(prediction, references, exact, f1):
+    assert cmrc(prediction, *references) == (exact, pytest.approx(f1))
 
 
-def test_questions_average(tmp_path):
+def test_cmrc_scores_are_means_over_questions_with_references():
     predictions, references = {"a": "北京", "b": "上海", "c": "x"}, {"a": ["北京"], "b": ["上海市"]}
     assert cmrc_scores(predictions, references) == {"exact_match": 50.0, "f1": pytest.approx((100 + 80) / 2)}
 
@@ -56,12 +56,34 @@ def test_questions_average(tmp_path):
     ],
 )
 def test_words_of_other_scripts_are_those_of_the_penn_treebank(text, words):
-    assert list(segments(text)) == words  # as NLTK 3.10's NLTKWordTokenizer gives them
+    assert list(segments(text)) == words  # as NLTK 3.10's NLTKWordTokenizer makes them
 
 
-def test_the_longest_run_is_the_one_found_by_trying_all():
+def test_the_longest_run_equals_brute_force():
     for one, other in itertools.product(
         ("".join(t) for n in range(5) for t in itertools.product("ab", repeat=n)), repeat=2
     ):
         runs = (one[i:j] for i in range(len(one)) for j in range(i, len(one) + 1))
         assert longest_run(one, other) == max((len(run) for run in runs if run in other), default=0)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "exact", "f1"),
+    [
+        ("The Denver Broncos!", ["denver broncos"], 100, 100),  # case, article and punctuation do not count
+        ("Denver", ["Denver Broncos"], 0, 100 * 2 * 1 * 0.5 / 1.5),
+        ("big big dog", ["big dog dog"], 0, 100 * 2 / 3),  # bags of words: two are shared, of three and three
+        ("in October", ["1973", "October", "October 1973"], 0, 100 * 2 * 0.5 * 1 / 1.5),  # the best reference
+        ("a b  c", ["b c"], 100, 100),
+        ("", ["dog"], 0, 0),
+        ("cat", ["dog"], 0, 0),
+    ],
+)
+def test_squad_scores_equal_values_computed_by_hand(prediction, references, exact, f1):
+    found = squad_scores({"q": prediction}, {"q": references})
+    assert found == {"exact_match": exact, "f1": pytest.approx(f1)}
+
+
+def test_squad_scores_are_means_over_questions_with_references():
+    found = squad_scores({"a": "dog", "b": "cat", "c": "cow"}, {"a": ["dog"], "b": ["dog"]})
+    assert found == {"exact_match": 50.0, "f1": 50.0}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.inspection.comparison import compare, cost
+from kd_lightning.models.inspection.cost import compare, cost
 
 from ..toys import bert, mlp, same, weights, words
 
