@@ -2,7 +2,7 @@
 
 What is in a page's fenced blocks:
 
-- A block below a line that ends with a path in backticks and a colon is that file. All files of a page are written first.
+- A block below a line that ends with a path in backticks and a colon is that file; files are written first.
 - Other `python` blocks run one after the other in one namespace, in the folder with the files.
 - Each line of a `bash` block that starts `python train.py` or `kd-train` must compose. In a block below `<!-- run -->`
   these lines are run, at their place between the python blocks.

@@ -1,4 +1,4 @@
-"""README.md and docs/: python blocks run, command lines compose, what a table says to type composes, links lead somewhere."""
+"""README.md and docs/: Python blocks run, what is typed composes, and links lead somewhere."""
 
 from __future__ import annotations
 
