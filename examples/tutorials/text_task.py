@@ -130,8 +130,8 @@ for name, accuracy in scores.items():
 print(kd.inspection.compare({"teacher": teacher, "student": student}, next(iter(data.val_dataloader()))))
 
 # %% [markdown]
-# One seed on 400 rows proves little: the standard error of these accuracies is about 0.015. Compare several seeds before
-# you believe a difference.
+# One seed on 400 rows proves little: the standard error of these accuracies is about 0.015. Compare several seeds
+# before you believe a difference.
 #
 # ## Take it away
 #
