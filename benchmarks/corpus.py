@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 import kd_lightning as kd
 from benchmarks.models import Batch, for_models
 from kd_lightning.data.loader import Loader
-from kd_lightning.data.padding import Padding
 from kd_lightning.data.sampler import Batches
+from kd_lightning.data.text.padding import Padding
 
 
 class Corpus:

@@ -22,12 +22,12 @@ from benchmarks.timing import Contender
 
 def make_objective(pairs: Sequence[tuple[int, int]]) -> kd.Objective:
     """Return TextBrewer's recipe: soft labels without T², and MSE and MMD on each pair of layers."""
-    soft = kd.losses.SoftTarget(TEMPERATURE, kind="ce", compat="textbrewer")
+    soft = kd.compat.textbrewer.SoftCrossEntropy(TEMPERATURE)
     terms = {"logits": kd.Term(kd.Match("logits", "logits"), soft)}
     for s, t in pairs:
         own, target = f"hidden.{s}", f"hidden.{t}"
         terms[f"mse_{s}"] = kd.Term(kd.Match(own, target), kd.losses.HiddenMSE(), projection="linear")
-        gram = kd.losses.NST(compat="textbrewer")
+        gram = kd.compat.textbrewer.NST()
         terms[f"mmd_{s}"] = kd.Term(kd.Match([own, own], [target, target]), gram)
     return kd.Objective(terms)
 

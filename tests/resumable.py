@@ -84,7 +84,7 @@ def start(folder: Path, kind: str, workers: int, rank: int, world: int) -> None:
     if world > 1:
         os.environ.update(environment(rank, world))
         file = f"file://{folder}/{kind}"
-        distributed.init_process_group("gloo", file, timedelta(seconds=60), world_size=world, rank=rank)
+        distributed.init_process_group("gloo", file, timedelta(seconds=600), world_size=world, rank=rank)
     try:
         main(folder, kind, workers, rank, world)
     finally:

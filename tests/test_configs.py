@@ -6,15 +6,12 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
-from kd_lightning.cli.build import plain
-from kd_lightning.cli.schema import TrainSchema
-from kd_lightning.cli.tasks import settle_tasks, task_configs
 from omegaconf import OmegaConf
 
-from kd_lightning.cli.checks import check_root_keys, check_targets
+from kd_lightning.cli.checks import check_config, check_root_keys, check_targets
 from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.experiments import experiments, lines
-from kd_lightning.cli.train import check_metric
+from kd_lightning.cli.settle import plain, settle, task_configs
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import Augmentation
 from kd_lightning.objective import MatchScheme, Objective, Term
@@ -40,7 +37,7 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
 def composed(*overrides: str) -> Any:
     """Compose, and check as the command does before anything is built."""
     cfg = compose_config(list(overrides))
-    check_root_keys(cfg, TrainSchema)
+    check_root_keys(cfg)
     check_targets(cfg)
     return cfg
 
@@ -57,6 +54,20 @@ def test_every_match_makes_schemes(name: str) -> None:
     assert feature_terms
     for node in feature_terms.values():
         assert isinstance(instantiate(node), MatchScheme)
+
+
+@pytest.mark.parametrize("name", names("match/textbrewer"))
+def test_textbrewers_names_of_matches_need_no_folder(name: str) -> None:
+    assert plain(composed(f"match={name}").objective) == plain(composed(f"match=textbrewer/{name}").objective)
+    assert plain(composed(f"match=[{name},minilm]").objective.terms).keys() >= {"hard", "logits", "minilm_value"}
+
+
+@pytest.mark.parametrize("objective", ["default", "textbrewer", "probability_shift"])
+def test_one_line_selects_another_loss_for_the_logits(objective: str) -> None:
+    inner = "loss.loss" if objective == "probability_shift" else "loss"
+    typed = f"objective.terms.logits.{inner}._target_=kd_lightning.losses.LogitMSE"
+    loss = instantiate(composed(f"objective={objective}", typed).objective).declared["logits"].loss
+    assert type(getattr(loss, "loss", loss)).__name__ == "LogitMSE"
 
 
 @pytest.mark.parametrize("name", names("augment"))
@@ -107,7 +118,7 @@ def crossed() -> list[str]:
 def test_every_task_and_every_student_makes_experiments(name: str) -> None:
     cfg = composed(f"experiment={name}")
     assert name == f"{cfg.data.name}_{name.removeprefix(f'{cfg.data.name}_')}"
-    check_metric(cfg)
+    check_config(cfg)
     assert cfg.temperature == (2.0 if cfg.data.name == "mlm" or name.endswith("_best") else 8.0)
     assert isinstance(instantiate(cfg.objective), Objective)
 
@@ -143,7 +154,7 @@ def test_before_a_task_true_tokens_count_and_a_teacher_that_knows_the_language_i
     cfg = composed("experiment=mlm_t6")
     assert (cfg.objective.terms.hard.weight, cfg.objective.terms.logits.weight) == (1.0, 1.0)
     logits = instantiate(cfg.objective).declared["logits"].loss
-    assert (logits.temperature, logits.scaled, logits.kind) == (2.0, True, "kl")
+    assert (type(logits).__name__, logits.temperature) == ("SoftTarget", 2.0)
     assert (cfg.task.head, cfg.student.layers, cfg.teacher.trainer.max_epochs) == ("masked-lm", "uniform", 0)
     for teacher in ("tiny_random", "minilm_l6", "electra_base_zh"):
         assert composed("experiment=mlm_t6", f"teacher={teacher}").teacher.trainer.max_epochs == 1
@@ -170,7 +181,7 @@ def test_temperatures_of_samples_go_into_the_logits_loss(name: str, objective: s
 
 def test_any_data_set_becomes_a_further_task() -> None:
     cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "+data@tasks.rte=rte", "data.root=DIR")
-    settle_tasks(cfg)
+    settle(cfg)
     tasks = task_configs(cfg)
     assert {name: own.data.name for name, own in tasks.items()} == {"sst2": "sst2", "cola": "cola", "rte": "rte"}
     assert {own.data.root for own in tasks.values()} == {"DIR"}
@@ -187,7 +198,7 @@ def test_a_tasks_values_are_its_own() -> None:
         "data=synthetic", "+data@tasks.sst2=sst2", "tasks.sst2.data.num_labels=7", "data.limit=5",
         "+tasks.sst2.teacher.path=DIR", "+tasks.sst2.objective.terms.logits.weight=0.5", "+tasks.sst2.temperature=2",
     )  # fmt: skip
-    settle_tasks(cfg)
+    settle(cfg)
     synthetic, sst2 = task_configs(cfg).values()
     assert sst2.task.metrics.accuracy.num_classes == 7
     assert synthetic.task.metrics.accuracy.num_classes == 2
@@ -199,7 +210,7 @@ def test_a_tasks_values_are_its_own() -> None:
 
 def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
     cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "teacher.path=DIR")
-    settle_tasks(cfg)
+    settle(cfg)
     assert {name: own.teacher.path for name, own in task_configs(cfg).items()} == {"sst2": "DIR", "cola": None}
 
 
@@ -219,7 +230,7 @@ def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
 )
 def test_tasks_that_cannot_be_are_a_sentence(typed: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        settle_tasks(compose_config(["experiment=sst2_t4tiny", *typed]))
+        settle(compose_config(["experiment=sst2_t4tiny", *typed]))
 
 
 def test_matches_combine() -> None:
@@ -279,7 +290,7 @@ def described(term: Term | MatchScheme) -> str:
     loss = type(term.loss).__name__
     if isinstance(term, Term):
         assert isinstance(term.match, Match)
-        own = {k: v for k, v in vars(term.loss).items() if k in ("temperature", "kind")}
+        own = {k: v for k, v in vars(term.loss).items() if k == "temperature"}
         own |= {} if getattr(term.loss, "scaled", True) else {"scaled": False}
         how = ", ".join(f"{k}={v}" for k, v in own.items())
         return f"{term.weight:g} x {loss}({how}) {term.match.student} <- {term.match.teacher}"
@@ -300,7 +311,11 @@ def test_sst2_t4tiny_is_textbrewers_recipe() -> None:
     """T = 8, plain cross entropy without T², hidden MSE and MMD over all layers of four, no hard labels."""
     cfg = composed("experiment=sst2_t4tiny")
     logits, hard = cfg.objective.terms.logits, cfg.objective.terms.hard
-    assert (logits.loss.temperature, logits.loss.kind, logits.loss.scaled) == (8.0, "ce", False)
+    assert logits.loss == {
+        "_target_": "kd_lightning.losses.SoftCrossEntropy",
+        "temperature": 8.0,
+        "scaled": False,
+    }
     assert (logits.weight, hard.weight) == (1.0, 0.0)
     schemes = [instantiate(cfg.objective.terms[name]) for name in ("hidden_mse", "hidden_smmd")]
     assert [(type(s.loss).__name__, s.weight, s.student_layers) for s in schemes] == [

@@ -13,7 +13,7 @@ import torch
 
 SCRIPT = Path(__file__).with_name("resumable.py")
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 
 def launch(*runs: tuple[Path, str, int, int, int]) -> list[int]:
@@ -25,7 +25,7 @@ def launch(*runs: tuple[Path, str, int, int, int]) -> list[int]:
         command = [sys.executable, str(SCRIPT), str(folder), kind, *map(str, numbers)]
         started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
     try:
-        return [process.wait(timeout=280) for process in started]
+        return [process.wait(timeout=700) for process in started]
     finally:
         for process in started:
             process.kill()

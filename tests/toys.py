@@ -1,4 +1,4 @@
-"""Tiny models, batches and trainers that the tests of the core share."""
+"""Tiny models, batches and trainers that many tests share."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def mlp(width: int, seed: int = 0) -> nn.Sequential:
 
 
 def ready(batches: list[Any]) -> DataLoader[Any]:
-    """Return a loader of batches that are made already."""
+    """Return a loader of finished batches."""
     return DataLoader(batches, batch_size=None)
 
 

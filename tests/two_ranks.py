@@ -65,8 +65,8 @@ def sentences(rank: int, world: int, folder: Path) -> Result:
     torch.manual_seed(rank)
     module = kd.DistillationModule(student, teacher, objective, partial(torch.optim.SGD, lr=0.1))
     runner = fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
-    seen = [name for name, _ in runner.strategy.model.named_parameters()] if runner.strategy.model else []
-    return {"state": module.state_dict(), "seen": seen, "teacher": teacher.state_dict()}
+    reduced = [name for name, _ in runner.strategy.model.named_parameters()] if runner.strategy.model else []
+    return {"state": module.state_dict(), "reduced": reduced, "teacher": teacher.state_dict()}
 
 
 class Classifier(pl.LightningModule):
@@ -205,7 +205,7 @@ def main(rank: int, world: int, folder: Path) -> None:
     if world > 1:
         os.environ.update(environment(rank, world))
         file = f"file://{folder}/rendezvous"
-        distributed.init_process_group("gloo", file, timedelta(seconds=60), world_size=world, rank=rank)
+        distributed.init_process_group("gloo", file, timedelta(seconds=600), world_size=world, rank=rank)
     try:
         torch.save({case.__name__: case(rank, world, folder) for case in CASES}, folder / f"{rank}of{world}.pt")
     finally:

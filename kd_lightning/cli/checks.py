@@ -113,17 +113,18 @@ def _score_names(name: Any, node: Any) -> list[str]:
     return score_names(str(name), get_object(node["_target_"]) if node is not None else None)
 
 
-def check_root_keys(cfg: DictConfig) -> None:
+def check_root_keys(cfg: DictConfig, schema: type = TrainSchema) -> None:
     """Raise an error for keys at the root that the schema does not have, which `+key=value` would slip past it.
 
     Args:
         cfg: the composed configuration.
+        schema: the dataclass that types its root.
 
     Raises:
         ConfigError: for the first unknown key.
 
     """
-    known = [field.name for field in dataclasses.fields(TrainSchema)]
+    known = [field.name for field in dataclasses.fields(schema)]
     for key in map(str, cfg):
         if key not in known and key != "hydra":
             raise ConfigError(f"There is no key '{key}' at the root of the configuration. {hint(key, known)}")

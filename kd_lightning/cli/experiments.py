@@ -1,4 +1,4 @@
-"""Experiments without a file each: every task of `configs/experiments.yaml` with every student beside it."""
+"""Names without a file: experiments, each task of `experiments.yaml` with each student, and short match names."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RESOLVER = "kd_choices"
 
 @cache
 def register(configs: Path, own: Path | None = None) -> None:
-    """Put `experiment=TASK_STUDENT` where Hydra looks last; files of that name win.
+    """Put `experiment=TASK_STUDENT`, and `match=NAME` for `match=textbrewer/NAME`, where Hydra looks last; files win.
 
     Args:
-        configs: the folder with `experiments.yaml`, `data` and `recipe`.
+        configs: the folder with `experiments.yaml`, `data`, `recipe` and `match`.
         own: a user's folder of configurations: its data sets go with every student of the first line, and its recipes
             with every task.
 
@@ -28,6 +28,8 @@ def register(configs: Path, own: Path | None = None) -> None:
     store = ConfigStore.instance()
     for name, node in experiments(configs, own).items():
         store.store(group="experiment", name=name, node=node, package="_global_")
+    for name in _stems(configs / "match" / "textbrewer"):
+        store.store(group="match", name=name, node={"defaults": [f"textbrewer/{name}"]}, package="objective.terms")
     OmegaConf.register_new_resolver(RESOLVER, lambda: choices(configs, own), replace=True)
 
 
@@ -82,8 +84,8 @@ def choices(configs: Path, own: Path | None = None) -> str:
     """Return every group with its choices, a line each; of experiments, what they are made of."""
     folders = [folder for folder in (configs, own) if folder is not None]
     groups = sorted({group.name for folder in folders for group in folder.iterdir() if group.is_dir()} - {"hydra"})
-    listed = {group: sorted({stem for folder in folders for stem in _stems(folder / group)}) for group in groups}
-    page = [f"{group}: {', '.join(stems)}" for group, stems in listed.items() if stems]
+    listed = {group: sorted({name for folder in folders for name in _names(folder / group)}) for group in groups}
+    page = [f"{group}: {', '.join(names)}" for group, names in listed.items() if names]
     made = [_made(line) for line in lines(configs, own)]
     place = next((i for i, line in enumerate(page) if line.startswith("experiment:")), -1)
     return "\n".join([*page[: place + 1], "  and TASK_STUDENT, as in sst2_t3, of", *made, *page[place + 1 :]])
@@ -95,3 +97,8 @@ def _made(line: dict[str, Any]) -> str:
 
 def _stems(folder: Path) -> list[str]:
     return sorted(file.stem for file in folder.glob("*.yaml"))
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what can be typed for a group: its files, and those of its subfolders as `textbrewer/L3_hidden_mse`."""
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))

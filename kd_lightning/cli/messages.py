@@ -19,11 +19,9 @@ from hydra.utils import get_object
 from omegaconf import errors as omega
 from yaml import YAMLError
 
-from kd_lightning.cli.checks import arguments_of, check_root_keys, check_targets
+from kd_lightning.cli.checks import arguments_of
 from kd_lightning.cli.nearest_key import Known, nearest_key
 from kd_lightning.core.errors import KDError, hint
-
-__all__ = ["check_root_keys", "check_targets", "one_sentence"]
 
 
 def one_sentence(error: Exception, known_keys: Known = None) -> str | None:

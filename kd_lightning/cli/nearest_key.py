@@ -51,7 +51,7 @@ def _to_add(key: str, parent: DictConfig, takes: Arguments | None) -> str | None
 
 
 def _split(key: str) -> str:
-    from kd_lightning.data.splits import SPLITS  # data modules take long to import, and most commands need no advice
+    from kd_lightning.data.base import SPLITS  # data modules take long to import, and most commands need no advice
 
     prefix, _, leaf = key.rpartition(".")
     near = closest(leaf, SPLITS, n=1) or list(SPLITS)

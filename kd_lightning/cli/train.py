@@ -103,7 +103,7 @@ def _job(cfg: DictConfig, run_dir: Path) -> float | None:
     cfg = check_config(_saved(cfg, run_dir) if cfg.resume is not None else settle(cfg))
     settings = settings_of(cfg)
     metrics = run(settings, run_dir)
-    return metrics["student"]["metrics"].get(settings.metric)
+    return (metrics.get("student") or {"metrics": {}})["metrics"].get(settings.metric)
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:

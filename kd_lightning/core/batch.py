@@ -71,7 +71,7 @@ def required_field(batch: Batch, name: str) -> Any:
             advice = "It is a pair (x, labels); give a mapping for more names."
         else:
             advice = "Collate batches into mappings, such as {'input_ids': …, 'attention_mask': …, 'labels': …}."
-        raise AddressError(f"The batch has no field '{name}', which a match asks for. {advice}")
+        raise AddressError(f"The batch has no field '{name}'. {advice}")
     return value
 
 

@@ -61,7 +61,7 @@ class ModelInfo(Protocol):
         """Return the size of the feature's last axis, or None where the structure does not tell."""
 
     def check(self, addresses: Sequence[str]) -> None:
-        """Raise `AddressError` for the first address this model cannot give."""
+        """Raise `AddressError` for the first address that this model does not have."""
 
 
 @dataclass(frozen=True)

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from kd_lightning.data.alignment import dual_tokenized_rows
-from kd_lightning.data.answering.question_answering import QuestionAnswering
-from kd_lightning.data.augment import (
-    Augmentation,
-    AugmentedRows,
-    Delete,
-    LongReorder,
-    Mask,
-    NGramSample,
-    ShortReorder,
-)
-from kd_lightning.data.base import TokenDataModule
-from kd_lightning.data.classification.text_classification import TextClassification
-from kd_lightning.data.dual_tokenized import DualTokenizedRows
-from kd_lightning.data.labelling.sequence_labelling import SequenceLabelling
-from kd_lightning.data.language.language_modelling import LanguageModelling
+from kd_lightning.data.base import DataModule
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.multi_task import MultiTask
-from kd_lightning.data.padding import DualTokenizedPadding, Padding
+from kd_lightning.data.rows import EpochRows, RowDataModule
 from kd_lightning.data.sampler import EvalBatches, TrainBatches
-from kd_lightning.data.synthetic import SyntheticSentiment
-from kd_lightning.data.tokens import TokenRows
-from kd_lightning.data.vocabulary import build_tokenizer
+from kd_lightning.data.sourced import SourcedDataModule
+from kd_lightning.data.text.alignment import dual_tokenized_rows
+from kd_lightning.data.text.augment import Augmentation, Delete, LongReorder, Mask, NGramSample, ShortReorder
+from kd_lightning.data.text.augmented_rows import AugmentedRows
+from kd_lightning.data.text.classification import TextClassification
+from kd_lightning.data.text.language_modelling import LanguageModelling
+from kd_lightning.data.text.module import TokenDataModule
+from kd_lightning.data.text.padding import DualTokenizedPadding, Padding
+from kd_lightning.data.text.question_answering import QuestionAnswering
+from kd_lightning.data.text.sequence_labelling import SequenceLabelling
+from kd_lightning.data.text.sourced import TextDataModule
+from kd_lightning.data.text.synthetic import SyntheticSentiment
+from kd_lightning.data.text.tokenizing import build_tokenizer
+from kd_lightning.data.text.tokens import DualTokenizedRows, TokenRows
 
 __all__ = [
     "Augmentation",
     "AugmentedRows",
+    "DataModule",
     "Delete",
     "DualTokenizedPadding",
     "DualTokenizedRows",
+    "EpochRows",
     "EvalBatches",
     "LanguageModelling",
     "Loader",
@@ -41,10 +39,13 @@ __all__ = [
     "NGramSample",
     "Padding",
     "QuestionAnswering",
+    "RowDataModule",
     "SequenceLabelling",
     "ShortReorder",
+    "SourcedDataModule",
     "SyntheticSentiment",
     "TextClassification",
+    "TextDataModule",
     "TokenDataModule",
     "TokenRows",
     "TrainBatches",

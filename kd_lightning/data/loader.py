@@ -1,24 +1,27 @@
-"""A loader that knows how many batches it has handed out, so a killed run goes on where it stood."""
+"""A loader that counts the batches it has returned, so that a killed run resumes in mid-epoch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader, Dataset
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.data.sampler import Batches
 
+Collate: TypeAlias = Callable[[list[Any]], dict[str, Any]]
+"""What makes a batch of a list of rows."""
+
 
 class Loader:
     """Batches of a dataset in a sampler's order, resumable in mid-epoch.
 
-    It counts what it handed out, so workers may run ahead. The count is the same on all processes, so one checkpoint
-    serves them all; order is a function of the epoch, which the Trainer remembers.
+    It counts the batches it returned, so workers may run ahead. The count is the same on all processes, so one
+    checkpoint serves them all; order is a function of the epoch, which the Trainer remembers.
 
-    It holds a `DataLoader` and is none: Lightning takes a `DataLoader` apart to put in a sampler of its own (under DDP,
+    It holds a `DataLoader` and is none: Lightning rebuilds a `DataLoader` with a sampler of its own (under DDP,
     and in every predict pass), and leaves other iterables alone.
 
     Args:
@@ -47,7 +50,7 @@ class Loader:
         self._seen = 0
         self._resume: dict[str, int] = {}
         if self.loader.num_workers:
-            # Rows are tokenised already. Said before workers fork, or the tokenizers package warns in each of them.
+            # Rows are tokenised already. Set before workers fork, or the tokenizers package warns in each of them.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     @property
@@ -65,14 +68,14 @@ class Loader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the epoch stands: its number, batches handed out, batches in all."""
+        """Return the position: the epoch's number, batches returned, batches in all."""
         return {"epoch": self.batch_sampler.epoch, "seen": self._seen, "of": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next epoch's iteration where `state` stood.
+        """Start the next epoch's iteration at the position of `state`.
 
         Raises:
-            DataError: the epoch has another number of batches now, so the place is lost.
+            DataError: if the epoch has another number of batches now, so that the position means nothing.
 
         """
         if state["of"] != len(self):
@@ -84,7 +87,30 @@ class Loader:
         self.batch_sampler.set_epoch(state["epoch"])
 
     def _first(self) -> int:
-        """Return the first batch to hand out: not zero only in the epoch that was cut short, and once."""
+        """Return the first batch to return: not zero only in the epoch that was interrupted, and once."""
         state, self._resume = self._resume, {}
         same_epoch = state.get("epoch") == self.batch_sampler.epoch
         return state["seen"] % len(self) if same_epoch else 0
+
+
+def of_split(collate: Collate, split: str) -> Collate:
+    """Return what makes batches of a split; those of `validation` get no field `split`, so that all are tensors."""
+    return collate if split == "validation" else OfSplit(collate, split)
+
+
+class OfSplit:
+    """Makes batches with the name of their split in the field `split`.
+
+    Args:
+        collate: makes the batches.
+        split: its name.
+
+    """
+
+    def __init__(self, collate: Collate, split: str) -> None:
+        self.collate = collate
+        self.split = split
+
+    def __call__(self, rows: list[Any]) -> dict[str, Any]:
+        """Return the batch of `rows`."""
+        return {**self.collate(rows), "split": self.split}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from kd_lightning.core.errors import DataError
-from kd_lightning.data.dual_tokenized import DualTokenizedRows
-from kd_lightning.data.sampler import TrainBatches
-from kd_lightning.data.tokens import TokenRows
+from kd_lightning.data.sampler import TrainBatches, lengths_of
 
 STREAM = 0x0B5  # keeps these draws apart from those of orders and augmentations
 
@@ -24,15 +21,13 @@ class MixedRows(Dataset[dict[str, Any]]):
         unlabelled: rows whose labels no hard-label loss counts (−100).
 
     Example:
-        >>> def rows(ids, label):
-        ...     return TokenRows({"input_ids": np.array(ids)}, np.arange(len(ids) + 1), {"labels": [label] * len(ids)})
-        >>> mixed = MixedRows(rows([5, 6], 1), rows([7], -100))
-        >>> len(mixed), mixed[2]["sample_id"], mixed[2]["labels"], mixed.lengths.tolist()
-        (3, 2, -100, [1, 1, 1])
+        >>> mixed = MixedRows([{"x": 5.0, "labels": 1}, {"x": 6.0, "labels": 0}], [{"x": 7.0, "labels": -100}])
+        >>> len(mixed), mixed[2]
+        (3, {'x': 7.0, 'labels': -100, 'sample_id': 2})
 
     """
 
-    def __init__(self, labelled: TokenRows | DualTokenizedRows, unlabelled: TokenRows | DualTokenizedRows) -> None:
+    def __init__(self, labelled: Any, unlabelled: Any) -> None:
         self.labelled = labelled
         self.unlabelled = unlabelled
 
@@ -42,34 +37,29 @@ class MixedRows(Dataset[dict[str, Any]]):
     def __getitem__(self, row: int) -> dict[str, Any]:
         first = len(self.labelled)
         found = self.labelled[row] if row < first else self.unlabelled[row - first]
-        return found | {"sample_id": int(row)}
+        return {**found, "sample_id": int(row)}
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tokens of each row."""
-        return np.concatenate([self.labelled.lengths, self.unlabelled.lengths])
-
-    @property
-    def fields(self) -> dict[str, np.ndarray]:
-        """The token fields of the labelled rows; the others have the same."""
-        return self.labelled.fields if isinstance(self.labelled, TokenRows) else {}
+        """Length of each row."""
+        return np.concatenate([lengths_of(self.labelled), lengths_of(self.unlabelled)])
 
 
 class MixedBatches(TrainBatches):
     """Batches of all labelled rows and of some of the others, shuffled together.
 
-    Which of the others an epoch has is a function of (seed, epoch): they go round, so all come once before any comes
-    again, each time in another order.
+    Which of the others an epoch has is a function of (seed, epoch): all are used once before any is used again, each
+    time in another order.
 
     Args:
-        lengths: number of tokens of each row, of the labelled ones first.
+        lengths: length of each row, of the labelled ones first.
         batch_size: rows per batch and process.
         labelled: how many rows have labels.
         ratio: rows without labels for each labelled one, in every epoch; None for all of them once.
         options: those of `TrainBatches`.
 
     Raises:
-        DataError: a ratio that takes none of them, and what `TrainBatches` refuses.
+        DataError: if the ratio takes none of them, or as `TrainBatches`.
 
     Example:
         >>> batches = MixedBatches([1] * 10, batch_size=3, labelled=4, ratio=0.5)
@@ -109,28 +99,3 @@ class MixedBatches(TrainBatches):
 
     def _order(self, turn: int) -> np.ndarray:
         return np.random.default_rng([STREAM, self.seed, int(turn)]).permutation(self.others)
-
-
-def stacked(parts: Sequence[TokenRows | DualTokenizedRows]) -> TokenRows | DualTokenizedRows:
-    """Return rows end to end, without their notes.
-
-    Example:
-        >>> part = TokenRows({"input_ids": np.array([5, 6])}, np.array([0, 2]), {"labels": np.array([1])})
-        >>> rows = stacked([part, part])
-        >>> rows.lengths.tolist(), rows[1]["input_ids"].tolist()
-        ([2, 2], [5, 6])
-
-    """
-    paired = [part for part in parts if isinstance(part, DualTokenizedRows)]
-    if paired:
-        return DualTokenizedRows(
-            *(_stacked([getattr(part, role) for part in paired]) for role in ("student", "teacher"))
-        )
-    return _stacked([part for part in parts if isinstance(part, TokenRows)])
-
-
-def _stacked(parts: Sequence[TokenRows]) -> TokenRows:
-    fields = {name: np.concatenate([part.fields[name] for part in parts]) for name in parts[0].fields}
-    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
-    lengths = np.concatenate([part.lengths for part in parts])
-    return TokenRows(fields, np.concatenate([[0], np.cumsum(lengths)]), values)

@@ -6,36 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.types import NAME
-from kd_lightning.data.augment.rows import AugmentedRows
-from kd_lightning.data.base import TokenDataModule
-from kd_lightning.data.language.masking import MaskedRows
-from kd_lightning.data.loader import Loader
+from kd_lightning.data.base import DataModule
+from kd_lightning.data.loader import Collate, Loader, of_split
+from kd_lightning.data.rows import EpochRows, RowDataModule
 from kd_lightning.data.sampler import Batches
-from kd_lightning.data.splits import Collate, of_split
 from kd_lightning.data.task_sampler import EachTask, TaskBatches
 
 
-class MultiTask(LightningDataModule):
+class MultiTask(DataModule):
     """Batches of several data sets, each of one task and with its name in the field `task`.
 
     For every training batch a task is drawn with probability ∝ size^τ. All processes draw the same task in one step,
-    and the draws are a function of (seed, epoch), so nothing need be saved to resume. A task's own rows go round: all
-    come once before any comes again, whatever the epoch. Validation goes through every task once.
+    and the draws are a function of (seed, epoch), so nothing need be saved to resume. All of a task's
+    own rows are used once before any is used again, across epochs. Validation goes through every task once.
 
     Args:
         tasks: data modules by task (letters, digits, underscores), each with its own batch size and labels.
-        tau: exponent of the sizes: 1 draws rows alike, whatever their task, 0 draws tasks alike.
+        tau: exponent of the sizes: 1 draws all rows with equal probability, 0 all tasks.
         seed: decides the order of the tasks.
         steps: batches per epoch and process; None for as many as all tasks have.
 
     Raises:
-        DataError: for no tasks, a name that cannot be, or settings that make no sense.
+        DataError: if there are no tasks, or a name, `tau` or `steps` is not as described.
 
     Example:
         >>> from kd_lightning.data import SyntheticSentiment
@@ -48,7 +45,7 @@ class MultiTask(LightningDataModule):
     """
 
     def __init__(
-        self, tasks: Mapping[str, TokenDataModule], tau: float = 1.0, seed: int = 0, steps: int | None = None
+        self, tasks: Mapping[str, RowDataModule], tau: float = 1.0, seed: int = 0, steps: int | None = None
     ) -> None:
         super().__init__()
         _check(tasks, tau, steps)
@@ -79,7 +76,7 @@ class MultiTask(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Return shuffled batches of tasks in turn, resumable in mid-epoch."""
-        rows = {name: data.train_rows() for name, data in self.tasks.items()}
+        rows = {name: data.train_dataset() for name, data in self.tasks.items()}
         batches = [data.train_batches() for data in self.tasks.values()]
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         order = TaskBatches(batches, self.tau, self.seed, self.steps, shuffle=not overfit)
@@ -97,7 +94,7 @@ class MultiTask(LightningDataModule):
         """Return each row of a split of each task once, of the tasks that have it."""
         having = {name: data for name, data in self.tasks.items() if split in data.available_splits}
         batches = [data.eval_batches(split) for data in having.values()]
-        rows = {name: data.eval_rows(split) for name, data in having.items()}
+        rows = {name: data.eval_dataset(split) for name, data in having.items()}
         collates = {name: of_split(data.collate, split) for name, data in having.items()}
         return self._loader(rows, EachTask(batches), collates) if having else []
 
@@ -110,7 +107,7 @@ class TaskRows(Dataset[tuple[str, Any]]):
     """Rows of several tasks, numbered one task after the other, each with the name of its task.
 
     Args:
-        rows: by task; augmented ones are asked for with an epoch.
+        rows: by task; those that change with the epoch are indexed by (row, epoch).
 
     """
 
@@ -126,7 +123,7 @@ class TaskRows(Dataset[tuple[str, Any]]):
         number = int(np.searchsorted(self.first, row, side="right")) - 1
         name = list(self.rows)[number]
         own, inner = self.rows[name], row - int(self.first[number])
-        return name, own[inner, epoch] if isinstance(own, AugmentedRows | MaskedRows) else own[inner]
+        return name, own[inner, epoch] if isinstance(own, EpochRows) else own[inner]
 
 
 class _CollateByTask:
@@ -140,13 +137,13 @@ class _CollateByTask:
         return {**self.collates[name]([row for _, row in rows]), "task": name}
 
 
-def _check(tasks: Mapping[str, TokenDataModule], tau: float, steps: int | None) -> None:
+def _check(tasks: Mapping[str, RowDataModule], tau: float, steps: int | None) -> None:
     if not isinstance(tasks, Mapping) or not tasks:
         raise DataError("Several tasks need data modules by name, such as {'sst2': TextClassification(…)}.")
     for name, data in tasks.items():
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise DataError(f"Expected a task's name to be letters, digits and underscores but got {name!r}.")
-        if not isinstance(data, TokenDataModule):
+        if not isinstance(data, RowDataModule):
             raise DataError(f"Expected the data of task '{name}' to be a data module but got {type(data).__name__}.")
     if not isinstance(tau, int | float) or not 0 <= tau < float("inf"):
         raise DataError(f"tau is the exponent of the tasks' sizes, from 0; got {tau!r}.")

@@ -11,11 +11,11 @@ from torch import distributed
 
 from kd_lightning.core.errors import DataError
 
-MEGA = 50  # steps sorted together: enough for tight lengths, few enough for fresh company in every epoch
+MEGA = 50  # steps sorted together: enough for tight lengths, few enough that rows share batches with others each epoch
 
 
 def place() -> tuple[int, int]:
-    """Return (rank, number of processes), asked anew at every call: loaders are built before or after the group is.
+    """Return (rank, number of processes), read anew at every call: loaders are built before or after the group is.
 
     Example:
         >>> place()
@@ -27,13 +27,19 @@ def place() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
+def lengths_of(rows: Any) -> np.ndarray:
+    """Return the length of each row of a dataset, (rows,); ones where it has no `lengths`: grouping changes nothing."""
+    lengths = getattr(rows, "lengths", None)
+    return np.ones(len(rows), np.int64) if lengths is None else np.asarray(lengths)
+
+
 class Batches:
     """What both batch samplers share: an epoch, and a first batch to start from.
 
     Lightning calls `set_epoch` on `batch_sampler.sampler`, never on the batch sampler; so `sampler` is this object.
 
     Args:
-        lengths: number of tokens of each row.
+        lengths: length of each row, such as its number of tokens.
         batch_size: rows per batch and process.
         group_by_length: put rows of similar length together, so that little is padding.
 
@@ -85,11 +91,11 @@ class TrainBatches(Batches):
     """Shuffled batches of similar length, the same number of them on every process.
 
     Rows are shuffled, cut into stretches of 50 steps, sorted by length within a stretch, cut into steps, and the steps
-    are shuffled. A step's rows are dealt out like cards, so the processes' batches of one step are about equally long.
+    are shuffled. A step's rows are dealt out in turn, so the processes' batches of one step are about equally long.
     Every row comes once per epoch; at most (processes - 1) rows come twice to make the shares equal.
 
     Args:
-        lengths: number of tokens of each row.
+        lengths: length of each row, such as its number of tokens.
         batch_size: rows per batch and process.
         seed: with the epoch, decides the order.
         group_by_length: False for plain shuffling.
@@ -122,7 +128,7 @@ class TrainBatches(Batches):
 
     def __iter__(self) -> Iterator[list[Any]]:
         for rows in super().__iter__():
-            # The epoch travels with the row: workers that persist hold copies of the dataset, which hear of no epoch.
+            # The epoch goes with the row: persistent workers hold copies of the dataset, which get no new epoch.
             yield [(row, self._drawn_epoch) for row in rows] if self.with_epoch else rows
 
     @property
@@ -172,7 +178,7 @@ class EvalBatches(Batches):
     one, and where a process would be left short, a batch may be one row above `batch_size`.
 
     Args:
-        lengths: number of tokens of each row.
+        lengths: length of each row, such as its number of tokens.
         batch_size: rows per batch and process.
         group_by_length: False keeps the rows in order.
 

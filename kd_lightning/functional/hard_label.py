@@ -7,9 +7,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.logits import check_logits_mask, entries, mean_over_logits
-from kd_lightning.functional.masking import blank, masked_mean
+from kd_lightning.functional.masking import blank, masked_log_softmax, masked_mean
 from kd_lightning.functional.precision import widen
-from kd_lightning.functional.softmax import masked_log_softmax
 
 IGNORED = -100
 """The label that counts for nothing, PyTorch's and Hugging Face's convention."""
@@ -28,7 +27,7 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
         A scalar.
 
     Raises:
-        MatchError: shapes that do not belong together.
+        MatchError: if labels or mask do not have the shapes above.
 
     Example:
         >>> import torch
@@ -38,14 +37,12 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
     """
     keep = counted_labels(logits, labels, mask)
     if labels.is_floating_point():
-        raise MatchError("HardLabel takes class numbers but got floats: use regression=True, or multilabel=True.")
+        raise MatchError("HardLabel takes class numbers but got floats: use LabelMSE, or HardLabels for 0 and 1.")
     inside = entries(logits, mask)
     return mean_over_logits(_cross_entropy, logits, (logits, labels, keep, inside, label_smoothing), keep)
 
 
-def hard_label_multilabel(
-    logits: Tensor, labels: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
+def hard_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
     """Mean binary cross entropy over the labels that count.
 
     Args:
@@ -56,48 +53,55 @@ def hard_label_multilabel(
 
     Example:
         >>> import torch
-        >>> hard_label_multilabel(torch.zeros(1, 2), torch.tensor([[1, -100]]))
+        >>> hard_labels(torch.zeros(1, 2), torch.tensor([[1, -100]]))
         tensor(0.6931)
 
     """
-    keep = counted_labels(logits, labels, mask, multilabel=True)
+    keep = counted_labels(logits, labels, mask, several=True)
     return mean_over_logits(_binary_cross_entropy, logits, (logits, labels, keep, label_smoothing), keep)
 
 
-def hard_label_regression(values: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean squared error over the targets that count: those that are not −100 and not masked.
+def label_mse(values: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error over the labels that count: those that are not −100 and not masked.
 
     Args:
         values: (B, 1), or (B, L, 1), one value each.
-        targets: numbers, the values' shape without the last axis.
+        labels: numbers, the values' shape without the last axis.
         mask: (B, L), which tokens count.
 
     Raises:
-        MatchError: shapes that do not belong together.
+        MatchError: if labels or mask do not have the shapes above.
 
     Example:
         >>> import torch
-        >>> hard_label_regression(torch.tensor([[2.0], [5.0]]), torch.tensor([4.0, -100.0]))
+        >>> label_mse(torch.tensor([[2.0], [5.0]]), torch.tensor([4.0, -100.0]))
         tensor(4.)
 
     """
-    if values.shape[-1] != 1:
+    if values.shape[-1] != 1 or labels.shape != values.shape[:-1]:
         raise MatchError(
-            f"HardLabel(regression=True) takes one value per row, but got logits of shape {tuple(values.shape)}."
+            f"LabelMSE takes one value and one label per row, but got outputs of shape {tuple(values.shape)} and "
+            f"labels of shape {tuple(labels.shape)}."
         )
-    keep = counted_labels(values, targets, mask)
-    errors = blank(widen(values).squeeze(-1), keep) - blank(widen(targets.detach()), keep)
+    keep = counted_labels(values, labels, mask)
+    errors = blank(widen(values).squeeze(-1), keep) - blank(widen(labels.detach()), keep)
     return masked_mean(errors.square(), keep)
 
 
-def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, multilabel: bool = False) -> Tensor:
+def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, several: bool = False) -> Tensor:
     """Return which labels count, with the labels' shape.
 
     Those that are not −100 and not masked. With (B, L) logits over positions and a mask of that shape: those that name
     an unmasked position inside [0, L).
 
+    Args:
+        logits: (B, C), (B, L, C), or (B, L) over positions.
+        labels: the logits' shape without the last axis; with `several`, the logits' shape.
+        mask: (B, L); with `several`, also the logits' shape.
+        several: whether every row has a label for each class, and not one class.
+
     Raises:
-        MatchError: shapes that do not belong together.
+        MatchError: if the labels have another shape, or the mask fits neither rows nor entries.
 
     Example:
         >>> import torch
@@ -105,28 +109,23 @@ def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, m
         tensor([ True, False, False])
 
     """
-    _check_labels(logits, labels, multilabel)
+    expected = logits.shape if several else logits.shape[:-1]
+    if labels.shape != expected:
+        raise MatchError(
+            f"{'HardLabels' if several else 'HardLabel'} got logits of shape {tuple(logits.shape)} and labels of shape "
+            f"{tuple(labels.shape)}: labels must have shape {tuple(expected)}"
+            + ("." if several else ", or use HardLabels where every class has a 0/1 label of its own.")
+        )
     check_logits_mask("HardLabel", logits, mask)
     keep = labels != IGNORED
     if mask is None:
         return keep
-    if multilabel:
+    if several:
         return keep & (mask.bool() if mask.shape == labels.shape else mask.bool().unsqueeze(-1))
     if entries(logits, mask) is None:
         return keep & mask.bool()
     inside = (labels >= 0) & (labels < logits.shape[-1])
     return inside & mask.bool().gather(-1, labels.long().masked_fill(~inside, 0).unsqueeze(-1)).squeeze(-1)
-
-
-def _check_labels(logits: Tensor, labels: Tensor, multilabel: bool) -> None:
-    """Raise `MatchError` where labels do not have the logits' shape (without its last axis, unless multilabel)."""
-    expected = logits.shape if multilabel else logits.shape[:-1]
-    if labels.shape != expected:
-        raise MatchError(
-            f"HardLabel got logits of shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)}: "
-            f"labels must have shape {tuple(expected)}"
-            + ("." if multilabel else ", or use multilabel=True where every class has a 0/1 label of its own.")
-        )
 
 
 def _cross_entropy(

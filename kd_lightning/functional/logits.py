@@ -1,16 +1,21 @@
-"""How a mask meets logits: rows that count, or entries that take part in the softmax."""
+"""Logits against logits: what a mask over them means, divergences of softened distributions, and squared error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional import chunks
-from kd_lightning.functional.masking import count
+from kd_lightning.functional.masking import blank, count, cross_entropy, kl_divergence, masked_log_softmax
+from kd_lightning.functional.precision import widen
 from kd_lightning.functional.shapes import same_shape
+
+Divergence: TypeAlias = Literal["kl", "ce"]
 
 
 def is_positions(logits: Tensor, mask: Tensor | None) -> bool:
@@ -76,7 +81,7 @@ def check_logits(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | Non
     """Check that two logits tensors and their mask belong together.
 
     Raises:
-        MatchError: different shapes, or a mask that covers neither the rows nor the entries.
+        MatchError: if shapes differ, or the mask covers neither the rows nor the entries.
 
     """
     same_shape(loss, student, teacher, axis=-1, fix="give both models the same number of labels")
@@ -87,7 +92,7 @@ def check_logits_mask(loss: str, logits: Tensor, mask: Tensor | None) -> None:
     """Check that a mask covers the rows or the entries of `logits`.
 
     Raises:
-        MatchError: it covers neither.
+        MatchError: if it covers neither.
 
     """
     if mask is not None and mask.shape not in (logits.shape[:-1], logits.shape):
@@ -95,3 +100,138 @@ def check_logits_mask(loss: str, logits: Tensor, mask: Tensor | None) -> None:
             f"{loss} got a mask of shape {tuple(mask.shape)} for logits of shape {tuple(logits.shape)}: a mask covers "
             f"the axes before the classes, or, for start and end logits, has their own shape."
         )
+
+
+def soft_target(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float | Tensor = 1.0,
+    teacher_temperature: float | None = None,
+    divergence: Divergence = "kl",
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Mean over rows of KL(p_t ‖ p_s), or of the cross entropy −Σ p_t log p_s, of softmaxes of logits / temperature.
+
+    Without the factor T² (`losses.SoftTarget` multiplies by it). Hinton et al. 2015 (1503.02531), section 2.
+
+    Args:
+        student: logits (B, C), (B, L, C), or (B, L) over positions.
+        teacher: the same shape; detached.
+        temperature: of the student, and of the teacher where it has none of its own; one, or one per row.
+        teacher_temperature: of the teacher.
+        divergence: "kl" or "ce"; they differ by the teacher's entropy, which has no gradient.
+        mask: (B, L). For (B, L, C) logits: which tokens count. For (B, L) logits: which positions are in the softmax.
+        weight: factor per row within the mean.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        MatchError: if shapes differ, the mask fits neither rows nor positions, or there is a single class.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[1.0, 2.0]])
+        >>> soft_target(z, z, temperature=2.0)
+        tensor(0.)
+
+    """
+    loss = "SoftTarget" if divergence == "kl" else "SoftCrossEntropy"
+    check_logits(loss, student, teacher, mask)
+    if student.shape[-1] == 1 and not is_positions(student, mask):  # the loss would be 0 whatever the logit
+        raise MatchError(
+            f"{loss} got logits of shape {tuple(student.shape)}: a softmax over one class is always 1, and teaches "
+            "nothing. Use SoftLabels where the logit stands for yes or no, or LogitMSE where it is a value."
+        )
+    temperatures = temperature, temperature if teacher_temperature is None else teacher_temperature
+    inputs = (student, teacher.detach(), *temperatures, mask, weight)
+    return mean_over_logits(partial(_softmax_divergence, divergence), student, inputs, rows(student, mask))
+
+
+def soft_labels(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    teacher_temperature: float | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Mean over rows and labels of the Bernoulli KL of sigmoids of logits / temperature, without T².
+
+    Arguments are those of `soft_target`; a mask may also have the logits' own shape, and then leaves labels out.
+
+    Example:
+        >>> import torch
+        >>> soft_labels(torch.zeros(1, 3), torch.zeros(1, 3))
+        tensor(0.)
+
+    """
+    check_logits("SoftLabels", student, teacher, mask)
+    inputs = (student, teacher.detach(), temperature, teacher_temperature or temperature, mask)
+    return mean_over_logits(_sigmoid_divergence, student, inputs, mask)
+
+
+def logit_mse(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, temperature: float | Tensor = 1.0
+) -> Tensor:
+    """Mean over rows and classes (or over unmasked positions) of the squared difference of logits / temperature.
+
+    Args:
+        student: logits (B, C), (B, L, C), or (B, L) over positions.
+        teacher: the same shape; detached.
+        mask: (B, L): the tokens, or the positions, that count.
+        temperature: one, or one per row.
+
+    Example:
+        >>> import torch
+        >>> logit_mse(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2))
+        tensor(5.)
+
+    """
+    check_logits("LogitMSE", student, teacher, mask)
+    return mean_over_logits(_squares, student, (student, teacher.detach(), temperature, mask), mask)
+
+
+def _softmax_divergence(
+    divergence: Divergence,
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float | Tensor,
+    teacher_temperature: float | Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+) -> Tensor:
+    """Return one value per row."""
+    log_q, log_p = (
+        _log_probabilities(student, temperature, mask),
+        _log_probabilities(teacher, teacher_temperature, mask),
+    )
+    p = log_p.exp()
+    found = kl_divergence(p, log_p, log_q) if divergence == "kl" else cross_entropy(p, log_q)
+    return found if weight is None else found * weight
+
+
+def _log_probabilities(logits: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:
+    """Return the log-softmax of logits / temperature, over the positions that take part."""
+    return masked_log_softmax(blank(widen(logits), mask) / _divisor(temperature), entries(logits, mask))
+
+
+def _sigmoid_divergence(
+    student: Tensor, teacher: Tensor, temperature: float, teacher_temperature: float, mask: Tensor | None
+) -> Tensor:
+    """Return one value per label."""
+    z_s = blank(widen(student), mask) / temperature
+    z_t = blank(widen(teacher), mask) / teacher_temperature
+    p, not_p = z_t.sigmoid(), (-z_t).sigmoid()
+    loss = -p * logsigmoid(z_s) - not_p * logsigmoid(-z_s)
+    return loss + p * logsigmoid(z_t) + not_p * logsigmoid(-z_t)
+
+
+def _squares(student: Tensor, teacher: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:
+    """Return one value per entry."""
+    return (blank(widen(student) - widen(teacher), mask) / _divisor(temperature)).square()
+
+
+def _divisor(temperature: float | Tensor) -> float | Tensor:
+    """Return a temperature per row with an axis for the classes."""
+    return temperature[..., None] if isinstance(temperature, Tensor) else temperature

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from kd_lightning.functional.logits import entries, per_row, rows
-from kd_lightning.functional.masking import blank, masked_mean
+from kd_lightning.functional.masking import blank, masked_log_softmax, masked_mean
 from kd_lightning.functional.precision import widen
-from kd_lightning.functional.softmax import masked_log_softmax
 
 
 @torch.no_grad()

@@ -9,16 +9,14 @@ from kd_lightning.losses.attention import (
     AttentionMSE,
     AttentionMSEMean,
     AttentionMSESum,
+    SelfRelation,
 )
 from kd_lightning.losses.base import DistillationLoss
 from kd_lightning.losses.emd import EMD
-from kd_lightning.losses.gram import FSP, NST
-from kd_lightning.losses.hidden import PKD, HiddenCosine, HiddenMSE
-from kd_lightning.losses.logits import LogitMSE
+from kd_lightning.losses.hidden import FSP, NST, PKD, HiddenCosine, HiddenMSE
+from kd_lightning.losses.labels import HardLabel, HardLabels, Identity, LabelMSE
 from kd_lightning.losses.probability_shift import ProbabilityShift
-from kd_lightning.losses.relation import SelfRelation
-from kd_lightning.losses.soft_target import SoftTarget
-from kd_lightning.losses.task import HardLabel, Identity
+from kd_lightning.losses.soft_target import LogitMSE, SoftCrossEntropy, SoftLabels, SoftTarget
 
 __all__ = [
     "EMD",
@@ -33,11 +31,15 @@ __all__ = [
     "AttentionMSESum",
     "DistillationLoss",
     "HardLabel",
+    "HardLabels",
     "HiddenCosine",
     "HiddenMSE",
     "Identity",
+    "LabelMSE",
     "LogitMSE",
     "ProbabilityShift",
     "SelfRelation",
+    "SoftCrossEntropy",
+    "SoftLabels",
     "SoftTarget",
 ]

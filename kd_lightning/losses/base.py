@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.types import FeatureInfo
 
-Compat = Literal["textbrewer"] | None
-"""None: our definition. "textbrewer": what TextBrewer 0.2.1 computes."""
+ARGUMENTS = ("mask", "labels", "batch", "progress", "sample_id", "seed")
+"""What a loss may name in its `forward`, after the student's and the teacher's tensor, and is then given.
+
+`mask` (B, L): which tokens count, None where all do; `labels`: the batch's labels of the student's output; `batch`: the
+whole batch; `progress`: share of training done, in [0, 1]; `sample_id` (B,): the batch's field; `seed`: an integer for
+random choices, one per step. A field that the batch does not have is None.
+"""
 
 
 class DistillationLoss(nn.Module):
-    """Base of the losses. Subclasses write `forward(student, teacher, mask=None)` and, if they are means, `count`.
+    """Base of the losses. A subclass writes `forward(student, teacher)`; all else has a default.
 
-    Their common contract: the teacher is detached, everything is computed in at least float32, the result is a scalar,
-    garbage under the mask changes neither value nor gradient, and an empty mask gives a differentiable zero.
+    The common contract of our own: the teacher is detached, everything is computed in at least float32, the result is a
+    scalar, garbage under the mask changes neither value nor gradient, and an empty mask gives a differentiable zero.
 
-    A loss that also needs the batch's labels names a keyword argument `labels`. A loss over pairs of layers takes
-    tuples of tensors.
+    `forward` gets the student's and the teacher's tensor, each a tuple of tensors where a match names several
+    addresses, and by name what it has an argument for: any of `mask`, `labels`, `batch`, `progress`, `sample_id`,
+    `seed` (`losses.base.ARGUMENTS`).
 
     Example:
         >>> import torch
         >>> class Absolute(DistillationLoss):
+        ...     equal_widths = True
         ...     def forward(self, student, teacher):
         ...         return (student - teacher.detach()).abs().mean()
         >>> Absolute()(torch.ones(2), torch.zeros(2))
@@ -32,14 +42,30 @@ class DistillationLoss(nn.Module):
 
     """
 
-    equal_widths: ClassVar[bool] = False
-    """Whether the student's and the teacher's widths must agree, so that others may need a projection."""
+    equal_widths: bool = False
+    """Whether the student's and the teacher's widths must agree, so that others need a projection."""
 
-    one_by_one: ClassVar[bool] = False
-    """What several addresses mean: each pair by itself, and the mean over all (logits), or one thing (FSP, NST)."""
+    per_address: bool = False
+    """Whether each pair of several addresses is compared by itself, and the mean over all is the loss (logits); False:
+    `forward` gets all of them at once (FSP, NST)."""
 
-    widens: ClassVar[bool] = False
-    """Whether `forward` makes float32 of what it is given by itself. If not, a term gives it float32 copies."""
+    widens: bool = False
+    """Whether `forward` converts what it is given to float32 by itself; if not, a term gives it float32 copies."""
+
+    scheduled: bool | None = None
+    """Whether the value depends on `progress`. None: if `forward` has an argument of that name."""
+
+    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+        """Prepare for two models, before the optimizer exists: a loss may build `nn.Module`s from the widths.
+
+        Called once per objective, by `Term.bind`. Does nothing by default.
+
+        Args:
+            student: what is known of each of the student's features, in the order of the match; behind a projection,
+                with the width that it gives.
+            teacher: likewise; fields of the batch, such as `labels`, are left out.
+
+        """
 
     def count(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """Return how many things the mean of `forward` runs over, for the very arguments that `forward` gets.
@@ -51,18 +77,110 @@ class DistillationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options that were given."""
-        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "training" and v is not None}
+        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled", "inner")
+        own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden and v is not None}
         return ", ".join(f"{k}={v!r}" for k, v in own.items())
+
+
+@dataclass(frozen=True)
+class LossTraits:
+    """What a caller must know of a loss, whatever it is; see the attributes of `DistillationLoss`."""
+
+    arguments: tuple[str, ...]
+    equal_widths: bool = False
+    per_address: bool = False
+    widens: bool = False
+    scheduled: bool = False
+
+    @classmethod
+    def of(cls, loss: Callable[..., Tensor]) -> LossTraits:
+        """Return the traits of a loss; any callable that is no `DistillationLoss` has the defaults.
+
+        Example:
+            >>> LossTraits.of(lambda student, teacher, mask: student.sum()).arguments
+            ('mask',)
+
+        """
+        arguments = _arguments_of(loss)
+        if not isinstance(loss, DistillationLoss):
+            return cls(arguments, scheduled="progress" in arguments)
+        scheduled = "progress" in arguments if loss.scheduled is None else loss.scheduled
+        return cls(arguments, loss.equal_widths, loss.per_address, loss.widens, scheduled)
+
+
+def _arguments_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:
+    """Return which of `ARGUMENTS` a loss names."""
+    try:
+        parameters = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
+    except ValueError:  # a builtin such as torch.dist, which names nothing
+        return ()
+    inner: tuple[str, ...] = ()
+    if isinstance(loss, WrappedLoss) and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        inner = loss.inner.arguments
+    return tuple(name for name in ARGUMENTS if name in parameters or name in inner)
+
+
+class WrappedLoss(DistillationLoss):
+    """Base of losses that call another loss: they have its traits, and what it counts.
+
+    A subclass writes `forward(student, teacher, …, **given)` and calls `self.compare` in it; `given` is what the inner
+    loss asks for by name. Where a trait is not the inner loss's, `__init__` sets it after `super().__init__(loss)`.
+
+    Args:
+        loss: the inner loss, `(student, teacher) -> scalar`.
+
+    Raises:
+        ConfigError: if `loss` cannot be called, or is a class.
+
+    Example:
+        >>> import torch
+        >>> class Half(WrappedLoss):
+        ...     def forward(self, student, teacher, **given):
+        ...         return self.compare(student, teacher, **given) / 2
+        >>> Half(nn.MSELoss())(torch.ones(2), torch.zeros(2), mask=None)
+        tensor(0.5000)
+
+    """
+
+    inner: LossTraits
+    """The traits of the inner loss."""
+
+    def __init__(self, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        if isinstance(loss, type) or not callable(loss):
+            name = type(self).__name__
+            raise ConfigError(f"Expected argument `loss` of {name} to be a loss such as HiddenMSE() but got {loss!r}.")
+        self.loss = loss
+        self.inner = LossTraits.of(loss)
+        self.equal_widths = self.inner.equal_widths
+        self.per_address = self.inner.per_address
+        self.widens = self.inner.widens
+        self.scheduled = self.inner.scheduled
+
+    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+        """Bind the inner loss."""
+        if isinstance(self.loss, DistillationLoss):
+            self.loss.bind(student, teacher)
+
+    def compare(self, student: Any, teacher: Any, **given: Any) -> Tensor:
+        """Return the inner loss, given by name what it asks for and leaving out the rest."""
+        return self.loss(student, teacher, **{k: v for k, v in given.items() if k in self.inner.arguments})
+
+    def count(self, student: Any, teacher: Any, **given: Any) -> Tensor | None:
+        """Return what the inner loss counts."""
+        if not isinstance(self.loss, DistillationLoss):
+            return None
+        return self.loss.count(student, teacher, **{k: v for k, v in given.items() if k in self.inner.arguments})
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
     """Check an option that has a few possible values.
 
     Raises:
-        ConfigError: `value` is none of `choices`.
+        ConfigError: if `value` is none of `choices`.
 
     Example:
-        >>> check_choice("kind", "kl", ("kl", "ce"))
+        >>> check_choice("inputs", "scores", ("probabilities", "scores"))
 
     """
     choices = tuple(choices)
@@ -71,21 +189,11 @@ def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
         raise ConfigError(f"Expected argument `{name}` to be one of {listed} but got {value!r}.")
 
 
-def check_compat(value: object) -> None:
-    """Check the option `compat`.
-
-    Raises:
-        ConfigError: it is neither None nor "textbrewer".
-
-    """
-    check_choice("compat", value, (None, "textbrewer"))
-
-
 def check_positive(name: str, value: float | None) -> None:
     """Check a number that must be positive and finite, None allowed.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: if it is zero, negative, infinite or not a number.
 
     Example:
         >>> check_positive("temperature", 2.0)
@@ -95,6 +203,28 @@ def check_positive(name: str, value: float | None) -> None:
         raise ConfigError(f"Expected argument `{name}` to be positive and finite but got {value!r}.")
 
 
-def textbrewer_mask(compat: Compat, logits: Tensor, mask: Tensor | None) -> Tensor | None:
-    """Return the mask over logits; TextBrewer has none for two-dimensional ones."""
-    return None if compat and logits.dim() == 2 else mask
+def refuse_removed(loss: type, given: Mapping[str, Any], instead: Mapping[str, str]) -> None:
+    """Refuse arguments that a loss does not have; of those it once had, the error names what does their work.
+
+    A loss that had other arguments ends its signature with `**removed` and calls this first, so that old configurations
+    reach the explanation.
+
+    Args:
+        loss: the class.
+        given: names and values of what it was given beyond its arguments.
+        instead: for each argument that it once had, the class to use.
+
+    Raises:
+        ConfigError: if anything is given.
+
+    Example:
+        >>> class Mine: ...
+        >>> refuse_removed(Mine, {"old": True}, {"old": "Other()"})
+        Traceback (most recent call last):
+        kd_lightning.core.errors.ConfigError: Mine has no argument `old` (given: True). Use Other().
+
+    """
+    for name, value in given.items():
+        known = [p for p in inspect.signature(loss).parameters if p != "removed"]
+        advice = f"Use {instead[name]}." if name in instead else hint(name, known)
+        raise ConfigError(f"{loss.__name__} has no argument `{name}` (given: {value!r}). {advice}")

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError, MatchError
+from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.transport import cost_attention, optimal_flow
-from kd_lightning.losses.base import DistillationLoss, check_positive
+from kd_lightning.losses.base import WrappedLoss, check_positive
 
 Layers: TypeAlias = Sequence[Tensor] | Tensor
 """The same feature of several layers of one model; of one layer, the tensor itself."""
 
 
-class EMD(DistillationLoss):
+class EMD(WrappedLoss):
     """Σ_ij F_ij D_ij: every student layer learns from every teacher layer, as far as the cheapest flow F says.
 
     BERT-EMD, Li et al. 2020 (2020.emnlp-main.242): D_ij is another loss between student layer i and teacher layer j;
@@ -34,14 +33,14 @@ class EMD(DistillationLoss):
 
     Args:
         loss: compares one layer of each model: `HiddenMSE`, `AttentionMSE`, …
-        student_layers: S, filled in by `MatchScheme(layers="emd")`.
+        student_layers: S; None: as many as the match names, known when a term binds the loss.
         teacher_layers: T, likewise.
         temperature: τ of the weights: the higher, the more alike; with τ = 1 the cheapest teacher layer soon has nearly
             all. None: uniform weights that are not learned.
 
     Raises:
-        ConfigError: a temperature that is not positive.
-        MatchError: another number of layers than the loss is made for.
+        ConfigError: if the temperature is not positive, or `loss` is no loss between two layers.
+        MatchError: if the match has another number of layers than the loss is made for.
 
     Example:
         >>> from kd_lightning.losses import HiddenMSE
@@ -69,51 +68,58 @@ class EMD(DistillationLoss):
         teacher_layers: int | None = None,
         temperature: float | None = 10.0,
     ) -> None:
-        super().__init__()
         check_positive("temperature", temperature)
-        if isinstance(loss, type | EMD) or not callable(loss):
+        if isinstance(loss, EMD):
             raise ConfigError(f"Expected argument `loss` of EMD to be a loss between two layers but got {loss!r}.")
-        self.loss = loss
+        super().__init__(loss)
+        self.per_address = False  # all layers are one comparison
         self.temperature = temperature
-        self._masked = "mask" in inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
-        self._settle(student_layers, teacher_layers)
+        self.student_layers, self.teacher_layers = student_layers, teacher_layers
+        self._start_uniform()
 
-    @property
-    def equal_widths(self) -> bool:  # type: ignore[override]
-        """Whether the inner loss wants equal widths."""
-        return bool(getattr(self.loss, "equal_widths", False))
+    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+        """Take the numbers of layers from the match, and start from uniform weights; bind the inner loss to one layer.
 
-    @property
-    def widens(self) -> bool:  # type: ignore[override]
-        """Whether the inner loss widens what it is given."""
-        return bool(getattr(self.loss, "widens", False))
+        Raises:
+            MatchError: if the loss is made for other numbers of layers.
 
-    def between(self, student_layers: int, teacher_layers: int) -> EMD:
-        """Return a copy for so many layers, with uniform weights."""
-        made = copy.deepcopy(self)
-        made._settle(student_layers, teacher_layers)
-        return made
+        """
+        self._check(len(student), len(teacher))
+        self.student_layers, self.teacher_layers = len(student), len(teacher)
+        self._start_uniform()
+        super().bind(student[:1], teacher[:1])
 
-    def _settle(self, student_layers: int | None, teacher_layers: int | None) -> None:
-        self.student_layers, self.teacher_layers = s, t = student_layers, teacher_layers
+    def _start_uniform(self) -> None:
+        s, t = self.student_layers, self.teacher_layers
         self.register_buffer("student_weights", torch.full((s,), 1 / s) if s else None)
         self.register_buffer("teacher_weights", torch.full((t,), 1 / t) if t else None)
         self.register_buffer("flow", torch.full((s, t), 1 / (s * t)) if s and t else None, persistent=False)
 
-    def forward(self, student: Layers, teacher: Layers, mask: Tensor | None = None) -> Tensor:
+    def forward(self, student: Layers, teacher: Layers, mask: Tensor | None = None, **given: Any) -> Tensor:
         """Compare S layers of the student with T of the teacher, each as the inner loss wants it; mask (B, L)."""
         student, teacher = _listed(student), _listed(teacher)
+        if None in (self.student_layers, self.teacher_layers):
+            raise ConfigError(
+                f"EMD must know its numbers of layers: EMD(…, student_layers={len(student)}, "
+                f"teacher_layers={len(teacher)}), or a term that is bound to two models, which fills them in."
+            )
         self._check(len(student), len(teacher))
-        own = {"mask": mask} if self._masked else {}
-        cost = torch.stack([torch.stack([self.loss(s, t, **own) for t in teacher]) for s in student])
-        flow = self._flow(cost.detach(), self.count(student, teacher, mask))
+        given["mask"] = mask
+        cost = torch.stack([torch.stack([self.compare(s, t, **given) for t in teacher]) for s in student])
+        flow = self._flow(cost.detach(), self.count(student, teacher, **given))
         return (flow * cost).sum()
 
-    def count(self, student: Layers, teacher: Layers, mask: Tensor | None = None) -> Tensor | None:
+    def count(self, student: Layers, teacher: Layers, mask: Tensor | None = None, **given: Any) -> Tensor | None:
         """Return what the inner loss counts, the same for every pair of layers."""
-        inner = getattr(self.loss, "count", None)
-        own = {"mask": mask} if self._masked else {}
-        return inner(_listed(student)[0], _listed(teacher)[0], **own) if callable(inner) else None
+        return super().count(_listed(student)[0], _listed(teacher)[0], mask=mask, **given)
+
+    def _check(self, student: int, teacher: int) -> None:
+        for made_for, number in ((self.student_layers, student), (self.teacher_layers, teacher)):
+            if made_for not in (None, number):
+                raise MatchError(
+                    f"EMD is made for {self.student_layers} student and {self.teacher_layers} teacher layers but got "
+                    f"{student} and {teacher}: the match must name as many addresses."
+                )
 
     @torch.no_grad()
     def _flow(self, cost: Tensor, count: Tensor | None) -> Tensor:
@@ -123,26 +129,10 @@ class EMD(DistillationLoss):
         flow = optimal_flow(cost, _whole(self.student_weights), _whole(self.teacher_weights))
         if self.training:
             self.flow.copy_(flow)
-            self._learn(flow, cost)
+            if self.temperature is not None:
+                for weights, f, d in ((self.student_weights, flow, cost), (self.teacher_weights, flow.T, cost.T)):
+                    weights.copy_(cost_attention(f, d, _whole(weights), self.temperature))
         return flow
-
-    def _learn(self, flow: Tensor, cost: Tensor) -> None:
-        if self.temperature is not None:
-            for weights, f, d in ((self.student_weights, flow, cost), (self.teacher_weights, flow.T, cost.T)):
-                weights.copy_(cost_attention(f, d, _whole(weights), self.temperature))
-
-    def _check(self, student_layers: int, teacher_layers: int) -> None:
-        made_for = (self.student_layers, self.teacher_layers)
-        if None in made_for:
-            raise ConfigError(
-                f"EMD must know how many layers it will meet: EMD(…, student_layers={student_layers}, "
-                f"teacher_layers={teacher_layers}), or MatchScheme(…, layers='emd'), which fills them in."
-            )
-        if made_for != (student_layers, teacher_layers):
-            raise MatchError(
-                f"EMD is made for {made_for[0]} student and {made_for[1]} teacher layers but got {student_layers} and "
-                f"{teacher_layers}: the match must name as many addresses."
-            )
 
 
 def _listed(layers: Layers) -> Sequence[Tensor]:

@@ -1,19 +1,21 @@
-"""Losses on hidden states; masked tokens count for nothing. Different widths need a projection."""
+"""Losses on hidden states, and on how two layers of a model relate; masked tokens count for nothing."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
-from kd_lightning.functional.hidden import hidden_cosine, hidden_mse, pkd, token_mask
-from kd_lightning.functional.masking import count
-from kd_lightning.losses.base import Compat, DistillationLoss, check_compat
+from kd_lightning.functional.hidden import LayerPair, fsp, hidden_cosine, hidden_mse, nst, pkd, token_mask
+from kd_lightning.functional.masking import count, token_pairs
+from kd_lightning.losses.base import DistillationLoss, refuse_removed
 
 
 class HiddenMSE(DistillationLoss):
     """Mean over unmasked tokens and the width of (h_s − h_t)². The same as TextBrewer's `hidden_mse`.
 
     Raises:
-        MatchError: shapes that do not belong together.
+        MatchError: if shapes differ, or the mask does not cover batch and tokens.
 
     Example:
         >>> import torch
@@ -38,7 +40,7 @@ class HiddenCosine(DistillationLoss):
     """Mean over unmasked tokens of 1 − cos(h_s, h_t). DistilBERT, 1910.01108; the same as TextBrewer's `cos`.
 
     Raises:
-        MatchError: shapes that do not belong together.
+        MatchError: if shapes differ, or the mask does not cover batch and tokens.
 
     Example:
         >>> import torch
@@ -64,12 +66,8 @@ class PKD(DistillationLoss):
 
     The paper's own code divides by the width too: its value is ours / D.
 
-    Args:
-        compat: "textbrewer" takes position 0 whatever the mask; the same unless padding is on the left.
-
     Raises:
-        ConfigError: an unknown `compat`.
-        MatchError: shapes that do not belong together.
+        MatchError: if shapes differ, or the mask does not cover batch and tokens.
 
     Example:
         >>> import torch
@@ -81,16 +79,75 @@ class PKD(DistillationLoss):
     equal_widths = True
     widens = True
 
-    def __init__(self, compat: Compat = None) -> None:
+    def __init__(self, **removed: Any) -> None:
+        refuse_removed(type(self), removed, {"compat": "kd.compat.textbrewer.PKD"})
         super().__init__()
-        check_compat(compat)
-        self.compat: Compat = compat
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare hidden states (B, L, D), or vectors (B, D) of a token already chosen; mask (B, L)."""
-        return pkd(student, teacher, None if self.compat else mask)
+        return pkd(student, teacher, mask)
 
     def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the number of samples that have an unmasked token."""
-        mask = None if self.compat else token_mask(student, mask)
+        mask = token_mask(student, mask)
         return count(student, None if mask is None else mask.bool().any(-1), student.shape[:1])
+
+
+class FSP(DistillationLoss):
+    """Mean over samples and D×D′ of (G_s − G_t)², G = Σ_l a_l b_lᵀ / len. CVPR 2017 (Yim et al.), eq. 1 and 2.
+
+    The same as TextBrewer's `fsp` and `gram`.
+
+    Raises:
+        MatchError: if a side is not a pair of layers, or shapes differ where they may not.
+
+    Example:
+        >>> import torch
+        >>> one = torch.ones(1, 2, 3)
+        >>> FSP()((one, one), (one, 0 * one))
+        tensor(1.)
+
+    """
+
+    equal_widths = True
+    widens = True
+
+    def forward(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
+        """Compare pairs of hidden states (B, L, D), (B, L, D′); mask (B, L)."""
+        return fsp(student, teacher, mask)
+
+    def count(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
+        """Return the number of samples that have an unmasked token."""
+        return count(student[0], None if mask is None else mask.bool().any(-1), student[0].shape[:1])
+
+
+class NST(DistillationLoss):
+    """Mean over pairs of unmasked tokens of (a_s b_sᵀ/D_s − a_t b_tᵀ/D_t)²; the two models' widths may differ.
+
+    What toolkits call NST or MMD, a Gram matrix of tokens; not the MMD of the NST paper (1707.01219).
+
+    Raises:
+        MatchError: if a side is not a pair of layers, or shapes differ where they may not.
+
+    Example:
+        >>> import torch
+        >>> one, wide = torch.ones(1, 2, 3), torch.ones(1, 2, 5)
+        >>> NST()((one, one), (wide, wide))
+        tensor(0.)
+
+    """
+
+    widens = True
+
+    def __init__(self, **removed: Any) -> None:
+        refuse_removed(type(self), removed, {"compat": "kd.compat.textbrewer.NST"})
+        super().__init__()
+
+    def forward(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
+        """Compare pairs of hidden states (B, L, D_s) with pairs (B, L, D_t); mask (B, L)."""
+        return nst(student, teacher, mask)
+
+    def count(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
+        """Return the number of pairs of unmasked tokens."""
+        batch, length, _ = student[0].shape
+        return count(student[0], None if mask is None else token_pairs(mask), (batch, length, length))

@@ -64,8 +64,8 @@ def write_onnx(model: nn.Module, path: Path, example: Mapping[str, Tensor] | tup
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            cause = first_line(error.__cause__) if isinstance(error.__cause__, Exception) else first_line(error)
-            raise ConfigError(f"A {type(model).__name__} cannot be exported to ONNX: {cause}") from error
+            reason = str(error.__cause__ or error).strip().split("\n")[0]
+            raise ConfigError(f"A {type(model).__name__} cannot be exported to ONNX: {reason}") from error
     for inputs in (trace, check):
         _compare(graph, path, inputs)
 

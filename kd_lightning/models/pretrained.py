@@ -38,11 +38,17 @@ def pretrained(
         options: for `from_pretrained`.
 
     Raises:
-        ConfigError: if the task is unknown, the model cannot be found, or its vocabulary is smaller than the
-            tokenizer's.
+        ConfigError: if the task is unknown, the model cannot be found, its weights have other shapes (a head of another
+            size: add `ignore_mismatched_sizes=True`), or its vocabulary is smaller than the tokenizer's.
 
     """
-    model = from_hub(auto_class(task).from_pretrained, name, num_labels=num_labels, **options)
+    try:
+        model = from_hub(auto_class(task).from_pretrained, name, num_labels=num_labels, **options)
+    except RuntimeError as error:  # shapes that differ
+        raise ConfigError(
+            f"The weights of '{name}' do not fit {num_labels} labels and the options given. For a new head of another "
+            "size add ignore_mismatched_sizes=true."
+        ) from error
     _check_vocabulary(name, model, vocab_size)
     return model
 

@@ -50,19 +50,17 @@ def build_recipe(recipe: Mapping[str, Any], trust: bool = True, source: str = "T
         except ConfigError as error:
             raise ConfigError(f"{source} cannot be built: {error}") from error
         except Exception as error:  # a builder of the user's own may raise anything
-            raise ConfigError(
-                f"{source} cannot be built: {recipe['_target_']} raised {type(error).__name__}: {error}"
-            ) from error
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ConfigError(f"{source} cannot be built: {recipe['_target_']} raised {reason}") from error
     if not isinstance(made, nn.Module):
-        raise ConfigError(
-            f"{source} must build a torch.nn.Module, but {recipe['_target_']} gave {type(made).__name__}."
-        )
+        kind = type(made).__name__
+        raise ConfigError(f"{source} must build a torch.nn.Module, but {recipe['_target_']} returned a {kind}.")
     return made
 
 
 def rebuild(
     recipe: Mapping[str, Any], state: Mapping[str, Tensor], trust: bool = True, source: str = "The recipe"
-) -> Any:
+) -> nn.Module:
     """Build the model of a recipe with the values and dtypes of a state dict, in eval mode.
 
     Raises:

@@ -34,7 +34,7 @@ def transfer_vocabulary(teacher: nn.Module, student: nn.Module, teacher_tokenize
 
     Example:
         >>> from transformers import BertConfig, BertModel
-        >>> from kd_lightning.data.synthetic import word_tokenizer
+        >>> from kd_lightning.data.text.synthetic import word_tokenizer
         >>> theirs, ours = word_tokenizer(["good", "film"]), word_tokenizer(["film", "plot"])
         >>> sizes = {"vocab_size": 6, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1}
         >>> teacher, student = BertModel(BertConfig(**sizes)), BertModel(BertConfig(**sizes))

@@ -1,46 +1,76 @@
-"""Which positions of a feature count: the only place where the batch's mask meets an address."""
+"""What the axes of a feature mean: which mask of the batch goes with it, which labels, and which axis is its width.
+
+The only place that decides so. A feature's kind is known from the model (`FeatureInfo.kind`); where it is not, the
+address and the tensor's shape decide.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from kd_lightning.core.batch import field, logits_mask, token_mask
-from kd_lightning.core.types import Batch
+from kd_lightning.core.types import Batch, FeatureInfo, Kind, ModelInfo
 
 POSITION_LOGITS = ("start_logits", "end_logits")
 """Outputs whose last axis runs over token positions, not over classes."""
 
+LABELS_OF = {"start_logits": "start_positions", "end_logits": "end_positions"}
+"""What the labels of an output are called in the batch, where not `labels`."""
 
-def feature_mask(address: str, feature: Tensor, batch: Batch) -> Tensor | None:
-    """Return the (B, L) mask that goes with a feature, or None where every entry counts.
+TOKEN_AXES: dict[Kind, tuple[int, int]] = {
+    "tokens": (3, 1),
+    "classes": (3, 1),
+    "positions": (2, 1),
+    "heads": (4, 2),
+    "attention": (4, 2),
+}
+"""How many axes a feature with tokens has, and which of them runs over the tokens. Classes (B, C) have no tokens."""
+
+_PER_HEAD = re.compile(r"(query|key|value)\.\d+$")
+
+
+def feature_info(model: ModelInfo, address: str) -> FeatureInfo:
+    """Return what a model's structure tells of a feature."""
+    describe = getattr(model, "feature", None)
+    return FeatureInfo(None, model.width(address)) if describe is None else describe(address)
+
+
+def kind_of(address: str, feature: Tensor, known: Kind | None = None) -> Kind | None:
+    """Return what the axes of a feature mean.
 
     Args:
-        address: decides what the axes mean; shapes alone cannot tell (B, C) logits from (B, L) ones.
+        address: shapes alone cannot tell (B, C) logits from (B, L) ones.
         feature: the tensor found there.
-        batch: the whole batch; where each model has a part of its own, the student's mask counts.
+        known: its kind, where the model's structure tells.
 
     Returns:
-        The attention mask for features with a token axis; None for (B, C) logits and for pooled features. For logits
-        over tokens, (B, L, C), and over positions, (B, L): where the batch has a `logits_mask`, only where that says so
-        too; else, for the former, only where labels, if they are (B, L) too, differ from −100.
+        None where neither model nor address nor shape tell: a module's output with four axes may have tokens or pixels.
+
+    Example:
+        >>> import torch
+        >>> x = torch.zeros(2, 3)
+        >>> kind_of("logits", x), kind_of("start_logits", x), kind_of("pooler", x), kind_of("pooler", x, "positions")
+        ('classes', 'positions', 'vector', 'positions')
 
     """
-    mask = token_mask(batch)
-    if mask is None or not has_token_axis(address, feature, mask):
-        return None
-    if address not in ("logits", *POSITION_LOGITS):
-        return mask
-    if (own := logits_mask(batch)) is not None and own.shape == mask.shape:
-        return mask.bool() & own.bool()
-    if address == "logits":
-        labels = field(batch, "labels")
-        if isinstance(labels, Tensor) and labels.shape == mask.shape:
-            return mask.bool() & (labels != -100)
-    return mask
+    name = address.rpartition("/")[2]
+    if known is not None:
+        return known
+    if name in POSITION_LOGITS:
+        return "positions"
+    if name == "logits":
+        return "classes"
+    if feature.ndim == 4 and _PER_HEAD.search(name):
+        return "heads"
+    kinds: dict[int, Kind] = {0: "scalar", 2: "vector", 3: "tokens"}
+    return kinds.get(feature.ndim)
 
 
-def has_token_axis(address: str, feature: Tensor, mask: Tensor) -> bool:
-    """Tell whether a feature of this name has an axis over the tokens of a (B, L) mask.
+def has_token_axis(address: str, feature: Tensor, mask: Tensor, known: Kind | None = None) -> bool:
+    """Tell whether a feature has an axis over the tokens of a (B, L) mask. Arguments are those of `kind_of`.
 
     Example:
         >>> import torch
@@ -49,9 +79,58 @@ def has_token_axis(address: str, feature: Tensor, mask: Tensor) -> bool:
         (False, True)
 
     """
-    batch, length = mask.shape
-    if feature.ndim == 2:
-        return address in POSITION_LOGITS and feature.shape == mask.shape
-    if feature.ndim == 3:
-        return feature.shape[:2] == mask.shape
-    return feature.ndim == 4 and feature.shape[0] == batch and feature.shape[2] == length
+    kind = kind_of(address, feature, known)
+    axes, tokens = (4, 2) if kind is None else TOKEN_AXES.get(kind, (None, 0))
+    return feature.ndim == axes and (feature.shape[0], feature.shape[tokens]) == mask.shape
+
+
+def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None = None) -> Tensor | None:
+    """Return the (B, L) mask that goes with a feature, or None where every entry counts.
+
+    Args:
+        address: the student's address.
+        feature: the tensor found there.
+        batch: the whole batch; where each model has its own sub-batch, the student's mask counts.
+        known: the feature's kind, where the model's structure tells.
+
+    Returns:
+        The attention mask for features with a token axis; None for others, such as (B, C) logits and pooled features.
+        For logits over tokens, (B, L, C), and over positions, (B, L): where the batch has a `logits_mask`, only where
+        that is true too; else, for the former, only where labels, if they are (B, L) too, differ from −100.
+
+    """
+    mask = token_mask(batch)
+    if mask is None or not has_token_axis(address, feature, mask, known):
+        return None
+    kind = kind_of(address, feature, known)
+    if kind not in ("classes", "positions"):
+        return mask
+    if (own := logits_mask(batch)) is not None and own.shape == mask.shape:
+        return mask.bool() & own.bool()
+    if kind == "classes":
+        labels = field(batch, "labels")
+        if isinstance(labels, Tensor) and labels.shape == mask.shape:
+            return mask.bool() & (labels != -100)
+    return mask
+
+
+def labels_of(address: str, batch: Batch) -> Tensor | None:
+    """Return the batch's labels of an output, or None where it has none."""
+    return field(batch, LABELS_OF.get(address, "labels"))
+
+
+def width_is_last(address: str, feature: Tensor, known: Kind | None = None) -> bool:
+    """Tell whether the last axis of a feature is its width, which a linear projection maps."""
+    kind = kind_of(address, feature, known)
+    return kind not in ("attention", "map") if kind is not None else feature.ndim != 4
+
+
+def described(kind: Kind | None, shape: Sequence[int]) -> str:
+    """Return how an error calls a feature: its kind, where it is known, and its shape.
+
+    Example:
+        >>> described("map", (2, 8, 7, 7)), described(None, (2, 8))
+        ("kind 'map' and shape (2, 8, 7, 7)", 'shape (2, 8)')
+
+    """
+    return f"shape {tuple(shape)}" if kind is None else f"kind '{kind}' and shape {tuple(shape)}"

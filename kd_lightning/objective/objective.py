@@ -26,7 +26,7 @@ class Objective(nn.Module):
             are the same in configs, logs (`train/loss/<name>`) and checkpoints (`objective.terms.<name>.…`).
 
     Raises:
-        ConfigError: for no terms at all or a name with other characters.
+        ConfigError: if there is no term, a name has other characters, or a value is no term.
 
     Example:
         >>> from kd_lightning.objective import Match
@@ -43,21 +43,26 @@ class Objective(nn.Module):
         if not given:
             raise ConfigError("An objective needs at least one term, such as {'logits': Term(…)}.")
         for name, term in given.items():
-            _check(name, term)
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise ConfigError(f"Expected a term's name to be letters, digits and underscores but got {name!r}.")
+            if not isinstance(term, Term | MatchScheme):
+                raise ConfigError(
+                    f"Expected term '{name}' to be a Term or a MatchScheme but got {type(term).__name__}."
+                )
         self.declared = given
         self._bound = False
         self.terms = nn.ModuleDict()
         self._add({name: term for name, term in given.items() if isinstance(term, Term)})
 
     def bind(self, student: ModelInfo, teacher: ModelInfo | None) -> Objective:
-        """Meet the models: schemes become terms, addresses and widths are checked, projections are built.
+        """Bind the terms to two models: schemes become terms, addresses and widths are checked, projections are built.
 
         Returns:
-            This objective; or a copy with new projections, if this one has met its models already and serves there.
+            This objective; or, if it is bound already and in use there, a copy with new projections.
 
         Raises:
-            AddressError, MatchError: for the first term that does not fit, by its name.
-            ConfigError: where a scheme makes a term whose name is taken.
+            AddressError, MatchError: if a term does not fit; with the name of the first.
+            ConfigError: if a scheme makes a term whose name is taken.
 
         """
         if self._bound:
@@ -67,7 +72,10 @@ class Objective(nn.Module):
         terms: dict[str, Term] = {}
         for name, term in self.declared.items():
             made = term.expand(name, student, teacher) if isinstance(term, MatchScheme) else {name: term}
-            _check_distinct(terms, made)
+            if taken := terms.keys() & made.keys():
+                raise ConfigError(
+                    f"A match scheme makes two terms of one name, '{min(taken)}'. Rename the scheme or the term."
+                )
             terms |= made
         for name, term in terms.items():
             term.bind(name, student, teacher)
@@ -90,12 +98,12 @@ class Objective(nn.Module):
     @property
     def student_addresses(self) -> tuple[str, ...]:
         """Every student address, once, in order."""
-        return _unique(a for term in self.named_terms().values() for a in term.match.student_addresses)
+        return tuple(dict.fromkeys(a for term in self.named_terms().values() for a in term.match.student_addresses))
 
     @property
     def teacher_addresses(self) -> tuple[str, ...]:
         """Every address the teacher must give, once, in order."""
-        return _unique(a for term in self.named_terms().values() for a in term.teacher_addresses)
+        return tuple(dict.fromkeys(a for term in self.named_terms().values() for a in term.teacher_addresses))
 
     @property
     def scheduled(self) -> bool:
@@ -107,7 +115,13 @@ class Objective(nn.Module):
         return {name: term.projection for name, term in self.named_terms().items() if term.projection is not None}
 
     def forward(
-        self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0, across_ranks: bool = False
+        self,
+        student: Features,
+        teacher: Features,
+        batch: Batch,
+        progress: float = 0.0,
+        across_ranks: bool = False,
+        seed: int = 0,
     ) -> LossReport:
         """Evaluate every term, in at least float32 and outside autocast.
 
@@ -118,10 +132,11 @@ class Objective(nn.Module):
             progress: share of training done, for schedules.
             across_ranks: make every mean exact over all ranks' tokens, so that averaged gradients are those of one
                 process on the whole batch (one small collective; every rank must call).
+            seed: for losses that make random choices: the same seed, the same choices.
 
         """
         terms = self.named_terms()
-        results = {name: term(student, teacher, batch, progress) for name, term in terms.items()}
+        results = {name: term(student, teacher, batch, progress, seed) for name, term in terms.items()}
         parts = {name: part for name, (part, _) in results.items()}
         if across_ranks:
             parts = _exact_over_ranks(parts, [count for _, count in results.values()])
@@ -129,10 +144,9 @@ class Objective(nn.Module):
         total = torch.stack([parts[name] * weights[name] for name in terms]).sum()
         return LossReport(total, parts, weights)
 
-    def extra_repr(self) -> str:
-        """Show schemes that are not terms yet."""
-        waiting = [name for name, term in self.declared.items() if isinstance(term, MatchScheme)]
-        return f"schemes={waiting}" if waiting else ""
+    def __repr__(self) -> str:
+        shown: Mapping[str, Term | MatchScheme] = self.named_terms() if self._bound else self.declared
+        return "\n".join(["Objective(", *(f"  {name}: {term!r}" for name, term in shown.items()), ")"])
 
 
 def _exact_over_ranks(parts: dict[str, Tensor], counts: list[Tensor | None]) -> dict[str, Tensor]:
@@ -145,20 +159,3 @@ def _exact_over_ranks(parts: dict[str, Tensor], counts: list[Tensor | None]) -> 
     dist.all_reduce(summed)
     scale = local * dist.get_world_size() / summed.clamp(min=1e-12)
     return {name: part * scale[i] for i, (name, part) in enumerate(parts.items())}
-
-
-def _check(name: str, term: object) -> None:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ConfigError(f"Expected a term's name to be letters, digits and underscores but got {name!r}.")
-    if not isinstance(term, Term | MatchScheme):
-        raise ConfigError(f"Expected term '{name}' to be a Term or a MatchScheme but got {type(term).__name__}.")
-
-
-def _check_distinct(terms: Mapping[str, Term], made: Mapping[str, Term]) -> None:
-    twice = next((name for name in made if name in terms), None)
-    if twice is not None:
-        raise ConfigError(f"A match scheme makes two terms of one name, '{twice}'. Rename the scheme or the term.")
-
-
-def _unique(addresses: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(addresses))  # type: ignore[call-overload]

@@ -1,12 +1,15 @@
-"""Projections: trainable maps from the student's width to the teacher's, built once both widths are known."""
+"""Projections: trainable maps from the student's width to the teacher's, built and checked once both are known."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from torch import nn
 
 from kd_lightning.core.errors import MatchError, hint
+from kd_lightning.core.types import FeatureInfo
+from kd_lightning.features.widths import module_widths
 
 Projection: TypeAlias = Literal["linear", "relu", "tanh"] | nn.Module | None
 
@@ -22,7 +25,7 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
         teacher_width: size of the teacher feature's last axis.
 
     Raises:
-        MatchError: for an unknown kind, or a width the model's structure does not tell.
+        MatchError: if the kind is unknown, or a width is not known from the model's structure.
 
     Example:
         >>> build_projection("linear", 312, 768)
@@ -42,3 +45,31 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
     activation = ACTIVATIONS[kind]
     linear = nn.Linear(student_width, teacher_width)
     return linear if activation is None else nn.Sequential(linear, activation())
+
+
+def check_widths(projection: nn.Module | None, student: Sequence[FeatureInfo], teacher: Sequence[FeatureInfo]) -> None:
+    """Check that each student feature, projected if there is a projection, is as wide as its teacher feature.
+
+    Raises:
+        MatchError: if two widths are known and differ; with both, and what to do.
+
+    Example:
+        >>> check_widths(nn.Linear(2, 3), [FeatureInfo(width=2), FeatureInfo()], [FeatureInfo(width=3)] * 2)
+
+    """
+    takes, gives = (None, None) if projection is None else module_widths(projection)
+    for own, target in zip(student, teacher, strict=False):
+        kind = "" if own.kind is None else f" (kind '{own.kind}')"
+        if projection is None and _differ(own.width, target.width):
+            raise MatchError(
+                f"the student's width is {own.width} and the teacher's {target.width}{kind}. "
+                "Add projection='linear', or for logits give both models the same number of labels."
+            )
+        if _differ(takes, own.width):
+            raise MatchError(f"its projection takes {takes} features, but the student's width is {own.width}{kind}.")
+        if _differ(gives, target.width):
+            raise MatchError(f"its projection gives {gives} features, but the teacher's width is {target.width}{kind}.")
+
+
+def _differ(one: int | None, other: int | None) -> bool:
+    return one is not None and other is not None and one != other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor
@@ -13,15 +14,15 @@ from kd_lightning.losses import EMD
 from kd_lightning.objective.layer_maps import LEARNED, LayerMap, layer_map
 from kd_lightning.objective.match import Match
 from kd_lightning.objective.projections import Projection
-from kd_lightning.objective.term import Term
+from kd_lightning.objective.term import Term, one_line
 
 
 class MatchScheme:
     """One loss on many layers, written once for teachers and students of any depth and width.
 
-    In an objective it stands like a term; when the objective meets the models it becomes one term per pair of layers,
-    named `<scheme>_<student layer>`. With `layers="emd"` it becomes one term, named like the scheme, over all layers of
-    both models, whose map is learned; its student layers share one projection.
+    In an objective it stands like a term; when the objective is bound to the models it becomes one term per pair of
+    layers, named `<scheme>_<student layer>`. With `layers="emd"` it becomes one term, named like the scheme, over all
+    layers of both models, whose map is learned; its student layers share one projection.
 
     Args:
         feature: what is matched on each layer: `hidden`, `attention`, `query`, … or with a stack, `encoder.hidden`.
@@ -31,7 +32,8 @@ class MatchScheme:
             on both sides.
         pairs: give the loss each layer twice, as losses over pairs of layers (NST, FSP) want it: `[k, k]`.
         every: keep only student layers divisible by this (TextBrewer's `small` schemes: 2).
-        student_layers: refuse a student of any other depth (TextBrewer's `L3…`, `L4…`, `L6…` names); None takes any.
+        student_layers: raise an error for a student of any other depth (TextBrewer's `L3…`, `L4…`, `L6…` names); None
+            takes any.
         teacher_feature: the teacher's feature where it differs from the student's; `a/hidden` of one of several.
         weight: of each term.
         schedule: of each term's weight.
@@ -39,7 +41,7 @@ class MatchScheme:
         projection_lr: learning rate of the projections.
 
     Raises:
-        ConfigError: `losses.EMD` without `layers="emd"`.
+        ConfigError: if the loss is `losses.EMD` and `layers` is not `emd`.
 
     Example:
         >>> from torch import nn
@@ -73,6 +75,14 @@ class MatchScheme:
         self.student_layers = student_layers
         self.weight, self.schedule = weight, schedule
         self.projection, self.projection_lr = projection, projection_lr
+
+    def __repr__(self) -> str:
+        parameters = inspect.signature(type(self)).parameters
+        options = {k: v for k, v in vars(self).items() if k not in ("feature", "loss") and v != parameters[k].default}
+        if self.teacher_feature == self.feature:
+            options.pop("teacher_feature")
+        parts = [self.feature, one_line(self.loss), *(f"{k}={one_line(v)}" for k, v in options.items())]
+        return f"MatchScheme({', '.join(parts)})"
 
     def matches(self, student_layers: int, teacher_layers: int) -> list[tuple[int, Match]]:
         """Return `(student layer, match)` for two depths; with `emd` one match of all layers, under the last.
@@ -120,13 +130,10 @@ class MatchScheme:
     def _term(self, match: Match, student: ModelInfo, teacher: ModelInfo) -> Term:
         own, target = student.width(match.student_addresses[0]), teacher.width(match.teacher_addresses[0])
         projection = None if own is not None and own == target else copy.deepcopy(self.projection)
-        return Term(match, self._loss(match), self.weight, self.schedule, projection, self.projection_lr)
-
-    def _loss(self, match: Match) -> Callable[..., Tensor]:
-        if self.layers != LEARNED:
-            return copy.deepcopy(self.loss)
-        loss = self.loss if isinstance(self.loss, EMD) else EMD(self.loss)
-        return loss.between(len(match.student_addresses), len(match.teacher_addresses))
+        loss = copy.deepcopy(self.loss)
+        if self.layers == LEARNED and not isinstance(loss, EMD):
+            loss = EMD(loss)
+        return Term(match, loss, self.weight, self.schedule, projection, self.projection_lr)
 
     def _side(self, feature: str, layer: int) -> str | tuple[str, str]:
         address = f"{feature}.{layer}"

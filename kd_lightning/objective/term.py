@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,21 +12,14 @@ from torch import Tensor, nn
 
 from kd_lightning.core.batch import field, is_batch_field, required_field
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
-from kd_lightning.core.types import Batch, Features, ModelInfo, Schedule
+from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, Schedule
+from kd_lightning.features.widths import module_widths
 from kd_lightning.functional.precision import no_autocast, widen
+from kd_lightning.losses.base import DistillationLoss, LossTraits
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
-from kd_lightning.objective.masks import feature_mask
+from kd_lightning.objective.masks import described, feature_info, feature_mask, kind_of, labels_of, width_is_last
 from kd_lightning.objective.match import Match
-from kd_lightning.objective.projections import Projection, build_projection
-from kd_lightning.objective.widths import check_widths
-
-LABELS_OF = {"start_logits": "start_positions", "end_logits": "end_positions"}
-"""What the labels of an output are called in the batch, where not `labels`."""
-
-_PER_HEAD = re.compile(r"(query|key|value)\.\d+$")
-
-EXTRAS = ("mask", "labels", "batch", "progress")
-"""Keyword arguments a loss may name in its `forward` and is then given."""
+from kd_lightning.objective.projections import Projection, build_projection, check_widths
 
 
 class Term(nn.Module):
@@ -35,8 +28,9 @@ class Term(nn.Module):
     Args:
         match: which student feature learns from which teacher feature.
         loss: `(student, teacher) -> scalar`, on tensors of at least float32 and outside of any autocast region. It is
-            also given `mask` (B, L), `labels`, `batch` and `progress` (0 to 1), each only if its `forward` has an
-            argument of that name. One that says `widens = True` gets tensors as the models made them.
+            also given `mask` (B, L), `labels`, `batch`, `progress` (0 to 1), `sample_id` (B,) and `seed`, each only if
+            its `forward` has an argument of that name. A `DistillationLoss` with `widens = True` gets tensors as the
+            models made them.
         weight: the factor in the objective's sum.
         schedule: progress in [0, 1] → factor that multiplies `weight`; None keeps the weight as it is.
         projection: applied to the student's feature, in the precision of the student's own layers; built from the
@@ -44,7 +38,7 @@ class Term(nn.Module):
         projection_lr: learning rate of the projection alone; None: the student's.
 
     Raises:
-        ConfigError: for a weight that is not a finite number or a loss that cannot be called.
+        ConfigError: if the weight is not a finite number, or the loss or the schedule cannot be called.
 
     Example:
         >>> import torch
@@ -68,7 +62,13 @@ class Term(nn.Module):
         super().__init__()
         if not callable(loss):
             raise ConfigError(f"Expected argument `loss` of a term to be an nn.Module or a function but got {loss!r}.")
-        _check_callables(loss, schedule)
+        if isinstance(loss, type):
+            name = loss.__name__
+            raise ConfigError(f"Expected argument `loss` to be a loss but got the class {name}: write {name}().")
+        if schedule is not None and (isinstance(schedule, type) or not callable(schedule)):
+            raise ConfigError(
+                f"Expected argument `schedule` to be a function of progress, such as Cosine(), got {schedule!r}."
+            )
         if projection_lr is not None and not 0 <= projection_lr < float("inf"):
             raise ConfigError(f"Expected argument `projection_lr` not to be negative but got {projection_lr!r}.")
         if not isinstance(weight, int | float) or not abs(weight) < float("inf"):
@@ -80,7 +80,9 @@ class Term(nn.Module):
         self.projection_lr = projection_lr
         self.projection = projection if isinstance(projection, nn.Module) else None
         self._projection_kind = None if isinstance(projection, nn.Module) else projection
-        self._extras = _extras_of(loss)
+        self._traits = LossTraits.of(loss)
+        self._student: dict[str, FeatureInfo] = {}
+        self._teacher: dict[str, FeatureInfo] = {}
 
     @property
     def teacher_addresses(self) -> tuple[str, ...]:
@@ -88,89 +90,115 @@ class Term(nn.Module):
         return tuple(a for a in self.match.teacher_addresses if not is_batch_field(a))
 
     def bind(self, name: str, student: ModelInfo, teacher: ModelInfo | None) -> None:
-        """Check the term against both models and build its projection.
+        """Check the term against both models, build its projection, and bind its loss.
 
         Raises:
-            AddressError: for an address a model does not have, or a teacher feature where there is no teacher.
-            MatchError: for widths that do not agree, or that cannot be known.
+            AddressError: if a model does not have an address, or there is no teacher to give a teacher feature.
+            MatchError: if widths do not agree or cannot be known, or a projection does not suit the features' kind.
 
         """
         try:
             student.check(self.match.student_addresses)
+            self._student = {a: feature_info(student, a) for a in self.match.student_addresses}
+            self._teacher = {}
             if self.teacher_addresses:
-                _required(teacher).check(self.teacher_addresses)
-            if self._one_by_one:
+                if teacher is None:
+                    raise AddressError("this match needs a teacher, but none was given.")
+                teacher.check(self.teacher_addresses)
+                self._teacher = {a: feature_info(teacher, a) for a in self.teacher_addresses}
+            if self._compares_pairs:
                 self.match.pairs()
-            self._bind_widths(student, teacher)
+            self._bind_features()
         except (AddressError, MatchError) as error:
-            raise type(error)(f"Term '{name}' ({self.match}): {error}{self._batch_hint(error)}") from None
+            near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
+            also = " The batch's own field is 'labels'." if near else ""
+            raise type(error)(f"Term '{name}' ({self.match}): {error}{also}") from None
 
-    def _batch_hint(self, error: Exception) -> str:
-        near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
-        return " The batch's own field is 'labels'." if near else ""
-
-    def _bind_widths(self, student: ModelInfo, teacher: ModelInfo | None) -> None:
-        widths = [student.width(a) for a in self.match.student_addresses]
-        targets = [teacher.width(a) for a in self.teacher_addresses] if teacher is not None else []
+    def _bind_features(self) -> None:
+        """Build or check the projection, then let the loss prepare for what it will get."""
+        student = [self._student[a] for a in self.match.student_addresses]
+        teacher = [self._teacher[a] for a in self.teacher_addresses]
         if self._projection_kind is not None:
-            self.projection = build_projection(
-                self._projection_kind, _only(widths, "student"), _only(targets, "teacher")
-            )
-        elif getattr(self.loss, "equal_widths", False):
-            check_widths(self.projection, widths, targets)
+            flat = next((info for info in student if info.kind in ("attention", "map")), None)
+            if flat is not None:
+                raise MatchError(
+                    f"projection='{self._projection_kind}' maps the last axis, which is no width in a feature of kind "
+                    f"'{flat.kind}'. Give a module for channels, such as nn.Conv2d(…, kernel_size=1)."
+                )
+            widths = _only(student, "student"), _only(teacher, "teacher")
+            self.projection = build_projection(self._projection_kind, *widths)
+        elif self._traits.equal_widths:
+            check_widths(self.projection, student, teacher)
+        if isinstance(self.loss, DistillationLoss):
+            if self.projection is not None:
+                student = [replace(info, width=module_widths(self.projection)[1]) for info in student]
+            self.loss.bind(tuple(student), tuple(teacher))
 
     @property
     def scheduled(self) -> bool:
-        """Whether the weight or the loss changes over training; a loss that asks for progress says by `scheduled`."""
-        asks = "progress" in self._extras and bool(getattr(self.loss, "scheduled", True))
-        return self.schedule is not None or asks
+        """Whether the weight or the loss changes over training."""
+        return self.schedule is not None or self._traits.scheduled
 
     def weight_at(self, progress: float) -> float:
         """Return base weight × schedule at a progress in [0, 1]."""
         return self.weight if self.schedule is None else self.weight * self.schedule(progress)
 
     def forward(
-        self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0
+        self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0, seed: int = 0
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the unweighted loss and the count its mean runs over (None: not a plain mean)."""
-        if not self._one_by_one:
-            return self._compare(self.match, student, teacher, batch, progress)
-        return _mean([self._compare(pair, student, teacher, batch, progress) for pair in self.match.pairs()])
+        """Return the unweighted loss and the count its mean runs over (None: not a plain mean).
+
+        Args:
+            student: the student's features by address.
+            teacher: the teacher's features by address.
+            batch: for labels, masks and the batch's own fields.
+            progress: share of training done, in [0, 1].
+            seed: for losses that make random choices.
+
+        """
+        matches = self.match.pairs() if self._compares_pairs else [self.match]
+        found = [self._compare(match, student, teacher, batch, progress, seed) for match in matches]
+        return found[0] if len(found) == 1 else _mean(found)
 
     @property
-    def _one_by_one(self) -> bool:
+    def _compares_pairs(self) -> bool:
         """Whether there are several pairs of features, and the loss compares each by itself."""
-        return len(self.match.student_addresses) > 1 and bool(getattr(self.loss, "one_by_one", False))
+        return len(self.match.student_addresses) > 1 and self._traits.per_address
 
     def _compare(
-        self, match: Match, student: Features, teacher: Features, batch: Batch, progress: float
+        self, match: Match, student: Features, teacher: Features, batch: Batch, progress: float, seed: int
     ) -> tuple[Tensor, Tensor | None]:
         raw = _pick(student, match.student_addresses, batch)
         target = _pick(teacher, match.teacher_addresses, batch)
-        extras = self._given(match.student_addresses[0], raw[0], batch, progress)
+        given = self._arguments(match.student_addresses[0], raw[0], batch, progress, seed)
         if (aligned := self._by_word(match, raw, target, batch)) is not None:
             raw, target = aligned.student, aligned.teacher
-            extras |= {"mask": aligned.mask} if "mask" in extras else {}
-        projected = [self._project(x) for x in raw]
+            given |= {"mask": aligned.mask} if "mask" in given else {}
+        projected = [self._project(x, a) for x, a in zip(raw, match.student_addresses, strict=True)]
         with no_autocast(projected[0]):
-            arguments = [_one_or_all(self._wide(side)) for side in (projected, target) if side]
-            count = getattr(self.loss, "count", None)
-            value = _scalar(self.loss(*arguments, **extras), match)
-            return value, count(*arguments, **extras) if callable(count) else None
+            sides = [self._wide(side) for side in (projected, target) if side]
+            tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
+            value = _scalar(self.loss(*tensors, **given), match)
+            return value, self.loss.count(*tensors, **given) if isinstance(self.loss, DistillationLoss) else None
 
     def _by_word(self, match: Match, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Aligned | None:
         """Align the features of two models where each has its own tokenizer."""
-        theirs = [a for a in match.teacher_addresses if not is_batch_field(a)]
-        ids = word_ids_of(batch) if len(theirs) == len(teacher) > 0 else None
-        return by_word(match, student, teacher, ids) if ids is not None else None
+        ids = None if not teacher or any(map(is_batch_field, match.teacher_addresses)) else word_ids_of(batch)
+        if ids is None:
+            return None
+        kinds = [_kind(self._student, a) for a in match.student_addresses]
+        return by_word(
+            match, student, teacher, ids, (kinds, [_kind(self._teacher, a) for a in match.teacher_addresses])
+        )
 
-    def _project(self, x: Tensor) -> Tensor:
+    def _project(self, x: Tensor, address: str) -> Tensor:
         if self.projection is None:
             return x
-        if self._projection_kind is not None and x.ndim == 4 and not _PER_HEAD.search(self.match.student_addresses[0]):
+        if self._projection_kind is not None and not width_is_last(address, x, _kind(self._student, address)):
             raise MatchError(
-                f"projection='{self._projection_kind}' maps the last axis, but {self.match} gives a map of shape "
-                f"{tuple(x.shape)}. Give a module for channels, such as nn.Conv2d({x.shape[1]}, …, kernel_size=1)."
+                f"projection='{self._projection_kind}' maps the last axis, but {self.match} gives a feature of "
+                f"{described(kind_of(address, x), x.shape)}. "
+                f"Give a module for channels, such as nn.Conv2d({x.shape[1]}, …, kernel_size=1)."
             )
         if torch.is_autocast_enabled(x.device.type):
             return self.projection(x)
@@ -178,57 +206,57 @@ class Term(nn.Module):
 
     def _wide(self, tensors: list[Tensor]) -> list[Tensor]:
         """Widen what the loss does not widen by itself: of large logits no copy is made that nobody needs."""
-        if getattr(self.loss, "widens", False):
+        if self._traits.widens:
             return tensors
         return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in tensors]
 
-    def _given(self, address: str, feature: Tensor, batch: Batch, progress: float) -> dict[str, Any]:
+    def _arguments(self, address: str, feature: Tensor, batch: Batch, progress: float, seed: int) -> dict[str, Any]:
+        """Return what the loss asks for by name; see `losses.base.ARGUMENTS`."""
         makers: dict[str, Callable[[], Any]] = {
-            "mask": lambda: feature_mask(address, feature, batch),
-            "labels": lambda: field(batch, LABELS_OF.get(address, "labels")),
+            "mask": lambda: feature_mask(address, feature, batch, _kind(self._student, address)),
+            "labels": lambda: labels_of(address, batch),
             "batch": lambda: batch,
             "progress": lambda: progress,
+            "sample_id": lambda: field(batch, "sample_id"),
+            "seed": lambda: seed,
         }
-        return {name: makers[name]() for name in self._extras}
+        return {name: makers[name]() for name in self._traits.arguments}
+
+    def __repr__(self) -> str:
+        parts = [str(self.match), one_line(self.loss), f"weight={self.weight:g}"]
+        parts += [] if self.schedule is None else [f"schedule={one_line(self.schedule)}"]
+        projection = self._projection_kind if self.projection is None else self.projection
+        parts += [] if projection is None else [f"projection={one_line(projection)}"]
+        return f"Term({', '.join(parts)})"
 
 
-def _check_callables(loss: object, schedule: object) -> None:
-    if isinstance(loss, type):
-        raise ConfigError(
-            f"Expected argument `loss` to be a loss but got the class {loss.__name__}: write {loss.__name__}()."
-        )
-    if schedule is not None and (isinstance(schedule, type) or not callable(schedule)):
-        raise ConfigError(
-            f"Expected argument `schedule` to be a function of progress, such as Cosine(), got {schedule!r}."
-        )
+def one_line(thing: object) -> str:
+    """Return the repr of a module, a function or anything else on one line.
 
+    Example:
+        >>> one_line(nn.Sequential(nn.Tanh())), one_line(max)
+        ('Sequential((0): Tanh())', 'max')
 
-def _extras_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:
-    try:
-        parameters = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
-    except ValueError:  # a builtin such as torch.dist, which names nothing
-        return ()
-    return tuple(name for name in EXTRAS if name in parameters)
+    """
+    shown = str(thing.__name__) if hasattr(thing, "__name__") else repr(thing)
+    return re.sub(r"\s*\n\s*", " ", shown).replace("( ", "(").replace(" )", ")")
 
 
 def _pick(features: Features, addresses: tuple[str, ...], batch: Batch) -> list[Tensor]:
-    return [required_field(batch, a) if is_batch_field(a) else _found(features, a) for a in addresses]
+    found = []
+    for address in addresses:
+        if is_batch_field(address):
+            found.append(required_field(batch, address))
+        elif address in features:
+            found.append(features[address])
+        else:
+            raise AddressError(f"The feature '{address}' was not collected. {hint(address, features)}")
+    return found
 
 
-def _found(features: Features, address: str) -> Tensor:
-    if address not in features:
-        raise AddressError(f"The feature '{address}' did not arrive. {hint(address, features)}")
-    return features[address]
-
-
-def _one_or_all(tensors: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    return tensors[0] if len(tensors) == 1 else tuple(tensors)
-
-
-def _required(teacher: ModelInfo | None) -> ModelInfo:
-    if teacher is None:
-        raise AddressError("this match needs a teacher, but none was given.")
-    return teacher
+def _kind(infos: Mapping[str, FeatureInfo], address: str) -> Kind | None:
+    """Return the kind of a feature; None before a term is bound."""
+    return infos[address].kind if address in infos else None
 
 
 def _mean(found: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
@@ -247,7 +275,9 @@ def _scalar(value: object, match: Match) -> Tensor:
     raise MatchError(f"Expected the loss of {match} to be a scalar tensor but got {got}.")
 
 
-def _only(widths: list[int | None], side: str) -> int | None:
+def _only(infos: list[FeatureInfo], side: str) -> int | None:
+    """Return the one width of several features that share a projection."""
+    widths = [info.width for info in infos]
     if len(set(widths)) > 1:
         raise MatchError(
             f"one projection is shared by the {side}'s features, but their widths differ: "

@@ -76,7 +76,7 @@ def _fill(setup: TaskSetup, objective: Objective, folder: Path, rows: np.ndarray
         setup: the task, with its teachers and data.
         objective: bound to them; its teacher addresses are cached. Where it has none, there is nothing to cache.
         folder: of the stage.
-        rows: those that are trained on; None: all.
+        rows: the numbers of those that are trained on; None: all.
 
     """
     start, source, wanted = time.perf_counter(), setup.source(), list(objective.teacher_addresses)
@@ -93,15 +93,16 @@ def _fill(setup: TaskSetup, objective: Objective, folder: Path, rows: np.ndarray
         path = cache_root() / "caches" / f"{settings.teacher.name}-{settings.data_name}-{expected}"
     data.setup("fit")
     cached = TeacherCache(path).sample_ids if is_complete(path) else np.zeros(0, np.int64)
-    missing = np.arange(len(data.train_rows)) if rows is None else rows
-    if not len(np.setdiff1d(missing, cached)):
+    if rows is None and data.train_rows is not None:
+        rows = np.arange(len(data.train_rows))
+    if len(cached) if rows is None else not len(np.setdiff1d(rows, cached)):
         log.info("Teacher cache: found in %s.", path)
         return path, 0.0
     if (path / MANIFEST).is_file():  # more rows are added to a finished cache, of the features it has
         wanted = list(Manifest.open(path).fingerprint.parts["addresses"])
     changes = {"limit_predict_batches": None, "fast_dev_run": False, "overfit_batches": 0.0, **ONE_DEVICE}
     trainer = quiet_trainer(settings.fitting, folder, [ProgressBar(leave=True)], **changes)
-    build_cache(source, data.iterate_once(missing), path, wanted, **stored, trainer=trainer, announce=_print)
+    build_cache(source, data.iterate_once(rows), path, wanted, **stored, trainer=trainer, announce=_print)
     return path, time.perf_counter() - start
 
 
@@ -122,12 +123,11 @@ def _covering(expected: Fingerprint) -> Path | None:
 
 def _rows_of_cut_run(fitting: TrainerSettings, setup: TaskSetup) -> np.ndarray | None:
     """Return the rows that a run with `limit_train_batches`, and nothing else out of the ordinary, trains on."""
-    trainer = fitting.trainer
-    limit, epochs, devices = (trainer.get(name) for name in ("limit_train_batches", "max_epochs", "devices"))
-    ordinary = (
-        trainer.get("num_nodes") == 1 and isinstance(devices, int) and devices > 0 and not set(trainer) - ORDINARY
-    )
-    if limit is None or not ordinary or not isinstance(epochs, int) or epochs < 1:
+    trainer, devices = fitting.trainer, fitting.trainer.get("devices")
+    limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
+    if limit is None or trainer.get("num_nodes") != 1 or set(trainer) - ORDINARY:
+        return None
+    if not (isinstance(devices, int) and devices > 0 and isinstance(epochs, int) and epochs > 0):
         return None
     setup.data.setup("fit")
     return setup.data.visited_rows(epochs, limit, devices)

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from kd_lightning.core.batch import is_batch_field
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import DataModule
-from kd_lightning.models import check_exportable
+from kd_lightning.models.export import check_exportable
 from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings
-from kd_lightning.tasks import Task
 from kd_lightning.teachers import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.training.optim import build_optimizer, parameter_groups
@@ -60,6 +59,11 @@ def _check_cache(settings: TaskSettings) -> None:
             "cache=true stores the teacher's outputs of each row once, and 'augment' changes rows in every epoch: "
             "leave one of them out."
         )
+    if not instantiate(settings.task).cacheable:
+        raise ConfigError(
+            "cache=true stores the teacher's outputs of each row once, and this task hides other tokens of a row in "
+            "every epoch: leave cache out."
+        )
     Codec(settings.teacher.cache.dtype, settings.teacher.cache.top_k)  # raises an error for what cannot be
 
 
@@ -83,16 +87,6 @@ def _learns_from_teacher(term: Node) -> bool:
     addresses = match.get("teacher")
     addresses = addresses if isinstance(addresses, list) else [addresses]
     return any(address is not None and not is_batch_field(address) for address in addresses)
-
-
-def check_task(settings: TaskSettings, task: Task, data: DataModule) -> None:
-    """Raise an error for a task that is not the data's, or whose teacher outputs cannot be cached."""
-    task.check_data(data)
-    if settings.cache and not task.cacheable:
-        raise ConfigError(
-            "cache=true stores the teacher's outputs of each row once, and this task hides other tokens of a row in "
-            "every epoch: leave cache out."
-        )
 
 
 # -- models and data -------------------------------------------------------------------------------------------------

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 from torch import nn
 
-from kd_lightning.models import export
+from kd_lightning.models.export import export
 from kd_lightning.models.inspection import latency_ms
 from kd_lightning.pipeline.evaluate import evaluate
 from kd_lightning.pipeline.report.summary import startup
@@ -31,8 +31,10 @@ from kd_lightning.training import DistillationModule
 class Distil(Stage):
     """Trains the students under their objectives and exports the best checkpoint into the run's `student/`."""
 
-    inputs = ("teacher", "cache")
-    alone = False
+    inputs: ClassVar[tuple[str, ...]] = ("teacher", "cache")
+
+    alone: ClassVar[bool] = False
+    """Whether the students learn from labels alone."""
 
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Train, evaluate and export; return scores, size and latency."""

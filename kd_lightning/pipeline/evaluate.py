@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.data import DataModule
-from kd_lightning.data.splits import OTHER_SPLITS
+from kd_lightning.data.base import OTHER_SPLITS
 from kd_lightning.metrics import BatchMetric, Scores
 from kd_lightning.models.inspection import latency_ms
 from kd_lightning.pipeline.checks import check_compatibility

@@ -18,9 +18,9 @@ from kd_lightning.core.files import write_json
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.data import DataModule
-from kd_lightning.models import export
+from kd_lightning.models.export import export
 from kd_lightning.models.hub import from_hub, model_folder
-from kd_lightning.pipeline.checks import check_compatibility, check_task
+from kd_lightning.pipeline.checks import check_compatibility
 from kd_lightning.pipeline.evaluate import evaluate_teachers
 from kd_lightning.pipeline.settings import RunSettings, TaskSettings, without_module_paths
 from kd_lightning.pipeline.setup import TEACHERS, TaskSetup, build_data, build_trainer, fit, load_setups
@@ -65,14 +65,14 @@ def prepare_teachers(tasks: Mapping[str, TaskSettings], folder: Path) -> dict[st
                 teacher_data(own)[1].setup("fit")  # a later task's data is checked before any teacher is trained
     seconds, folders = 0.0, {}
     for name, own in tasks.items():
-        start, (found, made) = time.perf_counter(), _teachers_of(own)
+        start, (found, made) = time.perf_counter(), find_teachers(own)
         seconds += time.perf_counter() - start if made else 0.0
         folders[name] = {teacher: str(path.resolve()) for teacher, path in found.items()}
     write_json(folder / "seconds.json", round(seconds, 2))
     return folders
 
 
-def _teachers_of(settings: TaskSettings) -> tuple[dict[str, Path], bool]:
+def find_teachers(settings: TaskSettings) -> tuple[dict[str, Path], bool]:
     """Return the folders of a task's teachers by name, and whether one was trained for it now.
 
     Raises:
@@ -92,7 +92,7 @@ def _teachers_of(settings: TaskSettings) -> tuple[dict[str, Path], bool]:
         model, student_data = fresh_teacher(settings, task, data), build_data(settings, data.processor)
         check_compatibility(TaskSetup(settings, task, student_data, {teacher.name: model}), model)
     training = folder.parent / f".{folder.name}.training"
-    built = build_once(folder, lambda scratch: _fine_tune(own, scratch, training))
+    built = build_once(folder, lambda scratch: _fine_tune(own, task, data, scratch, training))
     shutil.rmtree(training, ignore_errors=True)
     log.info("Teacher %s: %s %s.", teacher.name, "fine-tuned into" if built else "found in", folder)
     return {teacher.name: folder}, built
@@ -112,10 +112,10 @@ def teacher_data(settings: TaskSettings) -> tuple[Task, DataModule]:
     if pretrained is not None and "tokenizer" in settings.data:
         settings = replace(settings, data={**settings.data, "tokenizer": None})
     task, data = instantiate(settings.task), build_data(settings)
-    check_task(settings, task, data)
-    if pretrained is not None and data.max_length is not None:
+    task.check_data(data)
+    if pretrained is not None and data.needs_processor:
         data.processor = from_hub(AutoTokenizer.from_pretrained, pretrained)
-    elif data.processor is None and data.max_length is not None:
+    elif data.processor is None and data.needs_processor:
         data.processor = data.load_processor("train")
     return task, data
 
@@ -129,12 +129,11 @@ def teacher_shape(settings: TaskSettings, task: Task, data: DataModule) -> Any:
     recipe = [settings.fitting.optimizer, settings.fitting.scheduler, settings.task]
     hard = (settings.objective.get("terms") or {}).get("hard") or {}
     nodes = without_module_paths([*recipe, hard.get("loss")])
-    return [origin_of(settings, task, data), data.fingerprint, data.order_settings, trainer, nodes, settings.seed]
+    return [origin_of(settings, task, data), data.fingerprint, data.training_settings, trainer, nodes, settings.seed]
 
 
-def _fine_tune(settings: TaskSettings, folder: Path, training: Path) -> None:
+def _fine_tune(settings: TaskSettings, task: Task, data: DataModule, folder: Path, training: Path) -> None:
     """Fine-tune on labels alone and keep the best epoch, with its curves beside it; resumes where a killed one was."""
-    task, data = teacher_data(settings)
     seed_everything(settings.seed, verbose=False)
     setup = TaskSetup(settings, task, data, {})
     module = setup.module(fresh_teacher(settings, task, data), None, setup.hard_objective())

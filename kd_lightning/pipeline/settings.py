@@ -157,7 +157,7 @@ class TaskSettings:
             if self.teacher.scheduler is None
             else merged(self.fitting.scheduler, self.teacher.scheduler),
         )
-        without = {key: None for key in ("augment", "unlabelled") if key in self.data}
+        without: Node = {key: None for key in ("augment", "unlabelled") if key in self.data}
         return replace(self, data={**self.data, **without}, fitting=fitting.on_one_device())
 
 

@@ -124,8 +124,8 @@ class TaskSetup:
     def module(self, student: nn.Module, teacher: TeacherSource | nn.Module | None, objective: Objective) -> Any:
         """Put models, objective, optimizer, scheduler and metrics together."""
         check_positions(student, self.data, "student")
-        own = {"metrics": self.task.metrics_for(self.data), "compile": self.settings.compile}
-        return DistillationModule(student, teacher, objective, **recipe(self.settings.fitting), **own)
+        metrics, own = self.task.metrics_for(self.data), recipe(self.settings.fitting)
+        return DistillationModule(student, teacher, objective, **own, metrics=metrics, compile=self.settings.compile)
 
     def hard_objective(self) -> Objective:
         """Return the objective of labels alone, by the experiment's own hard-label loss."""
@@ -135,7 +135,7 @@ class TaskSetup:
 
 def vocabulary(data: DataModule) -> dict[str, Any]:
     """Return the vocabulary of a data module's tokenizer as a model's configuration has it; nothing without tokens."""
-    if data.max_length is None or data.processor is None:
+    if data.max_length is None or data.processor is None:  # rows are no tokens
         return {}
     return {"vocab_size": len(data.processor), "pad_token_id": data.processor.pad_token_id}
 
@@ -183,7 +183,7 @@ def _student_processor(settings: TaskSettings) -> str | None:
 def _check_own_processor(settings: TaskSettings, data: DataModule) -> None:
     """Raise an error where a pretrained student is given tokens of another vocabulary."""
     name = _student_processor(settings)
-    if name is not None and data.load_processor(name).get_vocab() != data.processor.get_vocab():
+    if name is not None and not data.is_interchangeable(data.load_processor(name)):
         raise ConfigError(
             f"The student '{name}' has a tokenizer of its own, and the data another. Type data.tokenizer={name}, or "
             "choose another student."
@@ -217,7 +217,8 @@ def _load(settings: TaskSettings, folders: Mapping[str, str], processor: Any) ->
     loaded = {name: load_teacher(Path(folder), task, settings.teacher) for name, folder in folders.items()}
     _check_same_processors({name: own for name, (_, own) in loaded.items()})
     data = build_data(settings, next((own for _, own in loaded.values()), None), processor)
-    if data.processor is None and data.max_length is not None:  # no teacher, and none given
+    task.check_data(data)
+    if data.processor is None and data.needs_processor:  # no teacher, and none given
         data.processor = data.load_processor("train")
     for name, (model, _) in loaded.items():
         check_labels(model, data, folders[name])
@@ -273,7 +274,8 @@ def run_data(settings: RunSettings, setups: Mapping[str, TaskSetup]) -> DataModu
     """Return the data of a run: the one task's, or several in turn."""
     if len(setups) == 1:
         return next(iter(setups.values())).data
-    return MultiTask({name: setup.data for name, setup in setups.items()}, tau=settings.tau, seed=settings.seed)
+    data: Any = {name: setup.data for name, setup in setups.items()}
+    return MultiTask(data, tau=settings.tau, seed=settings.seed)
 
 
 # -- trainers --------------------------------------------------------------------------------------------------------

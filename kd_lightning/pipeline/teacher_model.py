@@ -13,9 +13,9 @@ from torch import nn
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.hashing import digest
 from kd_lightning.data import DataModule
-from kd_lightning.models import load
 from kd_lightning.models.heads import build
 from kd_lightning.models.hub import from_hub, locate
+from kd_lightning.models.load import load
 from kd_lightning.pipeline.checks import missing_positions
 from kd_lightning.pipeline.settings import Node, TaskSettings, TeacherSettings, without_module_paths
 from kd_lightning.tasks import Task

@@ -22,6 +22,6 @@ class QuestionAnsweringTask(Task):
         """Return what a model's configuration says of its two outputs."""
         return {"num_labels": 2, "problem_type": None}
 
-    def recorder(self, data: DataModule) -> BatchMetric:
+    def recorder(self, data: Any) -> BatchMetric:
         """Return what writes answers as official scorers read them."""
         return Answers(data)

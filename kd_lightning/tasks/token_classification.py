@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from kd_lightning.metrics import BatchMetric, EntityScores
 from kd_lightning.tasks.base import Task
-
-if TYPE_CHECKING:
-    from kd_lightning.data import DataModule
 
 
 class TokenClassificationTask(Task):
@@ -16,6 +13,6 @@ class TokenClassificationTask(Task):
 
     head = "token-classification"
 
-    def recorder(self, data: DataModule) -> BatchMetric:
+    def recorder(self, data: Any) -> BatchMetric:
         """Return what writes predictions in CoNLL's columns."""
         return EntityScores(data)

@@ -139,15 +139,14 @@ class DistillationCallback(pl.Callback):
         undo = self._installed.callback
         self._tap = FeatureTap(student, self.objective.student_addresses, self._outputs)
         undo(student.register_forward_pre_hook(self._count_forward).remove)
-        if hasattr(student, "_orig_mod"):  # a compiled model ignores hooks that come after its first call
+        if hasattr(student, "_orig_mod"):  # a compiled model ignores hooks that are installed after its first call
             self._installed.enter_context(self._tap)
         module.add_module(ATTRIBUTE, self.objective)
         undo(module._modules.pop, ATTRIBUTE, None)
         undo(hide_from_state_dict(module, ATTRIBUTE))
+        configure = with_objective(module.configure_optimizers, self.objective)
+        undo(replace_method(module, "configure_optimizers", configure))
         undo(replace_method(module, "training_step", self._with_distillation(module)))
-        undo(
-            replace_method(module, "configure_optimizers", with_objective(module.configure_optimizers, self.objective))
-        )
 
     def _uninstall(self) -> None:
         self._installed.close()
@@ -162,7 +161,7 @@ class DistillationCallback(pl.Callback):
         step = module.training_step
 
         def training_step(*args: Any, **kwargs: Any) -> Any:
-            batch = _shallow_copy(args[0] if args else kwargs["batch"])  # steps may pop labels from theirs
+            batch = _shallow_copy(args[0] if args else kwargs["batch"])  # a step may pop labels from its batch
             teacher = self.teacher(batch) if self.objective.teacher_addresses else {}
             self._forwards = 0
             with self._tap:

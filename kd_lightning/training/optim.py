@@ -142,7 +142,7 @@ def clippable(optimizer: Optimizer) -> Optimizer:
 def build_scheduler(factory: Callable[..., Any], optimizer: Optimizer, total_steps: Callable[[], int]) -> Any:
     """Build a scheduler, with the total number of steps if it has an argument for that and none was given."""
     given = getattr(factory, "keywords", {})
-    names = {*inspect.signature(factory).parameters, *given}  # partials of LightningCLI name theirs in `given` only
+    names = {*inspect.signature(factory).parameters, *given}  # LightningCLI's partials have a signature without names
     missing = [name for name in STEP_ARGUMENTS if name in names and given.get(name) is None]
     if given.get("steps_per_epoch") is not None:  # OneCycleLR's other form, with `epochs`
         missing = []

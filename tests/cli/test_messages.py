@@ -14,9 +14,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from kd_lightning.cli.checks import check_root_keys, check_targets
 from kd_lightning.cli.configs import compose_config, known_keys
-from kd_lightning.cli.messages import check_root_keys, check_targets, one_sentence
-from kd_lightning.cli.train import settle
+from kd_lightning.cli.messages import one_sentence
+from kd_lightning.cli.settle import settle
 from kd_lightning.core.errors import ConfigError
 
 FILES = {

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kd_lightning.cli.caching import check_cache
 from kd_lightning.cli.configs import compose_config
+from kd_lightning.cli.settle import settings_of, settle
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.pipeline.checks import check_settings
 
 from .conftest import WORDS
 
@@ -36,8 +37,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cache_of_a_masked_language_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="sees other tokens hidden in every epoch: leave cache out"):
-        check_cache(compose_config(["experiment=mlm_t4tiny", "data.path=DIR", "cache=true"]))
+    with pytest.raises(ConfigError, match="hides other tokens of a row in every epoch: leave cache out"):
+        check_settings(settings_of(settle(compose_config(["experiment=mlm_t4tiny", "data.path=DIR", "cache=true"]))))
 
 
 @pytest.fixture(scope="module")

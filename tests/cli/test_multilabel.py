@@ -11,10 +11,14 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from kd_lightning.cli.build import build_student, fresh_teacher, hard_only, load_tokenizer
+from kd_lightning import losses
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.cli.judging import task_metrics
 from kd_lightning.metrics import Scores
+from kd_lightning.pipeline.fine_tune import teacher_data
+from kd_lightning.pipeline.setup import TaskSetup
+from kd_lightning.pipeline.teacher_model import fresh_teacher
+
+from ..pipeline.making import task_settings
 
 TOPICS = (("goal", "match", "team"), ("bank", "price", "share"), ("rain", "wind", "storm"))
 
@@ -39,25 +43,31 @@ def on_topics(root: Path) -> list[str]:
 
 
 def test_models_are_made_for_several_labels(on_topics: list[str]) -> None:
-    cfg = compose_config([*on_topics, "teacher.architecture.num_hidden_layers=2"])
-    data = instantiate(cfg.data)
-    data.tokenizer = load_tokenizer(cfg, data)
-    teacher = fresh_teacher(cfg, data)
-    single = fresh_teacher(cfg, type("Data", (), {"num_labels": 3, "tokenizer": data.tokenizer}))
-    for model in (teacher, build_student(cfg, teacher, data), build_student(cfg, single, data)):
+    settings = task_settings([*on_topics, "teacher.architecture.num_hidden_layers=2"])
+    setup = TaskSetup(settings, *teacher_data(settings), {})
+    teacher: Any = fresh_teacher(settings, setup.task, setup.data)
+    single: Any = fresh_teacher(settings, instantiate(task_settings(["data=sst2"]).task), setup.data)
+    students: list[Any] = [setup.student(teacher), setup.student(single)]
+    for model in (teacher, *students):
         assert (model.config.num_labels, model.config.problem_type) == (3, "multi_label_classification")
     assert single.config.problem_type is None
 
 
 def test_learning_from_labels_alone_takes_several_labels_whatever_the_objective(on_topics: list[str]) -> None:
-    assert hard_only(compose_config(on_topics)).declared["hard"].loss.multilabel
-    assert hard_only(compose_config([*on_topics, "~objective.terms.hard"])).declared["hard"].loss.multilabel
-    assert not hard_only(compose_config(["data=sst2", "~objective.terms.hard"])).declared["hard"].loss.multilabel
+    assert isinstance(hard_loss(on_topics), losses.HardLabels)
+    assert isinstance(hard_loss([*on_topics, "~objective.terms.hard"]), losses.HardLabels)
+    assert type(hard_loss(["data=sst2", "~objective.terms.hard"])) is losses.HardLabel
+
+
+def hard_loss(typed: list[str]) -> Any:
+    settings = task_settings(typed)
+    setup = TaskSetup(settings, instantiate(settings.task), None, {})  # type: ignore[arg-type]
+    return setup.hard_objective().declared["hard"].loss
 
 
 def test_logits_between_0_and_1_are_logits_to_the_metrics() -> None:
     cfg = compose_config(["data=go_emotions", "data.num_labels=2"])
-    metrics = Scores(task_metrics(cfg))
+    metrics = Scores(instantiate(cfg.task).metrics_for(None))
     all_yes = torch.tensor([[0.2, 0.9], [0.4, 0.1]])
     metrics.update({"logits": all_yes}, {"labels": torch.tensor([[1.0, 1.0], [1.0, 0.0]])})
     mostly_no = torch.tensor([[-3.0, 0.3], [-0.1, -9.0]])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kd_lightning.cli.sweeping import for_jobs_only
+from kd_lightning.cli.configs import for_jobs_only
 
 
 def known() -> list[str]:

@@ -76,8 +76,8 @@ def test_what_a_configuration_becomes():
         "attention_ce_mean_0_1_again2": "attention.1 ← attention.2",
     }
     shift = found["logits"].loss
-    assert isinstance(shift, kd.losses.ProbabilityShift)
-    assert isinstance(shift.loss, kd.losses.LogitMSE)
+    assert isinstance(shift, kd.compat.textbrewer.ProbabilityShift)
+    assert isinstance(shift.loss, kd.compat.textbrewer.LogitMSE)
     assert shift.loss.sample_temperature == kd.schedules.FLSW(1.5, 2)
     assert (found["logits"].weight, found["logits"].schedule) == (1.0, kd.schedules.LinearDecay())
     assert found["hidden_mse_2_4"].projection_lr == 0.5
@@ -139,7 +139,7 @@ def test_models_without_logits_are_matched_by_their_layers_alone():
     assert list(terms(entry(), logits=())) == ["hidden_mse_1_1"]
 
 
-def test_an_unknown_place_of_features_is_refused():
+def test_an_unknown_place_of_features_is_an_error():
     with pytest.raises(ConfigError, match="'addresses' or 'adaptors' but got 'hooks'"):
         objective({}, features="hooks")  # type: ignore[arg-type]
 
@@ -172,7 +172,7 @@ def test_means_over_an_adaptors_tokens_are_counted(mask):
     assert count == rows.sum()
 
 
-def test_an_adaptor_that_returns_no_dict_is_refused():
+def test_an_adaptor_that_returns_no_dict_is_an_error():
     made = adapter(lambda batch, outputs: outputs)
     with pytest.raises(ConfigError, match="adaptor to return a dict but got Tensor"):
         made.outputs(torch.zeros(2))  # type: ignore[misc]
@@ -278,6 +278,6 @@ def test_their_own_object_is_read(tmp_path):
         ({"ckpt_freq": 1}, {"num_epochs": 1}, "TrainingConfig has no argument 'ckpt_freq'. Closest: ckpt_frequency"),
     ],
 )
-def test_training_that_cannot_be_is_refused(config, options, sentence):
+def test_training_that_cannot_be_is_an_error(config, options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         training(config, **options)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kd_lightning import losses
 from kd_lightning.functional import chunks
 from kd_lightning.functional.hard_label import hard_label
-from kd_lightning.functional.soft_targets import soft_target
+from kd_lightning.functional.logits import soft_target
 
 from ..losses.cases import CASES, LossCase, Sample
 
@@ -102,12 +102,12 @@ class Largest(TorchDispatchMode):
     "loss",
     [
         losses.SoftTarget(temperature=2.0),
-        losses.SoftTarget(multilabel=True),
+        losses.SoftLabels(),
         losses.LogitMSE(),
         losses.HardLabel(),
         losses.ProbabilityShift(losses.SoftTarget()),
     ],
-    ids=["soft", "multilabel", "mse", "hard", "shift"],
+    ids=["soft", "labels", "mse", "hard", "shift"],
 )
 def test_of_large_half_precision_logits_no_whole_float32_copy_is_ever_made(
     loss: nn.Module, monkeypatch: pytest.MonkeyPatch

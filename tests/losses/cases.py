@@ -1,4 +1,4 @@
-"""The table of losses: one row each, with what it eats and the oracle it is held against."""
+"""The table of losses: one row each, with its inputs and the oracle it is compared with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning import losses, schedules
+from kd_lightning.compat import textbrewer
 
 from . import oracles
 
@@ -222,29 +223,27 @@ CASES = [
     case("hard_label_tokens", losses.HardLabel, oracles.hard_label(), labelled_tokens),
     case("hard_label_spans", losses.HardLabel, oracles.hard_label(), labelled_spans),
     case("hard_label_spans_smoothed", losses.HardLabel, oracles.hard_label(0.2), labelled_spans, label_smoothing=0.2),
-    case("hard_label_multi", losses.HardLabel, oracles.hard_label_multilabel(), multilabelled, multilabel=True),
+    case("hard_labels", losses.HardLabels, oracles.hard_labels(), multilabelled),
     case(
-        "hard_label_multi_smoothed",
-        losses.HardLabel,
-        oracles.hard_label_multilabel(0.1),
+        "hard_labels_smoothed",
+        losses.HardLabels,
+        oracles.hard_labels(0.1),
         multilabelled_tokens,
-        multilabel=True,
         label_smoothing=0.1,
     ),
-    case("hard_label_values", losses.HardLabel, oracles.hard_label_regression(), valued, regression=True),
+    case("label_mse", losses.LabelMSE, oracles.label_mse(), valued),
     case("identity", losses.Identity, oracles.identity, scalar),
     case("soft_target", losses.SoftTarget, oracles.soft_target(4.0), logits, temperature=4.0),
     case("soft_target_tokens", losses.SoftTarget, oracles.soft_target(0.5), token_logits, temperature=0.5),
     case(
-        "soft_target_unscaled",
-        losses.SoftTarget,
+        "soft_cross_entropy_unscaled",
+        losses.SoftCrossEntropy,
         oracles.soft_target(4.0, kind="ce", squared=False),
         span_logits,
         temperature=4.0,
-        kind="ce",
         scaled=False,
     ),
-    case("soft_target_values", losses.SoftTarget, oracles.logit_mse(), values, temperature=4.0, regression=True),
+    case("logit_mse_values", losses.LogitMSE, oracles.logit_mse(), values, temperature=4.0, scaled=False),
     case("soft_target_spans", losses.SoftTarget, oracles.soft_target(2.0), span_logits, temperature=2.0),
     case(
         "soft_target_two_temperatures",
@@ -254,32 +253,22 @@ CASES = [
         temperature=2.0,
         teacher_temperature=3.0,
     ),
-    case("soft_target_ce", losses.SoftTarget, oracles.soft_target(2.0, kind="ce"), logits, temperature=2.0, kind="ce"),
     case(
-        "soft_target_textbrewer",
-        losses.SoftTarget,
-        textbrewer_ce,
-        token_logits,
-        temperature=4.0,
-        kind="ce",
-        compat="textbrewer",
-    ),
-    case(
-        "soft_target_multi",
-        losses.SoftTarget,
-        oracles.soft_target_multilabel(2.0),
-        token_logits,
-        temperature=2.0,
-        multilabel=True,
-    ),
-    case(
-        "soft_target_multi_ce",
-        losses.SoftTarget,
-        oracles.soft_target_multilabel(2.0, "ce"),
+        "soft_cross_entropy",
+        losses.SoftCrossEntropy,
+        oracles.soft_target(2.0, kind="ce"),
         logits,
         temperature=2.0,
-        multilabel=True,
-        kind="ce",
+    ),
+    case("soft_cross_entropy_textbrewer", textbrewer.SoftCrossEntropy, textbrewer_ce, token_logits, temperature=4.0),
+    case("soft_labels", losses.SoftLabels, oracles.soft_labels(2.0), token_logits, temperature=2.0),
+    case(
+        "soft_labels_unscaled",
+        losses.SoftLabels,
+        oracles.soft_labels(2.0, squared=False),
+        logits,
+        temperature=2.0,
+        scaled=False,
     ),
     case(
         "soft_target_annealed",
@@ -313,29 +302,27 @@ CASES = [
     case("logit_mse", losses.LogitMSE, oracles.logit_mse(), logits),
     case("logit_mse_tokens", losses.LogitMSE, oracles.logit_mse(), token_logits),
     case("logit_mse_spans", losses.LogitMSE, oracles.logit_mse(), span_logits),
-    case("logit_mse_textbrewer", losses.LogitMSE, oracles.logit_mse(2.0), logits, temperature=2.0, compat="textbrewer"),
+    case("logit_mse_textbrewer", textbrewer.LogitMSE, oracles.logit_mse(2.0), logits, temperature=2.0),
     case(
         "logit_mse_annealed",
-        losses.LogitMSE,
+        textbrewer.LogitMSE,
         oracles.logit_mse(4.0),
         token_logits,
         temperature=2.0,
-        compat="textbrewer",
         temperature_schedule=partial(schedules.Constant, factor=2.0),
     ),
     case("hidden_mse", losses.HiddenMSE, oracles.hidden_mse, hidden),
     case("hidden_mse_unmasked", losses.HiddenMSE, oracles.hidden_mse, partial(hidden, masked=False)),
     case("hidden_cosine", losses.HiddenCosine, oracles.hidden_cosine, hidden),
     case("pkd", losses.PKD, oracles.pkd, hidden),
-    case("pkd_textbrewer", losses.PKD, oracles.pkd, partial(hidden, masked=False), compat="textbrewer"),
+    case("pkd_textbrewer", textbrewer.PKD, oracles.pkd, partial(hidden, masked=False)),
     case("fsp", losses.FSP, oracles.fsp, layer_pair),
     case("nst", losses.NST, oracles.nst(), partial(layer_pair, student=(3, 3), teacher=(5, 5))),
     case(
         "nst_textbrewer",
-        losses.NST,
+        textbrewer.NST,
         oracles.nst(by_length=True),
         partial(layer_pair, student=(3, 3), teacher=(5, 5)),
-        compat="textbrewer",
     ),
     case(
         "emd",
@@ -360,10 +347,9 @@ CASES = [
     case("attention_ce_scores", losses.AttentionCE, oracles.attention_divergence(scores=True), scores, inputs="scores"),
     case(
         "attention_ce_textbrewer",
-        losses.AttentionCE,
+        textbrewer.AttentionCE,
         oracles.attention_divergence(scores=True),
         partial(attention, masked=False),
-        compat="textbrewer",
     ),
     case(
         "attention_ce_mean",
@@ -380,24 +366,21 @@ CASES = [
     ),
     case(
         "attention_mse_textbrewer",
-        losses.AttentionMSE,
+        textbrewer.AttentionMSE,
         oracles.attention_mse(),
         partial(attention, masked=False),
-        compat="textbrewer",
     ),
     case(
         "attention_mse_sum_textbrewer",
-        losses.AttentionMSESum,
+        textbrewer.AttentionMSESum,
         oracles.attention_mse("sum"),
         partial(attention, masked=False),
-        compat="textbrewer",
     ),
     case(
         "attention_ce_mean_textbrewer",
-        losses.AttentionCEMean,
+        textbrewer.AttentionCEMean,
         textbrewer_ce_mean,
         partial(attention, masked=False),
-        compat="textbrewer",
     ),
     case("attention_kl", losses.AttentionKL, oracles.attention_divergence("kl"), attention),
     case(

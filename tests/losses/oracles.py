@@ -83,7 +83,7 @@ def shifted(oracle: Oracle, labels: Any) -> Oracle:
     return shift
 
 
-def soft_target_multilabel(temperature: float = 1.0, kind: str = "kl") -> Oracle:
+def soft_labels(temperature: float = 1.0, squared: bool = True) -> Oracle:
     """T² · mean over rows and labels of the divergence of two coins."""
 
     def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
@@ -91,8 +91,8 @@ def soft_target_multilabel(temperature: float = 1.0, kind: str = "kl") -> Oracle
         for row, entries in distributions(student, mask):
             for c in entries:
                 p, q = sigmoid(teacher[row][c] / temperature), sigmoid(student[row][c] / temperature)
-                losses.append(DIVERGENCE[kind]([p, 1 - p], [q, 1 - q]))
-        return temperature**2 * average(losses)
+                losses.append(kl([p, 1 - p], [q, 1 - q]))
+        return (temperature**2 if squared else 1.0) * average(losses)
 
     return oracle
 
@@ -125,7 +125,7 @@ def hard_label(smoothing: float = 0.0) -> Oracle:
     return oracle
 
 
-def hard_label_multilabel(smoothing: float = 0.0) -> Oracle:
+def hard_labels(smoothing: float = 0.0) -> Oracle:
     def oracle(student: Array, labels: Array, mask: Array | None) -> float:
         losses = []
         for row, entries in distributions(student, mask):
@@ -138,7 +138,7 @@ def hard_label_multilabel(smoothing: float = 0.0) -> Oracle:
     return oracle
 
 
-def hard_label_regression() -> Oracle:
+def label_mse() -> Oracle:
     def oracle(student: Array, labels: Array, mask: Array | None) -> float:
         losses = []
         for row, _ in distributions(student, mask):

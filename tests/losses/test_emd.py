@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kd_lightning import losses
 from kd_lightning.core.errors import ConfigError, MatchError
+from kd_lightning.core.types import FeatureInfo
 
 from . import oracles
 from .cases import MASK
@@ -121,17 +122,38 @@ def test_one_layer_alone_and_a_loss_that_knows_no_mask():
     assert losses.EMD(nn.MSELoss(), 1, 2).count(student, teacher, MASK) is None
 
 
-def test_a_copy_for_other_layers_starts_uniform():
-    emd = losses.EMD(losses.HiddenMSE(), 2, 3, temperature=2.0)
-    emd(layers(2, 0), layers(3, 1))
-    made = emd.between(4, 2)
-    assert (made.temperature, made.student_layers, made.teacher_layers) == (2.0, 4, 2)
-    assert torch.equal(made.student_weights, torch.full((4,), 0.25))
+INFO = FeatureInfo("tokens", 8)
+
+
+def test_binding_takes_the_numbers_of_layers_from_the_match_and_starts_uniform():
+    emd = losses.EMD(losses.HiddenMSE(), temperature=2.0)
+    emd.bind((INFO,) * 4, (INFO,) * 2)
+    assert (emd.temperature, emd.student_layers, emd.teacher_layers) == (2.0, 4, 2)
+    assert sorted(emd.state_dict()) == ["student_weights", "teacher_weights"]
+    emd(layers(4, 0), layers(2, 1))
+    assert not torch.equal(emd.student_weights, torch.full((4,), 0.25))
+    emd.bind((INFO,) * 4, (INFO,) * 2)
+    assert torch.equal(emd.student_weights, torch.full((4,), 0.25))
+
+
+def test_binding_reaches_the_inner_loss_with_one_layer_of_each():
+    class Bound(losses.DistillationLoss):
+        def bind(self, student, teacher):
+            self.infos = student, teacher
+
+        def forward(self, student, teacher):
+            return student.sum()
+
+    emd = losses.EMD(Bound())
+    emd.bind((INFO,) * 4, (INFO,) * 2)
+    assert emd.loss.infos == ((INFO,), (INFO,))
 
 
 def test_what_does_not_fit_is_one_sentence():
-    with pytest.raises(ConfigError, match=r"student_layers=2, teacher_layers=3.*layers='emd'"):
+    with pytest.raises(ConfigError, match=r"student_layers=2, teacher_layers=3.*bound to two models"):
         losses.EMD(losses.HiddenMSE())(layers(2, 0), layers(3, 1))
+    with pytest.raises(MatchError, match="made for 2 student and 3 teacher layers but got 2 and 2"):
+        losses.EMD(losses.HiddenMSE(), 2, 3).bind((INFO,) * 2, (INFO,) * 2)
     with pytest.raises(MatchError, match="made for 2 student and 3 teacher layers but got 2 and 2"):
         losses.EMD(losses.HiddenMSE(), 2, 3)(layers(2, 0), layers(2, 1))
     with pytest.raises(ConfigError, match="`temperature` to be positive"):

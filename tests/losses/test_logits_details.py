@@ -34,7 +34,7 @@ def test_hard_label_equals_the_hugging_face_loss_for_classification() -> None:
 def test_hard_label_equals_the_hugging_face_loss_for_several_labels() -> None:
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     output = run(BertForSequenceClassification, "multi_label_classification", labels=labels)
-    torch.testing.assert_close(losses.HardLabel(multilabel=True)(output.logits, labels), output.loss)
+    torch.testing.assert_close(losses.HardLabels()(output.logits, labels), output.loss)
 
 
 def test_hard_label_equals_the_hugging_face_loss_for_tokens() -> None:
@@ -53,7 +53,7 @@ def test_two_hard_labels_equal_the_hugging_face_loss_for_spans() -> None:
 
 def test_a_single_logit_is_taught_as_yes_or_no_or_as_a_value_and_a_single_position_is_certain() -> None:
     student, teacher = torch.tensor([[1.0], [-2.0]], requires_grad=True), torch.tensor([[3.0], [0.0]])
-    for loss in (losses.SoftTarget(multilabel=True), losses.LogitMSE()):
+    for loss in (losses.SoftLabels(), losses.LogitMSE()):
         assert torch.autograd.grad(loss(student, teacher), student)[0].abs().min() > 0.01
     assert losses.SoftTarget()(student, teacher, torch.ones(2, 1)) == 0  # start logits of texts of one token
 
@@ -68,7 +68,7 @@ def test_label_smoothing_equals_pytorch(smoothing: float) -> None:
 def test_multilabel_targets_may_be_probabilities() -> None:
     logits, labels = torch.randn(5, 4), torch.rand(5, 4)
     expected = binary_cross_entropy_with_logits(logits, labels)
-    torch.testing.assert_close(losses.HardLabel(multilabel=True)(logits, labels), expected)
+    torch.testing.assert_close(losses.HardLabels()(logits, labels), expected)
 
 
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e9])
@@ -118,8 +118,8 @@ def test_t_squared_keeps_the_gradient_s_size() -> None:
 
 def test_kl_and_ce_have_the_same_gradient() -> None:
     teacher, grads = torch.randn(4, 5), []
-    for kind in ("kl", "ce"):
+    for loss in (losses.SoftTarget(2.0), losses.SoftCrossEntropy(2.0)):
         student = torch.ones(4, 5, requires_grad=True)
-        losses.SoftTarget(2.0, kind=kind)(student * torch.arange(5.0), teacher).backward()
+        loss(student * torch.arange(5.0), teacher).backward()
         grads.append(student.grad)
     torch.testing.assert_close(*grads)

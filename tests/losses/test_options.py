@@ -1,42 +1,80 @@
-"""Options and shapes that cannot be meant are refused in one sentence that names the way out."""
+"""Options and shapes that do not fit raise an error of one sentence that names the way out."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from kd_lightning.cli.targets import check_targets
+from omegaconf import OmegaConf
+from torch import Tensor, nn
 
-from kd_lightning import losses
+import kd_lightning as kd
+from kd_lightning import losses, schedules
+from kd_lightning.compat import textbrewer
 from kd_lightning.core.errors import ConfigError, MatchError
 
 BAD_OPTIONS: list[tuple[Callable[[], Any], str]] = [
-    (lambda: losses.SoftTarget(kind="mse"), "Expected argument `kind` to be one of 'kl', 'ce' but got 'mse'."),
-    (
-        lambda: losses.SoftTarget(compat="tb"),
-        "Expected argument `compat` to be one of None, 'textbrewer' but got 'tb'.",
-    ),
     (
         lambda: losses.SoftTarget(temperature=0.0),
         "Expected argument `temperature` to be positive and finite but got 0.0",
     ),
     (lambda: losses.SoftTarget(teacher_temperature=-1.0), "`teacher_temperature` to be positive"),
     (lambda: losses.SoftTarget(temperature=float("nan")), "`temperature` to be positive and finite but got nan"),
-    (lambda: losses.SoftTarget(compat="textbrewer"), 'compat="textbrewer" needs kind="ce"'),
-    (lambda: losses.SoftTarget(kind="ce", compat="textbrewer", multilabel=True), "softmax cross entropy only"),
-    (lambda: losses.SoftTarget(regression=True, multilabel=True), "regression=True goes without multilabel"),
-    (lambda: losses.HardLabel(regression=True, label_smoothing=0.1), "regression=True goes without multilabel"),
-    (lambda: losses.LogitMSE(temperature=2.0), 'does not depend on it unless compat="textbrewer"'),
+    (lambda: losses.LogitMSE(temperature=0.0), "`temperature` to be positive"),
+    (lambda: losses.SoftTarget(2.0, 3.0, sample_temperature=schedules.CWSM(1.0)), "leave teacher_temperature out"),
     (lambda: losses.HardLabel(label_smoothing=1.0), r"`label_smoothing` to be in \[0, 1\) but got 1.0"),
-    (lambda: losses.PKD(compat=True), "`compat` to be one of"),
-    (lambda: losses.NST(compat="mmd"), "`compat` to be one of"),
-    (lambda: losses.AttentionMSE(compat="x"), "`compat` to be one of"),
+    (lambda: losses.HardLabels(label_smoothing=-0.1), r"`label_smoothing` to be in \[0, 1\) but got -0.1"),
+    (lambda: losses.ProbabilityShift(losses.LogitMSE), "`loss` of ProbabilityShift to be a loss such as HiddenMSE"),
+    (lambda: losses.EMD(losses.EMD(losses.HiddenMSE())), "`loss` of EMD to be a loss between two layers"),
     (lambda: losses.AttentionCE(inputs="logits"), "`inputs` to be one of 'probabilities', 'scores' but got 'logits'"),
     (lambda: losses.AttentionKL(inputs="raw"), "`inputs` to be one of"),
     (lambda: losses.SelfRelation(relation_heads=0), "`relation_heads` to be at least 1 but got 0"),
 ]
+
+
+REMOVED: list[tuple[type, str, str]] = [
+    (losses.SoftTarget, "kind", "kd.losses.SoftCrossEntropy"),
+    (losses.SoftTarget, "scaled", "kd.losses.SoftCrossEntropy"),
+    (losses.SoftTarget, "multilabel", "kd.losses.SoftLabels"),
+    (losses.SoftTarget, "regression", "kd.losses.LogitMSE"),
+    (losses.SoftTarget, "compat", "kd.compat.textbrewer.SoftCrossEntropy"),
+    (losses.HardLabel, "multilabel", "kd.losses.HardLabels"),
+    (losses.HardLabel, "regression", "kd.losses.LabelMSE"),
+    (losses.LogitMSE, "compat", "kd.compat.textbrewer.LogitMSE"),
+    (losses.LogitMSE, "temperature_schedule", "kd.compat.textbrewer.LogitMSE"),
+    (losses.LogitMSE, "sample_temperature", "kd.compat.textbrewer.LogitMSE"),
+    *(
+        (getattr(losses, name), "compat", f"kd.compat.textbrewer.{name}")
+        for name in ("PKD", "NST", "AttentionMSE", "AttentionMSESum", "AttentionCE", "AttentionCEMean")
+    ),
+]
+
+
+@pytest.mark.parametrize(("loss", "name", "instead"), REMOVED, ids=lambda x: getattr(x, "__name__", x))
+def test_an_argument_of_earlier_versions_names_the_class_to_use(loss: type, name: str, instead: str) -> None:
+    words = f"{loss.__name__} has no argument `{name}` .*Use {instead}"
+    with pytest.raises(ConfigError, match=words):
+        loss(**{name: True})
+    node = {"_target_": f"{loss.__module__}.{loss.__name__}", name: True}
+    check_targets(OmegaConf.create({"loss": node}))  # reaches the constructor from configurations too
+    with pytest.raises(InstantiationException, match=words):
+        instantiate(node)
+    assert callable(reduce(getattr, instead.removeprefix("kd.").split("."), kd))
+
+
+@pytest.mark.parametrize("loss", dict.fromkeys(loss for loss, _, _ in REMOVED))
+def test_a_mistyped_argument_is_an_error_that_names_the_nearest(loss: type) -> None:
+    options = [name for name in inspect.signature(loss).parameters if name != "removed"] or ["temperature"]
+    advice = f"Closest: {options[0]}" if options != ["temperature"] or "Soft" in loss.__name__ else "nothing to choose"
+    with pytest.raises(ConfigError, match=f"has no argument `{options[0]}x` .*{advice}"):
+        loss(**{f"{options[0]}x": 1.0})
 
 
 @pytest.mark.parametrize(("build", "sentence"), BAD_OPTIONS, ids=range(len(BAD_OPTIONS)))
@@ -53,8 +91,8 @@ BAD_SHAPES: list[tuple[torch.nn.Module, tuple[Any, ...], str]] = [
     (losses.SoftTarget(), (zeros(2, 3), zeros(2, 4)), r"\(2, 3\).*\(2, 4\).*same number of labels"),
     (losses.SoftTarget(), (zeros(2, 3), zeros(1, 3)), r"\(2, 3\).*\(1, 3\).*same batch"),
     (losses.SoftTarget(), (zeros(2, 3), zeros(2, 3), zeros(2, 7)), r"mask of shape \(2, 7\).*\(2, 3\)"),
-    (losses.SoftTarget(), (zeros(2, 1), zeros(2, 1)), r"\(2, 1\).*one class.*multilabel=True.*regression=True"),
-    (losses.SoftTarget(kind="ce", compat="textbrewer"), (zeros(2, 1), zeros(2, 1), zeros(2, 9)), "one class"),
+    (losses.SoftTarget(), (zeros(2, 1), zeros(2, 1)), r"\(2, 1\).*one class.*SoftLabels.*LogitMSE"),
+    (textbrewer.SoftCrossEntropy(), (zeros(2, 1), zeros(2, 1), zeros(2, 9)), "one class"),
     (losses.SoftTarget(), (zeros(2, 5, 1), zeros(2, 5, 1), zeros(2, 5)), r"\(2, 5, 1\).*one class"),
     (losses.LogitMSE(), (zeros(2, 3), zeros(2, 4)), "LogitMSE needs equal shapes"),
     (
@@ -62,9 +100,11 @@ BAD_SHAPES: list[tuple[torch.nn.Module, tuple[Any, ...], str]] = [
         (zeros(2, 3), zeros(2, 1)),
         r"\(2, 3\) and labels of shape \(2, 1\): .* must have shape \(2,\)",
     ),
-    (losses.HardLabel(), (zeros(2, 3), zeros(2, 3)), "multilabel=True"),
-    (losses.HardLabel(regression=True), (zeros(2, 3), zeros(2)), r"one value per row.*\(2, 3\)"),
-    (losses.HardLabel(multilabel=True), (zeros(2, 3), zeros(2)), r"must have shape \(2, 3\)"),
+    (losses.HardLabel(), (zeros(2, 3), zeros(2, 3)), "HardLabels"),
+    (losses.HardLabel(), (zeros(2, 3), zeros(2)), "class numbers but got floats: use LabelMSE"),
+    (losses.LabelMSE(), (zeros(2, 3), zeros(2)), r"one value and one label per row.*\(2, 3\)"),
+    (losses.LabelMSE(), (zeros(2, 1), zeros(2, 1)), r"labels of shape \(2, 1\)"),
+    (losses.HardLabels(), (zeros(2, 3), zeros(2)), r"HardLabels got .* must have shape \(2, 3\)"),
     (losses.HardLabel(), (zeros(2, 3), zeros(2), zeros(2, 5)), r"mask of shape \(2, 5\)"),
     (losses.Identity(), (zeros(2),), r"Identity passes on a scalar.*\(2,\)"),
     (losses.HiddenMSE(), (zeros(2, 3, 4), zeros(2, 3, 8)), r"\(2, 3, 4\).*\(2, 3, 8\).*projection='linear'"),
@@ -90,7 +130,7 @@ BAD_SHAPES: list[tuple[torch.nn.Module, tuple[Any, ...], str]] = [
     (losses.AttentionCE(), (zeros(2, 2, 3, 3), zeros(2, 4, 3, 3)), "AttentionCE.*head counts differ"),
     (losses.AttentionKL(), (zeros(2, 2, 3, 3), zeros(2, 4, 3, 3)), "AttentionKL.*SelfRelation"),
     (losses.AttentionMSEMean(), (zeros(2, 2, 3, 3), zeros(2, 4, 5, 5)), "same tokens"),
-    (losses.AttentionCE(compat="textbrewer"), (zeros(2, 2, 3, 3), zeros(2, 4, 3, 3)), "head counts differ"),
+    (textbrewer.AttentionCE(), (zeros(2, 2, 3, 3), zeros(2, 4, 3, 3)), "head counts differ"),
     (losses.AttentionMSE(), (zeros(2, 2, 3, 3), zeros(2, 2, 3, 3), zeros(2, 4)), r"mask of shape \(2, 4\)"),
     (losses.AttentionMSE(), (zeros(2, 2, 3, 5), zeros(2, 2, 3, 5), zeros(2, 3)), "queries and keys alike"),
     (losses.SelfRelation(), (zeros(2, 2, 3, 4), zeros(2, 2, 5, 4)), r"\(2, 2, 3, 4\).*\(2, 2, 5, 4\)"),
@@ -111,12 +151,15 @@ def test_shapes_that_do_not_fit_are_an_error_that_names_both(
 
 
 def test_only_losses_that_compare_widths_ask_for_equal_ones() -> None:
-    asking = {name for name in losses.__all__ if getattr(losses, name).equal_widths is True}
-    assert asking == {"HiddenMSE", "HiddenCosine", "PKD", "FSP", "SoftTarget", "LogitMSE", "ProbabilityShift"}
+    asking = {name for name in losses.__all__ if getattr(losses, name).equal_widths}
+    logits = {"SoftTarget", "SoftCrossEntropy", "SoftLabels", "LogitMSE"}
+    assert asking == {"HiddenMSE", "HiddenCosine", "PKD", "FSP", *logits}
+    assert losses.ProbabilityShift(nn.MSELoss()).equal_widths
     assert losses.EMD(losses.HiddenMSE()).equal_widths  # as its inner loss
     assert not losses.EMD(losses.AttentionMSE()).equal_widths
 
 
 def test_repr_shows_the_options() -> None:
-    shown = "SoftTarget(temperature=2.0, kind='kl', multilabel=False, regression=False, scaled=True)"
-    assert repr(losses.SoftTarget(2.0)) == shown
+    assert repr(losses.SoftTarget(2.0)) == "SoftTarget(temperature=2.0)"
+    assert repr(losses.SoftCrossEntropy(2.0)) == "SoftCrossEntropy(temperature=2.0, scaled=True)"
+    assert repr(losses.LabelMSE()) == "LabelMSE()"

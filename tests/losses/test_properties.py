@@ -39,16 +39,16 @@ def close(a: Tensor, b: Tensor | float) -> None:
 @anything
 def test_kl_of_a_distribution_with_itself_is_zero(seed: int, b: int, n: int, c: int, t: float) -> None:
     (z,) = draw(seed, (b, n, c))
-    for multilabel in (False, True):
-        close(losses.SoftTarget(t, multilabel=multilabel)(z, z, draw_mask(seed, b, n)), 0.0)
+    for loss in (losses.SoftTarget(t), losses.SoftLabels(t)):
+        close(loss(z, z, draw_mask(seed, b, n)), 0.0)
 
 
 @given(seeds, sizes, sizes, classes, temperatures)
 @anything
 def test_kl_is_never_negative(seed: int, b: int, n: int, c: int, t: float) -> None:
     student, teacher = draw(seed, (b, n, c), (b, n, c))
-    for multilabel in (False, True):
-        assert losses.SoftTarget(t, multilabel=multilabel)(student, teacher, draw_mask(seed, b, n)) >= -1e-10
+    for loss in (losses.SoftTarget(t), losses.SoftLabels(t)):
+        assert loss(student, teacher, draw_mask(seed, b, n)) >= -1e-10
 
 
 @given(seeds, sizes, sizes, classes, temperatures, st.floats(-50, 50))
@@ -58,7 +58,7 @@ def test_a_constant_added_to_all_logits_changes_nothing(
 ) -> None:
     student, teacher = draw(seed, (b, n, c), (b, n, c))
     mask = draw_mask(seed, b, n)
-    for loss in (losses.SoftTarget(t), losses.SoftTarget(t, kind="ce", compat="textbrewer")):
+    for loss in (losses.SoftTarget(t), losses.SoftCrossEntropy(t, scaled=False)):
         close(loss(student + shift, teacher, mask), loss(student, teacher, mask))
         close(loss(student, teacher - shift, mask), loss(student, teacher, mask))
     labels = torch.randint(0, c, (b, n), generator=torch.Generator().manual_seed(seed))
@@ -71,7 +71,7 @@ def test_cross_entropy_less_the_teacher_s_entropy_is_kl(seed: int, b: int, n: in
     student, teacher = draw(seed, (b, n, c), (b, n, c))
     p = torch.softmax(teacher / t, -1)
     entropy = torch.distributions.Categorical(probs=p).entropy().mean()
-    ce = losses.SoftTarget(t, kind="ce", compat="textbrewer")(student, teacher)
+    ce = losses.SoftCrossEntropy(t, scaled=False)(student, teacher)
     close(t**2 * (ce - entropy), losses.SoftTarget(t)(student, teacher))
 
 

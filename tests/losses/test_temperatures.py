@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import kd_lightning as kd
 from kd_lightning import losses, schedules
+from kd_lightning.compat import textbrewer
 from kd_lightning.core.errors import ConfigError, MatchError
 
 from ..toys import bert, pairs, ready, trainer, words
@@ -34,7 +35,7 @@ def test_a_temperature_for_each_sample_equals_textbrewers(name):
     rule, builder = RULES[name]
     student, teacher = two(5, 3)
     torch.testing.assert_close(rule(student, teacher, 4.0), builder(student, teacher, 4.0))
-    loss = losses.SoftTarget(4.0, kind="ce", compat="textbrewer", sample_temperature=rule)
+    loss = textbrewer.SoftCrossEntropy(4.0, sample_temperature=rule)
     expected = theirs.kd_ce_loss(student, teacher, builder(student, teacher, 4.0))
     torch.testing.assert_close(loss(student, teacher), expected)
     own, other = (torch.autograd.grad(value, student)[0] for value in (loss(student, teacher), expected))
@@ -46,7 +47,7 @@ def test_a_temperature_for_each_sample_equals_textbrewers(name):
 def test_squared_errors_of_logits_have_temperatures_by_sample_too(name, shape):
     rule, builder = RULES[name]
     student, teacher = two(*shape)
-    loss = losses.LogitMSE(4.0, compat="textbrewer", sample_temperature=rule)
+    loss = textbrewer.LogitMSE(4.0, sample_temperature=rule)
     expected = theirs.kd_mse_loss(student, teacher, builder(student, teacher, 4.0))
     torch.testing.assert_close(loss(student, teacher), expected)
     own, other = (torch.autograd.grad(value, student)[0] for value in (loss(student, teacher), expected))
@@ -55,7 +56,7 @@ def test_squared_errors_of_logits_have_temperatures_by_sample_too(name, shape):
 
 def test_a_scheduled_temperature_divides_squared_errors():
     student, teacher = two(5, 3)
-    loss = losses.LogitMSE(4.0, compat="textbrewer", temperature_schedule=schedules.LinearDecay())
+    loss = textbrewer.LogitMSE(4.0, temperature_schedule=schedules.LinearDecay())
     torch.testing.assert_close(loss(student, teacher, progress=0.75), F.mse_loss(student, teacher))
     assert loss.scheduled
     assert not losses.LogitMSE().scheduled
@@ -119,7 +120,7 @@ def test_a_run_anneals_by_its_steps(tmp_path):
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
-def test_a_temperature_that_ends_at_nothing_is_refused():
+def test_a_temperature_that_ends_at_zero_is_an_error():
     loss = losses.SoftTarget(2.0, temperature_schedule=schedules.LinearDecay())
     with pytest.raises(ConfigError, match=r"LinearDecay\(\) makes a temperature of 0.0"):
         loss(*two(2, 3), progress=1.0)
@@ -132,9 +133,7 @@ def test_shifted_probabilities_equal_textbrewers_and_leave_the_teacher_alone(sha
     if len(shape) == 3:
         labels[0, 1] = -100
     before = teacher.clone()
-    ours = losses.ProbabilityShift(losses.SoftTarget(4.0, kind="ce", compat="textbrewer"))(
-        student, teacher, None, labels
-    )
+    ours = losses.ProbabilityShift(textbrewer.SoftCrossEntropy(4.0))(student, teacher, None, labels)
     torch.testing.assert_close(teacher, before)
     torch.testing.assert_close(ours, theirs.kd_ce_loss(student, probability_shift_(before, labels), 4.0))
 
@@ -149,13 +148,11 @@ def test_a_shift_works_with_a_mask_where_textbrewer_crashes():
     torch.testing.assert_close(loss, rows)
 
 
-@pytest.mark.parametrize(
-    "loss", [losses.SoftTarget(4.0, kind="ce", compat="textbrewer"), losses.LogitMSE(4.0, compat="textbrewer")]
-)
-def test_a_shift_minds_no_mask_over_positions_where_its_loss_minds_none(loss):
+@pytest.mark.parametrize("loss", [textbrewer.SoftCrossEntropy(4.0), textbrewer.LogitMSE(4.0)])
+def test_textbrewers_shift_uses_no_mask_over_positions_as_its_losses_use_none(loss):
     student, teacher = two(2, 4)
     mask, labels = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]]), torch.tensor([0, 1])
-    shift = losses.ProbabilityShift(loss)
+    shift = textbrewer.ProbabilityShift(loss)
     torch.testing.assert_close(shift(student, teacher, mask, labels), shift(student, teacher, None, labels))
 
 
@@ -198,11 +195,8 @@ def test_a_shift_needs_labels_that_fit(labels):
         lambda: schedules.FLSW(1.0, gamma=-1.0),
         lambda: schedules.CWSM(1.0, floor=0.0),
         lambda: losses.SoftTarget(2.0, 3.0, sample_temperature=schedules.CWSM(1.0)),
-        lambda: losses.LogitMSE(sample_temperature=schedules.CWSM(1.0)),
-        lambda: losses.LogitMSE(temperature_schedule=schedules.Cosine()),
-        lambda: losses.SoftTarget(2.0, multilabel=True, sample_temperature=schedules.CWSM(1.0)),
     ],
 )
-def test_options_that_cannot_be_are_refused(make):
+def test_options_that_exclude_each_other_are_an_error(make):
     with pytest.raises(ConfigError):
         make()

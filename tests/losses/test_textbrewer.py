@@ -1,11 +1,10 @@
-"""Under `compat="textbrewer"`, or where we say "the same": TextBrewer's own functions, value and gradient."""
+"""`compat.textbrewer`, and what our docstrings call the same: TextBrewer's own functions, value and gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from textbrewer import losses as theirs
 from torch import Tensor
 
 from kd_lightning import losses as ours
+from kd_lightning.compat import textbrewer as tb
 
 from .cases import Sample, attention, hidden, layer_pair, logits, scores, token_logits
 
@@ -23,7 +23,7 @@ LEFT = MASK.flip(1)
 
 @dataclass(frozen=True)
 class Pair:
-    """A TextBrewer function, our loss for it, and what to feed both."""
+    """A TextBrewer function, our loss for it, and the inputs of both."""
 
     name: str
     theirs: Callable[..., Tensor]
@@ -34,29 +34,23 @@ class Pair:
         return self.name
 
 
-COMPAT: dict[str, Any] = {"compat": "textbrewer"}
-
 LOGITS = [
-    Pair("ce", theirs.kd_ce_loss, ours.SoftTarget(temperature=4.0, kind="ce", **COMPAT), logits),
-    Pair("mse", theirs.kd_mse_loss, ours.LogitMSE(temperature=4.0, **COMPAT), logits),
+    Pair("ce", theirs.kd_ce_loss, tb.SoftCrossEntropy(temperature=4.0), logits),
+    Pair("mse", theirs.kd_mse_loss, tb.LogitMSE(temperature=4.0), logits),
 ]
 
 FEATURES = [
     Pair("hidden_mse", theirs.hid_mse_loss, ours.HiddenMSE(), hidden),
     Pair("cos", theirs.cos_loss, ours.HiddenCosine(), hidden),
-    Pair("pkd", theirs.pkd_loss, ours.PKD(**COMPAT), hidden),
+    Pair("pkd", theirs.pkd_loss, tb.PKD(), hidden),
     Pair("fsp", theirs.fsp_loss, ours.FSP(), layer_pair),
-    Pair("nst", theirs.mmd_loss, ours.NST(**COMPAT), partial(layer_pair, student=(3, 3), teacher=(5, 5))),
-    Pair("attention_mse", theirs.att_mse_loss, ours.AttentionMSE(**COMPAT), attention),
-    Pair("attention_mse_scores", theirs.att_mse_loss, ours.AttentionMSE(**COMPAT), scores),
-    Pair(
-        "attention_mse_sum", theirs.att_mse_sum_loss, ours.AttentionMSESum(**COMPAT), partial(scores, student_heads=3)
-    ),
-    Pair("attention_ce", theirs.att_ce_loss, ours.AttentionCE(**COMPAT), attention),
-    Pair("attention_ce_scores", theirs.att_ce_loss, ours.AttentionCE(**COMPAT), scores),
-    Pair(
-        "attention_ce_mean", theirs.att_ce_mean_loss, ours.AttentionCEMean(**COMPAT), partial(scores, student_heads=3)
-    ),
+    Pair("nst", theirs.mmd_loss, tb.NST(), partial(layer_pair, student=(3, 3), teacher=(5, 5))),
+    Pair("attention_mse", theirs.att_mse_loss, tb.AttentionMSE(), attention),
+    Pair("attention_mse_scores", theirs.att_mse_loss, tb.AttentionMSE(), scores),
+    Pair("attention_mse_sum", theirs.att_mse_sum_loss, tb.AttentionMSESum(), partial(scores, student_heads=3)),
+    Pair("attention_ce", theirs.att_ce_loss, tb.AttentionCE(), attention),
+    Pair("attention_ce_scores", theirs.att_ce_loss, tb.AttentionCE(), scores),
+    Pair("attention_ce_mean", theirs.att_ce_mean_loss, tb.AttentionCEMean(), partial(scores, student_heads=3)),
 ]
 
 
@@ -102,10 +96,9 @@ def test_a_mask_over_positions_means_nothing_to_textbrewer(pair: Pair) -> None:
 
 def test_the_documented_ratios_hold() -> None:
     z = logits(0).double().arguments()
-    tempered = {"temperature": 4.0, "kind": "ce"}
-    assert ours.SoftTarget(**tempered)(*z) == pytest.approx(16 * ours.SoftTarget(**tempered, **COMPAT)(*z))
-    assert ours.LogitMSE()(*z) == pytest.approx(16 * ours.LogitMSE(temperature=4.0, **COMPAT)(*z))
+    assert ours.SoftCrossEntropy(4.0)(*z) == pytest.approx(16 * tb.SoftCrossEntropy(4.0)(*z))
+    assert ours.LogitMSE()(*z) == pytest.approx(16 * tb.LogitMSE(temperature=4.0)(*z))
     pair = layer_pair(0, (3, 3), (3, 3)).double().arguments()
-    assert ours.NST(**COMPAT)(*pair) == pytest.approx(ours.NST()(*pair) * 3**2 / 4**2)
+    assert tb.NST()(*pair) == pytest.approx(ours.NST()(*pair) * 3**2 / 4**2)
     maps = scores(0).double().arguments()
     assert ours.AttentionMSESum()(*maps) == pytest.approx(2**2 * ours.AttentionMSEMean()(*maps))

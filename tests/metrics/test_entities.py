@@ -39,7 +39,7 @@ class Sentences:
 
 
 def batch_of(predicted: Tags, rows: list[int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return logits that say these tags at the second and following positions, and the batch; padding says B-PER."""
+    """Return logits that predict these tags from the second position on, B-PER in the padding, and the batch."""
     length = max(map(len, predicted)) + 2
     logits = torch.zeros(len(rows), length, len(LABELS))
     logits[:, :, 1] = 0.5

@@ -1,11 +1,10 @@
-"""GLUE's metrics, from the configurations' own metrics through padded batches, in one process and two."""
+"""GLUE's metrics, from the configurations' own metrics through padded batches."""
 
 from __future__ import annotations
 
 import copy
 import csv
 import random
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from hydra.utils import instantiate
 from pyarrow import parquet
 from scipy import stats
 from sklearn import metrics as sk
-from torch import distributed, multiprocessing
 
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.cli.judging import task_metrics
 from kd_lightning.data import build_tokenizer
 from kd_lightning.metrics import LabelRecorder, Scores
 
@@ -41,7 +38,7 @@ ORACLES: dict[str, dict[str, Any]] = {  # by data set, functions of labels and g
 
 
 def oracle(name: str, guesses: list[Any], labels: list[Any]) -> dict[str, float]:
-    """What scikit-learn and SciPy say of guesses."""
+    """Return the scores of guesses by scikit-learn and SciPy."""
     return {score: function(labels, guesses) for score, function in ORACLES[name].items()}
 
 
@@ -79,7 +76,8 @@ def given(folder: Path, name: str) -> tuple[Any, Any]:
 
 def validated(folder: Path, name: str) -> dict[str, float]:
     cfg, data = given(folder, name)
-    scores, recorder, model = Scores(task_metrics(cfg, data)), data.recorder(), Bag(data.num_labels)
+    task = instantiate(cfg.task)
+    scores, recorder, model = Scores(task.metrics_for(data)), task.recorder(data), Bag(data.num_labels)
     for batch in data.val_dataloader():
         features = {"logits": model(batch["input_ids"], batch["attention_mask"])}
         scores.update(features, batch)
@@ -122,31 +120,6 @@ def test_the_predictions_that_are_written_score_the_same(name: str, tmp_path: Pa
     guesses = [float(row["prediction"]) if name == "stsb" else names.index(row["prediction"]) for row in rows]
     labels = parquet.read_table(next((tmp_path / name).glob("validation*.parquet")))["label"].to_pylist()
     assert found == pytest.approx(oracle(name, guesses, labels), abs=1e-4)
-
-
-def worker(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    rendezvous = f"file://{folder}/rendezvous"
-    distributed.init_process_group("gloo", rendezvous, timedelta(seconds=60), world_size=2, rank=rank)
-    try:
-        found = {name: validated(folder, name) for name in ORACLES}
-        torch.save(found, folder / f"{rank}.pt")
-    finally:
-        distributed.destroy_process_group()
-
-
-@pytest.mark.ddp
-@pytest.mark.timeout(200)
-def test_two_processes_score_like_one(tmp_path: Path) -> None:
-    for name in ORACLES:
-        write(tmp_path, name)
-        given(tmp_path, name)[1].setup()  # the rows are there before two processes want them
-    multiprocessing.spawn(worker, (tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    for name in ORACLES:
-        assert first[name] == second[name]
-        assert first[name] == pytest.approx(oracle(name, *row_by_row(tmp_path, name)), abs=1e-5)
-    assert len((tmp_path / "predictions.tsv").read_text().splitlines()) == ROWS + 1
 
 
 # -- the recorder by itself ----------------------------------------------------------------------------------------

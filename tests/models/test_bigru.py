@@ -26,7 +26,7 @@ def tiny(**fields: object) -> BiGRUForSequenceClassification:
 
 
 def packed(layer: BiGRULayer, states: Tensor, lengths: list[int]) -> Tensor:
-    """What PyTorch's own packed bidirectional GRU says, with the layer's weights."""
+    """Return the output of PyTorch's own packed bidirectional GRU with the layer's weights."""
     width = states.shape[-1]
     gru = nn.GRU(width, width, batch_first=True, bidirectional=True)
     for name, parameter in layer.rightward.named_parameters():
@@ -49,7 +49,7 @@ def test_a_layer_agrees_with_a_packed_bidirectional_gru(seed: int, lengths: list
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10**6))
-def test_masked_tokens_have_no_influence_wherever_they_stand(seed: int) -> None:
+def test_masked_tokens_have_no_influence_at_any_position(seed: int) -> None:
     torch.manual_seed(seed)
     model, ids, mask = tiny(), torch.randint(1, 40, (3, 7)), torch.rand(3, 7) < 0.6
     mask[:, 3] = True
@@ -167,6 +167,6 @@ def test_compiling_changes_nothing() -> None:
 
 @pytest.mark.parametrize("task", ["question-answering", "masked-lm"])
 @pytest.mark.parametrize("layers", [None, "uniform"])
-def test_a_head_it_does_not_have_is_said_before_anything_else(task: str, layers: str | None) -> None:
+def test_a_head_it_does_not_have_is_refused_before_anything_else(task: str, layers: str | None) -> None:
     with pytest.raises(ConfigError, match=f"no head for {task}.*t3, t3small, t4tiny"):
         students.bigru(BiGRUConfig(), task=task, layers=layers)

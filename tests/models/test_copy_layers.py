@@ -42,7 +42,7 @@ def test_rules_choose_layers_of_a_twelve_layer_teacher(make_teacher: Make, rule:
         assert equal(student.bert.encoder.layer[index], teacher.bert.encoder.layer[layer - 1])
 
 
-def test_embeddings_pooler_and_head_come_along(make_teacher: Make) -> None:
+def test_embeddings_pooler_and_head_are_copied_too(make_teacher: Make) -> None:
     teacher = make_teacher()
     student = students.t3(teacher, layers="uniform")
     assert equal(student.bert.embeddings, teacher.bert.embeddings)
@@ -111,14 +111,14 @@ def test_a_wider_student_cannot_start_from_layers(make_teacher: Make) -> None:
         students.t4_tiny(make_teacher(), layers="uniform")
 
 
-def test_labels_are_the_teachers_unless_said_otherwise(make_teacher: Make) -> None:
+def test_labels_are_the_teachers_unless_given(make_teacher: Make) -> None:
     student = students.t3(make_teacher(num_labels=5), layers="uniform")
     assert student.config.num_labels == 5
     with pytest.raises(ConfigError, match="`num_labels` to be at least 1"):
         students.t3(make_teacher(), num_labels=0)
 
 
-def test_it_says_where_a_student_starts(make_teacher: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_says_where_a_student_starts(make_teacher: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         students.t3(make_teacher(), layers="uniform", num_labels=5)
     assert "starts from teacher layers 4, 8, 12; its own: classifier.weight, classifier.bias." in caplog.text

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.inspection.cost import compare, cost
+from kd_lightning.models.inspection.cost import compare, cost, latency_ms, token_example
 
 from ..toys import bert, mlp, same, weights, words
 
 
-def test_multiply_adds_of_a_net_are_those_on_paper():
+def test_multiply_adds_of_a_net_are_those_by_hand():
     assert cost(mlp(5), (torch.zeros(3, 4), None)).multiply_adds == 3 * (4 * 5 + 5 * 3)
 
 
@@ -39,7 +39,14 @@ def test_measuring_leaves_running_statistics_alone():
     assert same(before, weights(model))
 
 
-def test_a_model_that_fails_is_put_back_too():
+def test_each_module_is_put_back_in_its_own_mode():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).train()
+    model[1].eval()
+    cost(model, (torch.randn(8, 4), None))
+    assert [model.training, model[0].training, model[1].training] == [True, True, False]
+
+
+def test_a_model_that_raises_is_put_back_too():
     model = mlp(5)
     with pytest.raises(RuntimeError):
         cost(model, (torch.zeros(3, 99), None))
@@ -54,6 +61,21 @@ def test_a_table_has_teacher_students_and_ratios():
     assert table[3].split() == ["multiply", "adds", "32", "16", "×2.0", "8", "×4.0"]
 
 
-def test_no_repeats_are_refused():
+def test_zero_repeats_are_refused():
     with pytest.raises(ConfigError, match="`repeats`"):
         cost(mlp(5), (torch.zeros(1, 4), None), repeats=0)
+
+
+def test_latency_is_measured_on_example_inputs_by_name_or_position():
+    assert latency_ms(bert(2), token_example(bert(2)), repeats=2) > 0
+    assert latency_ms(mlp(5), (torch.zeros(1, 4),), repeats=2) > 0
+
+
+def test_a_model_that_cannot_be_called_with_the_inputs_has_no_latency(caplog):
+    assert latency_ms(mlp(5), token_example(mlp(5))) is None
+    assert "No latency for Sequential" in caplog.text
+
+
+def test_a_token_example_is_no_longer_than_the_model_has_positions_for():
+    assert token_example(bert(2))["input_ids"].shape == (1, 16)
+    assert token_example(mlp(5))["attention_mask"].shape == (1, 128)

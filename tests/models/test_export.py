@@ -83,7 +83,7 @@ def onnx_outputs(folder: Path, **inputs: Tensor) -> list[Tensor]:
 # -- huggingface ---------------------------------------------------------------------------------------------------
 
 
-def test_an_exported_bert_loads_in_a_fresh_interpreter_that_never_heard_of_us(tmp_path: Path) -> None:
+def test_an_exported_bert_loads_in_a_fresh_interpreter_without_the_library(tmp_path: Path) -> None:
     export(distillation(bert()), tmp_path / "student")
     torch.save((IDS, MASK, logits(bert())), tmp_path / "expected.pt")
     code = """
@@ -97,7 +97,7 @@ assert "kd_lightning" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=tmp_path)
 
 
-def test_a_tapped_or_compiled_student_leaves_as_the_plain_one(tmp_path: Path) -> None:
+def test_a_tapped_or_compiled_student_is_exported_as_the_plain_one(tmp_path: Path) -> None:
     plain = export(bert(), tmp_path / "plain")
     tapped, partly = bert(), bert()
     partly.bert.encoder = torch.compile(partly.bert.encoder)
@@ -129,7 +129,7 @@ def test_weights_keep_their_dtype(tmp_path: Path) -> None:
     assert AutoModelForSequenceClassification.from_pretrained(folder).dtype == torch.bfloat16
 
 
-def test_nothing_in_the_files_speaks_of_the_library(tmp_path: Path) -> None:
+def test_nothing_in_the_files_names_the_library(tmp_path: Path) -> None:
     folder = export(distillation(bert()), tmp_path / "student")
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert "kd" not in (folder / "config.json").read_text()
@@ -140,6 +140,19 @@ def test_nothing_in_the_files_speaks_of_the_library(tmp_path: Path) -> None:
 def test_the_tokenizer_is_saved_beside_the_model(tmp_path: Path) -> None:
     folder = export(bert(), tmp_path / "student", tokenizer=tokenizer())
     assert AutoTokenizer.from_pretrained(folder)("good bad")["input_ids"] == [2, 3]
+
+
+def test_an_image_processor_is_saved_beside_the_model(tmp_path: Path) -> None:
+    config = ViTConfig(image_size=8, patch_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+
+    class Processor:
+        def save_pretrained(self, folder: Path) -> None:
+            (folder / "preprocessor_config.json").write_text("{}")
+            (folder / "processor_config.json").write_text("{}")
+
+    for _ in range(2):  # what was written is known as an export
+        folder = export(ViTForImageClassification(config), tmp_path / "student", processor=Processor())
+    assert (folder / "preprocessor_config.json").is_file()
 
 
 # -- state_dict ----------------------------------------------------------------------------------------------------
@@ -154,7 +167,7 @@ def test_a_state_dict_loads_strictly_where_tensors_are_tied(tmp_path: Path) -> N
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
 
 
-def test_any_module_can_leave_as_a_state_dict(tmp_path: Path) -> None:
+def test_any_module_can_be_exported_as_a_state_dict(tmp_path: Path) -> None:
     student = nn.Sequential(nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), nn.BatchNorm2d(4))
     folder = export(student, tmp_path / "student", format="state_dict")
     twin = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
@@ -183,7 +196,7 @@ def test_a_checkpoint_exports_what_the_module_would(tmp_path: Path, build: Any) 
     assert (live / "model.safetensors").read_bytes() == (stored / "model.safetensors").read_bytes()
 
 
-def test_a_checkpoint_of_another_model_leaves_as_a_state_dict_only(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_is_exported_as_a_state_dict_only(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"student.weight": torch.ones(2, 2), "objective.w": torch.ones(1)}}, path)
     folder = export(path, tmp_path / "student", format="state_dict")
@@ -254,7 +267,7 @@ def test_a_bigru_as_onnx_respects_padding_at_any_shape(tmp_path: Path) -> None:
     assert (folder / "tokenizer.json").is_file()
 
 
-def test_an_image_model_leaves_as_onnx(tmp_path: Path) -> None:
+def test_an_image_model_is_exported_as_onnx(tmp_path: Path) -> None:
     config = ViTConfig(image_size=8, patch_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     model = ViTForImageClassification(config).eval()
     folder = export(model, tmp_path / "student", format="onnx")
@@ -263,6 +276,73 @@ def test_an_image_model_leaves_as_onnx(tmp_path: Path) -> None:
         torch.testing.assert_close(
             onnx_outputs(folder, pixel_values=images)[0], model(images).logits, rtol=1e-4, atol=1e-5
         )
+
+
+class TwoHeads(nn.Module):
+    """Images and a number for each to two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.classes, self.boxes = nn.Conv2d(3, 4, 3), nn.Linear(5, 7), nn.Linear(5, 4)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, image: Tensor, size: Tensor, flip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        states = self.norm(self.body(image)).relu().mean((2, 3))
+        states = torch.cat([states, size[:, None]], dim=1)
+        return self.classes(states), self.boxes(states)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_any_module_is_exported_as_onnx_by_example_inputs(tmp_path: Path, rows: int, by_name: bool) -> None:
+    model = TwoHeads().eval()
+    image, size = torch.rand(rows, 3, 8, 6), torch.rand(rows)
+    example = {"size": size, "image": image} if by_name else (image, size)
+    folder = export(model.train(), tmp_path / "student", format="onnx", example=example)
+    assert model.training
+    inputs = {"image": torch.rand(4, 3, 8, 6), "size": torch.rand(4)}
+    with torch.no_grad():
+        expected = model.eval()(**inputs)
+    for mine, theirs in zip(expected, onnx_outputs(folder, **inputs), strict=True):
+        torch.testing.assert_close(theirs, mine, rtol=1e-4, atol=1e-5)
+
+
+def test_token_inputs_as_example_have_a_dynamic_length(tmp_path: Path) -> None:
+    model = bert()
+    folder = export(model, tmp_path / "student", format="onnx", example={"input_ids": IDS, "attention_mask": MASK})
+    found = onnx_outputs(folder, input_ids=IDS[:1, :3], attention_mask=MASK[:1, :3])[0]
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(IDS[:1, :3], MASK[:1, :3]).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_is_exported_as_onnx_by_its_recipe(tmp_path: Path) -> None:
+    state = {f"student.{name}": value for name, value in nn.Linear(3, 2).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    recipe = {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}
+    options: dict[str, Any] = {"format": "onnx", "example": (torch.rand(2, 3),)}
+    folder = export(tmp_path / "last.ckpt", tmp_path / "student", recipe=recipe, **options)
+    found = onnx_outputs(folder, input=torch.eye(3))[0]
+    torch.testing.assert_close(found, state["student.weight"].T + state["student.bias"])
+    with pytest.raises(ConfigError, match="has the student's weights but not its class: give the recipe"):
+        export(tmp_path / "last.ckpt", tmp_path / "student", **options)
+
+
+class Rows(nn.Module):
+    """A loop over rows, which no graph has."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * 2 if values.sum().item() > 0 else values
+
+
+def test_what_onnx_does_not_support_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not Linear: give example=\{'name': tensor\}"):
+        export(nn.Linear(2, 2), tmp_path / "student", format="onnx")
+    with pytest.raises(ConfigError, match="but 'input' is not one"):
+        export(nn.Linear(2, 2), tmp_path / "student", format="onnx", example=(torch.tensor(2.0),))
+    with pytest.raises(ConfigError, match="A Rows cannot be exported to ONNX: Could not guard") as caught:
+        export(Rows(), tmp_path / "student", format="onnx", example=(torch.ones(2, 2),))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_graph_that_disagrees_with_its_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +383,7 @@ def test_models_with_other_inputs_are_refused_as_onnx(tmp_path: Path) -> None:
 # -- the folder ----------------------------------------------------------------------------------------------------
 
 
-def test_an_earlier_export_is_replaced_whole(tmp_path: Path) -> None:
+def test_an_earlier_export_is_replaced_completely(tmp_path: Path) -> None:
     folder = export(bert(), tmp_path / "student", tokenizer=tokenizer())
     again = export(nn.Linear(2, 2), str(folder), format="state_dict")
     assert again == folder

@@ -9,7 +9,7 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.hub import locate
 
 
-def test_a_package_is_a_place_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some_models" / "small").mkdir(parents=True)
     (tmp_path / "some_models" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -19,11 +19,11 @@ def test_a_package_is_a_place_for_a_model(tmp_path: Path, monkeypatch: pytest.Mo
     sys.modules.pop("some_models", None)
 
 
-def test_names_and_folders_stay_what_they_are() -> None:
+def test_names_and_folders_are_unchanged() -> None:
     assert locate("bert-base-cased") == "bert-base-cased"
     assert locate("/a/folder") == "/a/folder"
 
 
-def test_a_package_that_is_missing_is_named_as_it_is_installed() -> None:
+def test_a_missing_package_is_named_as_pip_installs_it() -> None:
     with pytest.raises(ConfigError, match=r"Type: pip install gt-no-such-model"):
         locate("pkg://gt_no_such_model/model")

@@ -1,4 +1,4 @@
-"""Cutting a wide model to a narrow one. The oracle: a narrow model blown up by repeating its units must come back."""
+"""Cutting a wide model to a narrow one. The oracle: a narrow model widened by repeating its units must be recovered."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_rotary_pairs_stay_pairs(make_teacher: Make) -> None:
     assert torch.equal(heads[:, 6:] - heads[:, :6], torch.full((4, 6), 10))
 
 
-def test_words_and_positions_are_never_thinned_out(make_teacher: Make) -> None:
+def test_embedding_tables_are_never_cut_by_row(make_teacher: Make) -> None:
     teacher = make_teacher(vocab_size=48, max_position_embeddings=24)
     student = students.shrink(teacher, vocab_size=24, hidden_size=12, max_position_embeddings=12, layers="uniform")
     tables = student.bert.embeddings

@@ -9,14 +9,14 @@ from transformers import BertConfig, BertForMaskedLM
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.bigru import bigru
-from kd_lightning.models.pretrained import saved
+from kd_lightning.models.pretrained import pretrained, saved
 
 TINY = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 @pytest.fixture
 def general(tmp_path: Path) -> Any:
-    """A student of the general stage, and where it is."""
+    """A student distilled without a task, saved in `student`."""
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig(**TINY))
     model.save_pretrained(tmp_path / "student")
@@ -60,12 +60,12 @@ def test_a_head_for_other_labels_or_another_task_is_new_however_many_there_are(g
             assert torch.equal(student.base_model.state_dict()[name], value)
 
 
-def test_what_kind_of_labels_it_was_saved_for_is_forgotten(general, tmp_path):
+def test_the_problem_type_it_was_saved_for_is_reset(general, tmp_path):
     saved(tmp_path / "student", num_labels=1, problem_type="regression").save_pretrained(tmp_path / "values")
     assert saved(tmp_path / "values", num_labels=2, problem_type=None).config.problem_type is None
 
 
-def test_a_saved_student_is_float32_however_it_was_kept(general, tmp_path):
+def test_a_saved_student_is_float32_whatever_it_was_saved_in(general, tmp_path):
     general.to(torch.bfloat16).save_pretrained(tmp_path / "half")
     assert {p.dtype for p in saved(tmp_path / "half", num_labels=2).parameters()} == {torch.float32}
 
@@ -83,3 +83,21 @@ def test_a_folder_without_a_model_is_named_with_the_nearest(general, tmp_path):
     general.save_pretrained(tmp_path / "run" / "student")
     with pytest.raises(ConfigError, match=r"Closest: .*/run/student"):  # the run's folder, not the student's
         saved(tmp_path / "run")
+
+
+def test_a_pretrained_model_gets_the_head_of_a_task(general, tmp_path):
+    student = pretrained(str(tmp_path / "student"), "token-classification", 5, like=BertConfig(), pad_token_id=0)
+    assert type(student).__name__ == "BertForTokenClassification"
+    assert student.classifier.out_features == 5
+    student.save_pretrained(tmp_path / "tags")
+    with pytest.raises(ConfigError, match=r"do not fit 3 labels .* add ignore_mismatched_sizes=true"):
+        pretrained(str(tmp_path / "tags"), "token-classification", 3)
+    other = pretrained(str(tmp_path / "tags"), "token-classification", 3, ignore_mismatched_sizes=True)
+    assert other.classifier.out_features == 3
+
+
+@pytest.mark.parametrize("build", [pretrained, saved])
+def test_a_tokenizer_of_more_tokens_than_the_model_has_is_refused(general, tmp_path, build):
+    build(str(tmp_path / "student"), vocab_size=30)
+    with pytest.raises(ConfigError, match="has a vocabulary of 30, but its tokenizer one of 31"):
+        build(str(tmp_path / "student"), vocab_size=31)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -131,7 +133,7 @@ def test_a_question_answering_student_gives_start_and_end(make_teacher: Make) ->
     assert output.start_logits.shape == output.end_logits.shape == (2, 4)
 
 
-def test_the_teachers_configuration_is_left_alone_and_its_life_story_is_not_inherited() -> None:
+def test_the_teachers_configuration_is_unchanged_and_only_its_architecture_is_inherited() -> None:
     config = BertConfig(vocab_size=40, hidden_size=24, num_attention_heads=4, intermediate_size=36, dtype="bfloat16")
     config.id2label = {0: "no", 1: "yes", 2: "maybe"}
     teacher = BertForSequenceClassification(config)
@@ -164,6 +166,22 @@ def test_an_electra_students_embedding_is_never_wider_than_the_student(make_teac
 def test_a_wrong_argument_is_one_sentence(make_teacher: Make, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         students.t3(make_teacher(), **arguments)
+
+
+BUILDERS = ("bigru", "electra_small", "pretrained", "saved", "shrink", "t12_nano", "t3", "t3_small", "t4_tiny", "t6")
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_builders_are_annotated_and_take_what_the_command_gives_them_by_name(name: str) -> None:
+    """LightningCLI builds a model by a function only if its signature says that it returns a module."""
+    builder = getattr(students, name)
+    parameters = inspect.signature(builder).parameters
+    hints = get_type_hints(builder)
+    assert hints.pop("return") is torch.nn.Module
+    assert hints.keys() == parameters.keys()
+    given = {"like": BERT_BASE_CASED, "task": "masked-lm", "num_labels": 2, "vocab_size": 30, "pad_token_id": 0}
+    first = {"pretrained": {"name": "x"}, "saved": {"folder": "x"}}.get(name, {})
+    inspect.signature(builder).bind(**first, **given)
 
 
 @pytest.mark.parametrize("config", [T5Config(), CLIPConfig()], ids=["t5", "clip"])

@@ -22,7 +22,7 @@ def test_parts_add_up_to_the_models_own_count():
     assert tree.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def test_tied_words_count_once_and_say_whose_they_are():
+def test_tied_embeddings_count_once_and_name_the_first():
     model = BertForMaskedLM(
         BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     )

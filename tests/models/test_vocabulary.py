@@ -9,7 +9,7 @@ import torch
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import build_tokenizer
-from kd_lightning.data.synthetic import word_tokenizer
+from kd_lightning.data.text.synthetic import word_tokenizer
 from kd_lightning.models.vocabulary import transfer_vocabulary
 
 from ..toys import bert
@@ -21,7 +21,7 @@ def table(model: Any) -> torch.Tensor:
     return model.get_input_embeddings().weight.detach().clone()
 
 
-def test_a_piece_both_have_is_copied_and_another_is_the_mean_of_its_parts():
+def test_a_token_of_both_is_copied_and_another_is_the_mean_of_its_parts():
     pieces, words = build_tokenizer(TEXTS, vocab_size=60), word_tokenizer(["film", "unbelievable", "the", "ß"])
     teacher, student = bert(1, vocab_size=len(pieces)), bert(1, vocab_size=len(words), seed=1)
     source, before = table(teacher), table(student)
@@ -53,7 +53,7 @@ def test_a_narrower_student_keeps_evenly_spread_units():
     assert torch.equal(table(student), table(teacher)[:, ::2])
 
 
-def test_a_wider_student_is_a_sentence():
+def test_a_wider_student_is_refused():
     tokenizer = word_tokenizer(["film"])
     with pytest.raises(
         ConfigError, match=r"The student's words \(16 wide\) cannot start from the teacher's \(8 wide\)"

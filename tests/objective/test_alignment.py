@@ -11,7 +11,7 @@ from torch import Tensor
 
 import kd_lightning as kd
 from kd_lightning.core.errors import MatchError
-from kd_lightning.functional.words import has_word, mean_by_word
+from kd_lightning.objective.alignment import mean_by_word, membership
 
 from ..toys import bert, ready, trainer, weights
 
@@ -60,7 +60,7 @@ def test_the_mean_of_each_word_is_that_of_loops_in_value_and_gradient():
     ids = batch()["student"]["word_ids"]
     torch.testing.assert_close(mean_by_word(x, ids, 4), by_hand(x, ids, 4))
     assert torch.autograd.gradcheck(lambda x: mean_by_word(x, ids, 4), (x,))
-    assert has_word(ids, 4).tolist() == [[True] * 4, [True, True, True, False]]
+    assert membership(ids, 4).any(-1).tolist() == [[True] * 4, [True, True, True, False]]
 
 
 def test_what_tokens_of_no_word_hold_has_no_influence():

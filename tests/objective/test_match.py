@@ -25,7 +25,7 @@ def test_lists_of_a_configuration_become_tuples():
 
 
 @pytest.mark.parametrize("student", ["", [], [""], [1], None, ["a", None]])
-def test_a_match_without_proper_addresses_is_refused(student):
+def test_a_match_without_proper_addresses_is_an_error(student):
     with pytest.raises(MatchError, match=r"hidden\.1"):
         Match(student, "logits")
 
@@ -46,3 +46,7 @@ def test_a_match_is_a_value():
 def test_a_match_of_many_layers_is_written_short():
     match = Match([f"hidden.{s}" for s in (1, 2)], [f"hidden.{t}" for t in range(1, 7)])
     assert str(match) == "hidden.1+hidden.2 ← hidden.1…hidden.6"
+
+
+def test_a_match_is_shown_as_it_is_written():
+    assert repr(Match(["a", "b"], "c")) == "Match(student=('a', 'b'), teacher='c')"

@@ -100,7 +100,7 @@ def test_a_name_is_letters_digits_and_underscores(name):
 
 
 @pytest.mark.parametrize("name", ["keys", "items", "forward", "type", "pop", "training"])
-def test_a_name_that_torch_keeps_for_itself_is_refused_in_a_sentence(name):
+def test_a_name_that_torch_keeps_for_itself_is_an_error(name):
     with pytest.raises(ConfigError, match=f"A term cannot be named '{name}'"):
         kd.Objective({name: term()})
 
@@ -113,7 +113,7 @@ def test_what_is_no_term_is_named():
 
 
 @pytest.mark.parametrize("order", [("hidden", "hidden_1"), ("hidden_1", "hidden")])
-def test_a_term_and_a_schemes_term_of_one_name_are_refused(order):
+def test_a_term_and_a_schemes_term_of_one_name_are_an_error(order):
     made = {
         "hidden": kd.MatchScheme("hidden", nn.MSELoss()),
         "hidden_1": kd.Term(kd.Match("loss"), kd.losses.Identity()),
@@ -153,7 +153,7 @@ def test_each_layer_has_a_projection_and_a_loss_of_its_own():
     assert one.loss is not other.loss
 
 
-def test_an_objective_meets_another_student_as_if_it_were_the_first():
+def test_an_objective_is_bound_to_another_student_as_if_it_were_the_first():
     first = objective().bind(model_info(bert(2, 16)), model_info(bert(4, 24)))
     made = first.bind(model_info(bert(3, 8)), model_info(bert(3, 12)))
     assert made.named_terms()["hidden_3"].projection.weight.shape == (12, 8)
@@ -173,8 +173,23 @@ def test_a_scheme_without_a_teacher_is_a_sentence():
         objective().bind(model_info(bert(2)), None)
 
 
-def test_schemes_that_wait_are_shown():
-    assert "schemes=['hidden']" in repr(objective())
+def test_an_objective_is_shown_term_by_term_and_its_schemes_before_they_are_terms():
+    made = objective()
+    shown = [
+        "Objective(",
+        "  hard: Term(logits ← labels, CrossEntropyLoss(), weight=1)",
+        "  hidden: MatchScheme(hidden, HiddenMSE(), embeddings=True, projection='linear')",
+        "  logits: Term(logits ← logits, SoftTarget(temperature=1.0), weight=1)",
+        ")",
+    ]
+    assert repr(made).splitlines() == shown
+    made.bind(model_info(bert(2, 16)), model_info(bert(4, 24)))
+    linear = "projection=Linear(in_features=16, out_features=24, bias=True)"
+    terms = [
+        f"  hidden_{s}: Term(hidden.{s} ← hidden.{t}, HiddenMSE(), weight=1, {linear})"
+        for s, t in ((0, 0), (1, 2), (2, 4))
+    ]
+    assert repr(made).splitlines() == [*shown[:2], *terms, *shown[3:]]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])

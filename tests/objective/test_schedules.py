@@ -31,7 +31,7 @@ def test_factors_stay_between_zero_and_one(progress, schedule):
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
-def test_a_warm_up_over_no_share_of_training_is_refused(share):
+def test_a_warm_up_over_no_share_of_training_is_an_error(share):
     with pytest.raises(ConfigError, match=r"`share` of Warmup to be in \(0, 1\]"):
         schedules.Warmup(share)
 

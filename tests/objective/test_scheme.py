@@ -15,7 +15,7 @@ from kd_lightning.features import model_info
 
 from ..toys import bert
 
-NAMES = sorted(file.stem for file in (CONFIGS / "match").glob("*.yaml"))
+NAMES = sorted(file.stem for file in (CONFIGS / "match").rglob("*.yaml"))
 TABLE = {
     "L3": [(1, 4), (2, 8), (3, 12)],
     "L4": [(1, 3), (2, 6), (3, 9), (4, 12)],
@@ -108,7 +108,7 @@ def test_each_name_has_its_loss(name, loss, paired):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_match_meets_models_of_equal_and_of_other_widths(name):
+def test_every_match_is_bound_to_models_of_equal_and_of_other_widths(name):
     student = {"L3": 3, "L4": 4, "L6": 6}.get(name.split("_")[0].rstrip("nt"), 2)
     made = kd.Objective(schemes(name)).bind(info(student), info(6))
     wide = kd.Objective(schemes(name)).bind(info(student), info(6, 24))
@@ -156,7 +156,7 @@ def test_a_stack_in_front_is_where_layers_are_counted():
     assert made.student_addresses == ("decoder.hidden.1", "decoder.hidden.2", "decoder.hidden.3")
 
 
-def test_a_scheme_that_matches_nothing_is_refused():
+def test_a_scheme_that_matches_nothing_is_an_error():
     with pytest.raises(MatchError, match=r"Match scheme 'h'.*no student layer of 1 .* every=2"):
         kd.Objective({"h": kd.MatchScheme("hidden", nn.MSELoss(), every=2)}).bind(info(1), info(2))
 
@@ -202,3 +202,11 @@ def test_a_learned_map_that_cannot_be_is_one_sentence():
         emd_term(2, 3, every=3)
     with pytest.raises(ConfigError, match="use layers='emd', not 'uniform'"):
         kd.MatchScheme("hidden", kd.losses.EMD(kd.losses.HiddenMSE()))
+
+
+def test_a_scheme_is_shown_on_one_line_with_what_is_not_the_default():
+    scheme = kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="skip", projection="linear", weight=0.5)
+    assert repr(scheme) == "MatchScheme(hidden, HiddenMSE(), layers='skip', weight=0.5, projection='linear')"
+    assert repr(kd.MatchScheme("query", nn.MSELoss(), teacher_feature="key")) == (
+        "MatchScheme(query, MSELoss(), teacher_feature='key')"
+    )

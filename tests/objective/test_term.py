@@ -38,15 +38,30 @@ def value(term: kd.Term, student: Any, teacher: Any, batch: Any = None, progress
 # -- what a loss is given
 
 
-def all_extras(student: Tensor, teacher: Tensor, mask: Any, labels: Any, batch: Any, progress: float) -> Tensor:
+def takes_all(student: Tensor, teacher: Tensor, mask: Any, labels: Any, batch: Any, progress: float) -> Tensor:
     assert mask is None
     assert labels is batch[1]
     return student.sum() * progress
 
 
 def test_a_function_is_given_what_it_names():
-    term = kd.Term(HIDDEN, all_extras)
+    term = kd.Term(HIDDEN, takes_all)
     assert value(term, {"0": torch.ones(2, 2)}, {"0": torch.ones(2, 2)}, progress=0.25) == 1.0
+
+
+def test_a_loss_is_given_the_rows_ids_and_the_seed_of_the_step():
+    seen: list[Any] = []
+
+    def random(student: Tensor, teacher: Tensor, sample_id: Any, seed: int) -> Tensor:
+        seen.append((sample_id, seed))
+        return student.sum()
+
+    objective = kd.Objective({"a": kd.Term(HIDDEN, random)})
+    features = {"0": torch.ones(2, 2)}
+    ids = torch.tensor([7, 9])
+    objective(features, features, {"sample_id": ids}, seed=5)
+    objective(features, features, pairs())
+    assert seen == [(ids, 5), (None, 0)]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +101,7 @@ def test_a_match_without_teacher_gives_the_loss_one_tensor():
     assert loss.teacher is None
 
 
-def test_several_addresses_arrive_as_tuples_in_their_order():
+def test_several_addresses_are_given_as_tuples_in_their_order():
     loss = Keeps()
     features = {name: torch.full((1, 2), float(i)) for i, name in enumerate("abc")}
     value(kd.Term(kd.Match(("b", "a"), ("c", "a")), loss), features, features)
@@ -161,7 +176,7 @@ def test_without_autocast_a_projected_value_is_that_of_the_plain_formula():
     torch.testing.assert_close(value(term, {"0": x}, {"0": y}), nn.functional.mse_loss(term.projection(x), y))
 
 
-class Raw(Keeps):
+class Raw(kd.losses.DistillationLoss, Keeps):
     widens = True
 
 
@@ -184,7 +199,7 @@ def own_temperature(student, teacher, base, mask):
     [
         kd.losses.SoftTarget(temperature=2.0, sample_temperature=own_temperature),
         kd.losses.ProbabilityShift(kd.losses.SoftTarget(sample_temperature=kd.schedules.FLSW(beta=1.0))),
-        kd.losses.LogitMSE(compat="textbrewer", sample_temperature=own_temperature),
+        kd.compat.textbrewer.LogitMSE(sample_temperature=own_temperature),
         kd.losses.EMD(nn.MSELoss(), student_layers=1, teacher_layers=1),
     ],
     ids=["own temperature", "shift", "logit mse", "foreign in emd"],
@@ -244,7 +259,7 @@ def test_a_tuple_of_different_widths_cannot_share_a_projection():
         bound(kd.Term(kd.Match(("0", "2"), ("0", "0")), nn.MSELoss(), projection="linear"))
 
 
-def test_meeting_other_models_builds_the_projection_anew():
+def test_binding_to_other_models_builds_the_projection_anew():
     term = bound(kd.Term(HIDDEN, nn.MSELoss(), projection="linear"))
     assert bound(term, student=mlp(4), teacher=mlp(9)).projection.weight.shape == (9, 4)
 
@@ -290,12 +305,12 @@ def test_a_term_of_labels_needs_no_teacher():
 
 
 @pytest.mark.parametrize("weight", ["1.0", float("nan"), float("inf"), None, torch.ones(())])
-def test_a_weight_that_is_no_finite_number_is_refused(weight):
+def test_a_weight_that_is_no_finite_number_is_an_error(weight):
     with pytest.raises(ConfigError, match="`weight`"):
         kd.Term(HIDDEN, nn.MSELoss(), weight=weight)
 
 
-def test_a_loss_that_cannot_be_called_is_refused():
+def test_a_loss_that_cannot_be_called_is_an_error():
     with pytest.raises(ConfigError, match=r"`loss`.*'mse'"):
         kd.Term(HIDDEN, "mse")
 
@@ -305,14 +320,14 @@ def test_a_loss_that_cannot_be_called_is_refused():
     [nn.MSELoss(reduction="none"), lambda s, t: 0.5, lambda s, t: None, lambda s, t: (s.sum(), t)],
     ids=["tensor", "float", "none", "tuple"],
 )
-def test_a_loss_that_gives_no_scalar_is_refused_and_not_summed_in_silence(loss):
+def test_a_loss_that_returns_no_scalar_is_an_error(loss):
     objective = kd.Objective({"odd": kd.Term(HIDDEN, loss)})
     with pytest.raises(MatchError, match="scalar"):
         objective({"0": torch.ones(2, 2)}, {"0": torch.ones(2, 2)}, pairs())
 
 
-def test_a_feature_that_did_not_arrive_is_named():
-    with pytest.raises(AddressError, match=r"'0' did not arrive.*2"):
+def test_a_feature_that_was_not_collected_is_named():
+    with pytest.raises(AddressError, match=r"'0' was not collected.*2"):
         value(kd.Term(HIDDEN, nn.MSELoss()), {"2": torch.ones(1)}, {"2": torch.ones(1)})
 
 
@@ -378,7 +393,7 @@ def test_batches_without_a_mask_or_of_pairs_give_none():
     assert mask_for("hidden.1", (4, 6, 16), {"input_ids": MASK}) is None
 
 
-def test_the_students_own_mask_counts_where_the_models_eat_different_inputs():
+def test_the_students_own_mask_counts_where_the_models_get_different_inputs():
     both = {"student": words(), "teacher": words(length=9)}
     assert torch.equal(mask_for("hidden.1", (4, 6, 16), both), MASK)
 
@@ -419,7 +434,7 @@ def test_teacher_and_student_with_other_numbers_of_labels_are_refused_before_the
         ({"projection_lr": -1.0}, "`projection_lr` not to be negative"),
     ],
 )
-def test_what_is_no_loss_no_schedule_and_no_rate_is_refused(options, sentence):
+def test_what_is_no_loss_no_schedule_and_no_rate_is_an_error(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         kd.Term(HIDDEN, **{"loss": nn.MSELoss()} | options)
 
@@ -436,6 +451,48 @@ def test_a_built_projection_does_not_map_the_width_of_pictures():
 def test_a_field_that_only_the_output_may_have_asks_for_an_adapter():
     with pytest.raises(AddressError, match=r"no 'scores'.*such a field, give an Adapter\(outputs=…\)"):
         bound(kd.Term(kd.Match("scores", "scores"), nn.MSELoss()), mlp(5), mlp(5))
+
+
+def test_a_term_is_shown_on_one_line():
+    own = kd.Term(HIDDEN, nn.MSELoss(), 0.5, kd.schedules.Cosine(), projection="tanh")
+    assert repr(own) == "Term(0 ← 0, MSELoss(), weight=0.5, schedule=Cosine(), projection='tanh')"
+    linear = "(0): Linear(in_features=5, out_features=7, bias=True) (1): Tanh()"
+    assert repr(bound(own)) == f"Term(0 ← 0, MSELoss(), weight=0.5, schedule=Cosine(), projection=Sequential({linear}))"
+    emd = kd.losses.EMD(kd.losses.HiddenMSE())
+    assert "\n" not in repr(kd.Term(HIDDEN, emd))
+    assert repr(kd.Term(kd.Match("loss"), F.mse_loss)) == "Term(loss, mse_loss, weight=1)"
+
+
+# -- a loss that is bound
+
+
+class Bound(kd.losses.DistillationLoss):
+    """Builds a module of its own from the widths."""
+
+    def bind(self, student, teacher) -> None:
+        self.infos = student, teacher
+        if teacher:
+            self.head = nn.Linear(student[0].width, teacher[0].width)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (self.head(student) - teacher).square().mean()
+
+
+def test_a_loss_builds_modules_from_the_widths_before_the_optimizer_exists():
+    objective = kd.Objective({"a": kd.Term(HIDDEN, Bound())}).bind(model_info(mlp(5)), model_info(mlp(7)))
+    assert sorted(objective.state_dict()) == ["terms.a.loss.head.bias", "terms.a.loss.head.weight"]
+    assert objective.terms["a"].loss.head.weight.shape == (7, 5)
+    assert objective({"0": torch.ones(2, 5)}, {"0": torch.ones(2, 7)}, pairs()).total.requires_grad
+
+
+def test_a_loss_behind_a_projection_is_told_the_width_that_it_gives():
+    own, other = bound(kd.Term(HIDDEN, Bound(), projection="linear")).loss.infos
+    assert [info.width for info in (*own, *other)] == [7, 7]
+
+
+def test_the_batchs_fields_are_no_teacher_features_for_a_loss():
+    own, other = bound(kd.Term(kd.Match("0", "labels"), Bound())).loss.infos
+    assert ([info.width for info in own], other) == ([5], ())
 
 
 # -- several pairs, compared one by one
@@ -504,7 +561,7 @@ def test_a_loss_over_pairs_of_layers_still_gets_them_together():
     assert isinstance(loss.student, tuple)
 
 
-def test_sides_of_different_length_are_refused():
+def test_sides_of_different_length_are_an_error():
     term = kd.Term(kd.Match(("0", "2"), "labels"), kd.losses.HardLabel())
     with pytest.raises(MatchError, match="student's 2 features needs one of the teacher's, but there are 1"):
         bound(term)

@@ -1,4 +1,4 @@
-"""Compiled students and teachers: taps break no graph, and a step's losses stay what they are."""
+"""Compiled students and teachers: taps break no graph, and do not change a step's losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADDRESSES = ["hidden.0", "hidden.2", "attention.1", "attention.2", "logits"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Trace as always and leave the machine code out; count graph breaks from zero."""
+    """Trace as usual but generate no machine code; count graph breaks from zero."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     torch._dynamo.reset()
     counters.clear()

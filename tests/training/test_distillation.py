@@ -560,7 +560,7 @@ def test_an_optimizer_instance_raises():
         kd.DistillationModule(student, mlp(4), objective, optimizer=torch.optim.AdamW(student.parameters()))
 
 
-# -- what a Lightning user expects besides
+# -- other features of Lightning
 
 
 def test_a_test_set_is_scored_like_a_validation_set(tmp_path):

@@ -124,7 +124,7 @@ def test_the_mean_is_over_each_tasks_first_metric_whatever_its_name(tmp_path):
 
 
 class Percent(BatchMetric):
-    """A score out of a hundred."""
+    """A score in percent."""
 
     score_names = ("percent",)
     best_value = 100.0

@@ -11,7 +11,7 @@ from kd_lightning.training.callbacks.step_seed import StepSeed
 
 
 class Dice(pl.LightningModule):
-    """Writes down what every step draws."""
+    """Records what every step draws."""
 
     def __init__(self, disturb: bool = False) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from kd_lightning.core.batch import BOOKKEEPING
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.precision import widen
+from kd_lightning.losses.base import WrappedLoss
 
 Adaptor: TypeAlias = Callable[[Any, Any], Mapping[str, Any]]
 
@@ -93,7 +94,7 @@ def _listed(value: Any) -> list[Tensor]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-class AdaptedLoss(nn.Module):
+class AdaptedLoss(WrappedLoss):
     """A loss that takes its mask and labels from what the student's adaptor returned, behind the student's features.
 
     Args:
@@ -109,26 +110,20 @@ class AdaptedLoss(nn.Module):
     """
 
     def __init__(self, loss: nn.Module, extras: int, projection: nn.Module | None = None) -> None:
-        super().__init__()
-        self.loss = loss
+        super().__init__(loss)
+        self.equal_widths = self.per_address = False  # the mask and the labels are among the features
         self.extras = extras
         self.projection = projection
-
-    @property
-    def widens(self) -> bool:
-        """Whether the inner loss widens what it is given."""
-        return bool(getattr(self.loss, "widens", False))
 
     def forward(self, student: tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Compare the student's features with the teacher's."""
         features, given = self._split(student)
-        return self.loss(features, teacher, **given)
+        return self.compare(features, teacher, **given)
 
-    def count(self, student: tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor | None:
+    def count(self, student: Any, teacher: Any, **given: Any) -> Tensor | None:
         """Return what the loss counts."""
-        inner = getattr(self.loss, "count", None)
-        features, given = self._split(student)
-        return inner(features, teacher, **given) if callable(inner) else None
+        features, own = self._split(student)
+        return super().count(features, teacher, **own)
 
     def _split(self, student: tuple[Tensor, ...]) -> tuple[Tensor | tuple[Tensor, ...], dict[str, Tensor]]:
         features = tuple(self._project(x) for x in student[: -self.extras])

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from torch import nn
 
 from kd_lightning import losses
+from kd_lightning.compat.textbrewer import losses as theirs
 from kd_lightning.compat.textbrewer.adaptors import MASK, AdaptedLoss
 from kd_lightning.compat.textbrewer.config import Config, read
 from kd_lightning.compat.textbrewer.matches import IntermediateMatch, intermediate_match
@@ -105,16 +106,12 @@ def _logits_terms(given: dict[str, Any], logits: Sequence[str], features: Featur
 
 
 def _logits_loss(given: dict[str, Any]) -> nn.Module:
-    options: Any = {
-        "temperature": float(given["temperature"]),
-        "compat": "textbrewer",
-        "sample_temperature": sample_temperature(given["temperature_scheduler"]),
-    }
     if given["kd_loss_type"] not in ("ce", "mse"):
         raise ConfigError(f"Expected argument `kd_loss_type` to be 'ce' or 'mse' but got {given['kd_loss_type']!r}.")
-    is_ce = given["kd_loss_type"] == "ce"
-    loss: nn.Module = losses.SoftTarget(kind="ce", **options) if is_ce else losses.LogitMSE(**options)
-    return losses.ProbabilityShift(loss) if given["probability_shift"] else loss
+    kind = theirs.SoftCrossEntropy if given["kd_loss_type"] == "ce" else theirs.LogitMSE
+    by_sample = sample_temperature(given["temperature_scheduler"])
+    loss = kind(float(given["temperature"]), sample_temperature=by_sample)
+    return theirs.ProbabilityShift(loss) if given["probability_shift"] else loss
 
 
 def _hard_term(given: dict[str, Any]) -> Iterator[tuple[str, Term]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from kd_lightning import losses
+from kd_lightning.compat.textbrewer import losses as theirs
 from kd_lightning.compat.textbrewer.config import read
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.objective.projections import build_projection
@@ -16,17 +16,17 @@ from kd_lightning.objective.projections import build_projection
 MATCH: dict[str, Any] = {"layer_T": None, "layer_S": None, "feature": None, "loss": None, "weight": None, "proj": None}
 
 LOSSES: dict[str, Callable[[], nn.Module]] = {
-    "attention_mse_sum": partial(losses.AttentionMSESum, compat="textbrewer"),
-    "attention_mse": partial(losses.AttentionMSE, compat="textbrewer"),
-    "attention_ce_mean": partial(losses.AttentionCEMean, compat="textbrewer"),
-    "attention_ce": partial(losses.AttentionCE, compat="textbrewer"),
+    "attention_mse_sum": theirs.AttentionMSESum,
+    "attention_mse": theirs.AttentionMSE,
+    "attention_ce_mean": theirs.AttentionCEMean,
+    "attention_ce": theirs.AttentionCE,
     "hidden_mse": losses.HiddenMSE,
     "cos": losses.HiddenCosine,
-    "pkd": partial(losses.PKD, compat="textbrewer"),
+    "pkd": theirs.PKD,
     "gram": losses.FSP,
     "fsp": losses.FSP,
-    "mmd": partial(losses.NST, compat="textbrewer"),
-    "nst": partial(losses.NST, compat="textbrewer"),
+    "mmd": theirs.NST,
+    "nst": theirs.NST,
 }
 
 PAIRS = ("gram", "fsp", "mmd", "nst")

@@ -8,9 +8,8 @@ from typing import Any
 
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.core.types import Schedule
-from kd_lightning.losses.temperature import SampleTemperature
-from kd_lightning.objective.schedules.samples import CWSM, FLSW
-from kd_lightning.objective.schedules.weights import LinearDecay, LinearGrowth
+from kd_lightning.losses.soft_target import SampleTemperature
+from kd_lightning.objective.schedules import CWSM, FLSW, LinearDecay, LinearGrowth
 
 WEIGHTS: dict[str, type[LinearDecay] | type[LinearGrowth]] = {
     "linear_decay": LinearDecay,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from kd_lightning.core.files import write_figure
 from kd_lightning.pipeline.report.pictures import (
     ALONE,
     LINES,
@@ -21,7 +22,6 @@ from kd_lightning.pipeline.report.pictures import (
     new_figure,
     tidy,
 )
-from kd_lightning.core.files import write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 import kd_lightning as kd
 from kd_lightning.core.errors import AddressError, CacheError, ConfigError
 from kd_lightning.data import Delete, Loader, Padding, TrainBatches
-from kd_lightning.data.augment.rows import AugmentedRows
-from kd_lightning.data.synthetic import word_tokenizer
+from kd_lightning.data.text.augmented_rows import AugmentedRows
+from kd_lightning.data.text.synthetic import word_tokenizer
 from kd_lightning.teachers.cache import writer
 
 from ...toys import bert, hooks_on, mlp, pairs, same, weights, words

@@ -1,1 +1,0 @@
-"""Questions whose answers are stretches of a text."""

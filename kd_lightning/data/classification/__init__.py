@@ -1,1 +1,0 @@
-"""Texts and pairs of texts with labels: a class, several of them, or a number."""

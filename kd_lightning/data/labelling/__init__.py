@@ -1,1 +1,0 @@
-"""Sentences with a tag for every word."""

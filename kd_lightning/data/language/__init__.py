@@ -1,1 +1,0 @@
-"""Plain text, whose hidden words are to be guessed."""

@@ -1,1 +1,0 @@
-"""Where rows and texts come from: files, folders, the Hugging Face hub."""

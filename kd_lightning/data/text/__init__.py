@@ -1,0 +1,1 @@
+"""Text: tokenising, padding and augmentation, and a data module per task."""

@@ -1,0 +1,177 @@
+"""Classification of texts or pairs of texts, from Parquet files or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kd_lightning.core.errors import DataError
+from kd_lightning.data.readers import Row
+from kd_lightning.data.sources import Source, texts_of
+from kd_lightning.data.text.labels import Labels
+from kd_lightning.data.text.sourced import TextDataModule
+from kd_lightning.data.text.tokenizing import check_room, check_tokenizer
+from kd_lightning.data.text.tokens import Rows
+from kd_lightning.functional.hard_label import IGNORED
+from kd_lightning.metrics.labels import LabelRecorder
+
+log = logging.getLogger(__name__)
+
+
+class TextClassification(TextDataModule):
+    """A data set of texts, or pairs of texts, with one label each, or with any number of labels.
+
+    Args:
+        name: the data set's name; with `root`, its folder.
+        text: the column with the text, or the two columns of a pair.
+        label: the column with the label, an integer from 0. With `multilabel`: the column with a list of such integers,
+            or one column of 0 and 1 per label. With `regression`: a number to predict.
+        num_labels: number of classes; None: as many as `labels`, else 2; with `regression` 1.
+        tokenizer: a transformers tokenizer; may also be set as attribute before `setup`.
+        multilabel: a row may have several labels, or none; `labels` of a batch is then float, 0 or 1: (batch, labels).
+        regression: labels are numbers to predict: `labels` of a batch is then float, (batch,).
+        labels: what the classes are called, in the order of their numbers; the column may then hold names.
+        drop_unlabelled: leave out rows of its own without a label: null, `-`, or -1 for a class.
+        loading: further arguments of `TextDataModule`: where rows come from and which are trained on beside them
+            (of `unlabelled` text for pairs, texts that follow each other make one), and how batches are made.
+
+    Raises:
+        DataError: at construction if settings contradict each other; in `setup` if a folder, file, column or label is
+            missing or does not fit.
+
+    Example:
+        >>> data = TextClassification("sst2", text="sentence", root="/nowhere", limit=100)
+        >>> data.num_labels, data.sizes
+        (2, {})
+
+    """
+
+    head = "sequence-classification"
+
+    def __init__(
+        self,
+        name: str,
+        text: str | Sequence[str],
+        label: str | Sequence[str] = "label",
+        num_labels: int | None = None,
+        tokenizer: Any = None,
+        *,
+        multilabel: bool = False,
+        regression: bool = False,
+        labels: Sequence[str] | None = None,
+        drop_unlabelled: bool = False,
+        **loading: Any,
+    ) -> None:
+        count = num_labels or (1 if regression else len(labels or (0, 1)))
+        super().__init__(name=name, tokenizer=tokenizer, num_labels=count, **loading)
+        self.text = [text] if isinstance(text, str) else list(text)
+        self.label = label if isinstance(label, str) else list(label)
+        self.classes = list(labels) if labels is not None else None
+        self.multilabel = multilabel
+        self.regression = regression
+        self.drop_unlabelled = drop_unlabelled
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.text) not in (1, 2):
+            raise DataError(f"text names one column, or two for pairs; got {self.text}.")
+        if not isinstance(self.label, str) and not self.multilabel:
+            raise DataError(f"label names columns {self.label}: several labels per row need multilabel=True.")
+        if not isinstance(self.label, str) and len(self.label) != self.num_labels:
+            raise DataError(f"label names {len(self.label)} columns, one per label, but num_labels={self.num_labels}.")
+        if self.classes is not None and len(self.classes) != self.num_labels:
+            raise DataError(f"labels names {len(self.classes)} classes, but num_labels={self.num_labels}.")
+        if self.regression and (self.multilabel or self.num_labels != 1):
+            raise DataError("regression predicts one number per row: num_labels is 1 then, and multilabel=False.")
+
+    @property
+    def _labels(self) -> Labels:
+        names = tuple(self.classes) if self.classes is not None else None
+        assert self.num_labels is not None
+        return Labels(self.label, self.num_labels, names, self.multilabel, self.regression)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read: texts first, then labels."""
+        return [*self.text, *self._labels.columns]
+
+    @property
+    def label_columns(self) -> list[str]:
+        """What extra data may lack."""
+        return self._labels.columns
+
+    def recorder(self) -> LabelRecorder:
+        """Return what notes the label that is predicted for each row."""
+        return LabelRecorder(self.classes, self.multilabel, self.regression, self.row_numbers)
+
+    @property
+    def cache_key_fields(self) -> tuple[Any, ...]:
+        """The settings that decide what rows are made of a table, besides tokenizer, `max_length` and `limit`."""
+        reading = (self.regression, self.drop_unlabelled, sorted(self.rename.items()))
+        return self.text, self.label, self.num_labels, self.classes, reading
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Those of the columns that have texts."""
+        return self.text
+
+    def setup(self, stage: str | None = None) -> None:
+        """Tokenise all splits, or find them tokenised; again only after the tokenizer was replaced.
+
+        Raises:
+            DataError: if there is no tokenizer, rows are too short for any text, or data is missing or does not fit.
+
+        """
+        for tokenizer in [self.tokenizer, *([] if self.teacher_tokenizer is None else [self.teacher_tokenizer])]:
+            check_tokenizer(tokenizer, self.max_length)
+            check_room(tokenizer, self.max_length, pair=len(self.text) == 2)
+        super().setup(stage)
+
+    def without_labels(self, texts: list[Row]) -> Rows:
+        """Return rows of texts, or pairs, without labels."""
+        return self.encode(list(zip(*texts, strict=True)), self._labels.none(len(texts)))
+
+    def row_numbers(self, split: str) -> np.ndarray | None:
+        """Return where in the file each row of a split is; None: all rows of it are here."""
+        if not self.drop_unlabelled:
+            return None
+        (table, _), *_ = super().tables(split)
+        return np.flatnonzero(self._labels.there(table))
+
+    def texts(self, split: str = "train") -> list[str]:
+        """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""
+        columns, _ = self._read(split)
+        return [text for row in zip(*columns, strict=True) for text in row]
+
+    def tokenise(self, split: str) -> Rows:
+        """Return a split's rows, made anew from its files."""
+        return self.encode(*self._read(split))
+
+    def _read(self, split: str) -> tuple[list[list[str]], np.ndarray]:
+        """Return the texts, column by column, and the labels of a split, each source's by the names it has for them."""
+        first, *more = self.tables(split)
+        named = self._labels.named_as(first[0])
+        labels = [self._labels.read(*first), *(named.read_known(*one) for one in more)]
+        for (_, source), known in zip(more, labels[1:], strict=True):
+            if without := int((known.reshape(len(known), -1)[:, 0] == IGNORED).sum()):
+                log.info("%s: %d of %d rows have no label; a teacher labels them.", source, without, len(known))
+        texts = [texts_of(table, source, self.text) for table, source in (first, *more)]
+        return [[text for some in column for text in some] for column in zip(*texts, strict=True)], np.concatenate(
+            labels
+        )
+
+    def tables(self, split: str) -> list[tuple[Any, Source]]:
+        """Return a split's own table and the extra ones; its own without a label are left out for `drop_unlabelled`."""
+        (table, source), *more = super().tables(split)
+        return [(self._labelled(table, source, split) if self.drop_unlabelled else table, source), *more]
+
+    def _labelled(self, table: Any, source: Source, split: str) -> Any:
+        kept = self._labels.there(table)
+        if not kept.any():
+            raise DataError(f"No row of {source} has a label (column '{self.label}').")
+        if not kept.all():
+            log.info("%s %s: %d rows without a label are left out.", self.name, split, int((~kept).sum()))
+        return table.filter(kept)

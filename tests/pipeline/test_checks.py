@@ -1,0 +1,77 @@
+"""Rows that are longer than a model takes are an error before any training; new models are made long enough."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
+
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.models.bigru import bigru
+from kd_lightning.pipeline.checks import check_compatibility, check_positions, positions
+from kd_lightning.pipeline.fine_tune import teacher_data
+from kd_lightning.pipeline.setup import TaskSetup
+from kd_lightning.pipeline.teacher_model import fresh_teacher
+
+from .making import task_settings
+
+SIZES = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+FEW = ["teacher=tiny_random", "teacher.architecture.num_hidden_layers=1", "student=t3", "match=[]", "data.limit=8"]
+
+
+def bert(length: int) -> Any:
+    return BertModel(BertConfig(**SIZES, max_position_embeddings=length))
+
+
+def roberta(length: int) -> Any:
+    return RobertaModel(RobertaConfig(**SIZES, pad_token_id=1, max_position_embeddings=length))
+
+
+def distilbert(length: int) -> Any:
+    sizes = {"vocab_size": 9, "dim": 8, "n_layers": 1, "n_heads": 1, "hidden_dim": 8}
+    return DistilBertModel(DistilBertConfig(**sizes, max_position_embeddings=length))
+
+
+@pytest.mark.parametrize(("make", "unused"), [(bert, 0), (roberta, 2), (distilbert, 0)])
+def test_a_model_reads_just_as_many_tokens_as_it_has_positions(make: Any, unused: int) -> None:
+    model = make(12).eval()
+    longest = positions(model)
+    assert longest == 12 - unused
+    model(input_ids=torch.full((1, longest), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, longest + 1), 5))
+
+
+def test_rows_that_are_too_long_are_refused_with_the_longest_that_fit() -> None:
+    check_positions(roberta(12), SimpleNamespace(max_length=10), "teacher")
+    with pytest.raises(ConfigError, match=r"11 tokens \(data\.max_length\), but the teacher takes 10.*max_length=10"):
+        check_positions(roberta(12), SimpleNamespace(max_length=11), "teacher")
+    recurrent: Any = bigru(BertConfig(vocab_size=50), hidden_size=8)
+    check_positions(recurrent, SimpleNamespace(max_length=100_000), "student")
+    check_positions(bert(12), SimpleNamespace(max_length=None), "student")  # rows are no tokens
+
+
+def fresh(typed: list[str]) -> tuple[TaskSetup, Any]:
+    """The setup of what is typed, and its teacher before fine-tuning."""
+    settings = task_settings(typed)
+    setup = TaskSetup(settings, *teacher_data(settings), {})
+    return setup, fresh_teacher(settings, setup.task, setup.data)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_teacher_of_random_weights_reads_the_longest_rows(kind: str) -> None:
+    made: Any = fresh(["data=synthetic", *FEW, f"teacher.architecture.model_type={kind}", "+data.max_length=1000"])[1]
+    assert positions(made) == 1000
+    made.eval()(input_ids=torch.full((1, 1000), 5))
+    assert fresh(["data=synthetic", *FEW])[1].config.max_position_embeddings == 512
+
+
+def test_before_training_teacher_and_student_are_both_checked() -> None:
+    typed = ["data=synthetic", *FEW, "+data.max_length=60"]
+    with pytest.raises(ConfigError, match=r"but the teacher takes 50 at most"):
+        check_compatibility(*fresh([*typed, "+teacher.architecture.max_position_embeddings=50"]))
+    with pytest.raises(ConfigError, match=r"but the student takes 40 at most"):
+        check_compatibility(*fresh([*typed, "+student.max_position_embeddings=40"]))

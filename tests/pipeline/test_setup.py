@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from kd_lightning.data.text.synthetic import word_tokenizer
+from torch import nn
+from transformers import BertConfig
+
+from kd_lightning.cli.checks import check_whole
+from kd_lightning.cli.configs import compose_config
+from kd_lightning.cli.settle import settle
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.models.shrink import shrink
+from kd_lightning.pipeline.checks import check_labels
+from kd_lightning.pipeline.fine_tune import teacher_data
+from kd_lightning.pipeline.setup import TaskSetup, build_data, build_trainer
+from kd_lightning.pipeline.teacher_model import fresh_teacher, load_teacher
+
+from .making import run_settings, task_settings
+
+TWO_LAYERS = "teacher.architecture.num_hidden_layers=2"
+
+
+def made(typed: list[str], **changes: Any) -> TaskSetup:
+    """The setup of a run's one task, as its teacher's training has it."""
+    settings = replace(task_settings(typed), **changes)
+    return TaskSetup(settings, *teacher_data(settings), {})
+
+
+def teacher_of(setup: TaskSetup) -> Any:
+    return fresh_teacher(setup.settings, setup.task, setup.data)
+
+
+@pytest.fixture
+def typed(on_films: list[str]) -> list[str]:
+    return [*on_films, TWO_LAYERS]
+
+
+@pytest.fixture
+def setup(typed: list[str]) -> TaskSetup:
+    return made(typed)
+
+
+def data_for(typed: list[str], *processors: Any) -> Any:
+    return build_data(task_settings(typed), *processors)
+
+
+def test_a_model_that_is_nowhere_is_one_sentence_with_the_ways_out(typed: list[str], setup: TaskSetup) -> None:
+    settings = task_settings([*typed, "teacher.pretrained=no-such-model-of-mine"])
+    with pytest.raises(ConfigError, match=r"Cannot load 'no-such-model-of-mine'.*teacher\.path=DIR.*minilm_l6"):
+        fresh_teacher(settings, setup.task, setup.data)
+
+
+def test_a_teacher_with_another_tokenizer_keeps_it_beside_the_datas_own() -> None:
+    own = data_for(["data=synthetic"]).processor
+    same = data_for(["data=synthetic"], own)
+    assert (same.processor.get_vocab(), same.teacher_processor) == (own.get_vocab(), None)
+    other = data_for(["data=synthetic"], word_tokenizer(["good", "film"]))
+    assert other.processor.get_vocab() == own.get_vocab()
+    assert len(other.teacher_processor) == 6
+
+
+def test_the_students_tokenizer_may_be_made_from_the_training_text(typed: list[str]) -> None:
+    typed = [*typed, "data.tokenizer=train"]
+    data = data_for(typed, word_tokenizer(["good", "film"]))
+    assert data.processor.tokenize("a good film") == ["a", "good", "film"]
+    assert len(data.teacher_processor) == 6
+    # a teacher with random weights brings no tokenizer
+    assert made(typed).data.processor.get_vocab() == data.processor.get_vocab()
+
+
+def test_the_students_tokenizer_may_be_a_models(typed: list[str], setup: TaskSetup, tmp_path: Path) -> None:
+    setup.data.processor.save_pretrained(tmp_path)
+    data = data_for([*typed, f"data.tokenizer={tmp_path}"])
+    assert data.processor.get_vocab() == setup.data.processor.get_vocab()
+    with pytest.raises(ConfigError, match="Cannot load"):
+        data_for([*typed, f"data.tokenizer={tmp_path / 'nothing'}"])
+
+
+def test_the_data_gets_the_teachers_tokenizer(typed: list[str]) -> None:
+    tokenizer = word_tokenizer(["good", "film"])
+    assert data_for(typed, tokenizer).processor is tokenizer
+
+
+def test_a_teacher_for_other_labels_is_an_error(setup: TaskSetup) -> None:
+    check_labels(teacher_of(setup), setup.data, Path("here"))
+    setup.data.num_labels = 5
+    with pytest.raises(ConfigError, match="has 2 labels, but the data has 5"):
+        check_labels(setup.task.auto_class().from_config(config_of_two()), setup.data, Path("here"))
+
+
+def config_of_two() -> Any:
+    return BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+
+
+def test_a_teacher_with_the_labels_in_another_order_is_an_error(setup: TaskSetup) -> None:
+    teacher, data = teacher_of(setup), setup.data
+    data.classes = ["no", "yes"]
+    check_labels(teacher, data, Path("here"))  # it does not say what its labels are
+    teacher.config.id2label = {0: "no", 1: "yes"}
+    check_labels(teacher, data, Path("here"))
+    teacher.config.id2label = {0: "yes", 1: "no"}
+    with pytest.raises(ConfigError, match="here numbers its labels yes, no, but the data no, yes"):
+        check_labels(teacher, data, Path("here"))
+    data.classes = None
+    check_labels(teacher, data, Path("here"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (["data=stsb", "task=classification"], "This data has numbers to predict. Type task=regression."),
+        (["data=rte", "task=regression"], "This data has classes. Type task=classification."),
+        (["data=rte", "task=tagging"], "made for sequence-classification, and the task is token-class.*task=classific"),
+        (["data=squad", "task=classification"], "made for question-answering, .*Type task=question_answering"),
+        (["data=synthetic", "task=masked_lm"], "made for sequence-classification, and the task is masked-lm"),
+        (["data=mlm", "task=tagging", "data.path=DIR"], "Type task=masked_lm"),
+        (["data=conll2003", "task=question_answering"], "Type task=tagging"),
+    ],
+)
+def test_a_task_that_is_not_the_datas_is_an_error(chosen: list[str], words: str) -> None:
+    settings = task_settings(chosen)
+    with pytest.raises(ConfigError, match=words):
+        instantiate(settings.task).check_data(build_data(settings))
+
+
+@pytest.mark.parametrize("chosen", [["data=rte", "task=matthews"], ["data=squad"], ["data=stsb"]])
+def test_tasks_that_share_a_head_share_data(chosen: list[str]) -> None:
+    settings = task_settings(chosen)
+    instantiate(settings.task).check_data(build_data(settings))
+
+
+def test_a_random_teacher_gets_a_vocabulary_of_the_training_text(typed: list[str], setup: TaskSetup) -> None:
+    tokenizer = setup.data.processor
+    assert tokenizer.tokenize("a good FILM") == ["a", "good", "film"]
+    assert tokenizer("film").input_ids[0] == tokenizer.cls_token_id
+    assert made(typed).data.processor.get_vocab() == tokenizer.get_vocab()
+    config = teacher_of(setup).config
+    assert (config.vocab_size, config.num_labels, config.pad_token_id) == (len(tokenizer), 2, tokenizer.pad_token_id)
+
+
+def test_students_take_vocabulary_and_labels_from_the_data(setup: TaskSetup) -> None:
+    config: Any = setup.student(teacher_of(setup)).config
+    assert (config.vocab_size, config.num_labels) == (len(setup.data.processor), 2)
+
+
+def test_a_student_may_start_from_a_saved_one_and_brings_its_tokenizer(
+    typed: list[str], setup: TaskSetup, tmp_path: Path
+) -> None:
+    general: Any = made([*typed, "+student.hidden_size=24"]).student()
+    general.save_pretrained(tmp_path / "student")
+    setup.data.processor.save_pretrained(tmp_path / "student")
+    saved = [*typed, f"student.path={tmp_path / 'student'}"]
+    own = data_for(saved)
+    assert own.processor.get_vocab() == setup.data.processor.get_vocab()
+    student: Any = TaskSetup(task_settings(saved), setup.task, own, {}).student(teacher_of(setup))
+    before, after = general.base_model.state_dict(), student.base_model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert (student.config.num_labels, student.config.hidden_size) == (2, 24)
+    other = data_for(saved, word_tokenizer(["good", "film"]))
+    assert len(other.teacher_processor) == 6  # a teacher with another vocabulary: two tokenizers
+    own.processor = word_tokenizer(["good", "film"])
+    with pytest.raises(ConfigError, match=r"has a tokenizer of its own, and the data another"):
+        TaskSetup(task_settings(saved), setup.task, own, {}).student()
+    with pytest.raises(ConfigError, match=r"student\.path=.*holds no saved model.*Closest: .*student"):
+        data_for([*typed, f"student.path={tmp_path / 'studnet'}"])
+
+
+def test_a_teacher_with_a_new_head_that_is_never_trained_is_an_error(setup: TaskSetup, tmp_path: Path) -> None:
+    task = instantiate(task_settings(["data=mlm", "data.path=DIR"]).task)
+    model: Any = TaskSetup(task_settings(["data=mlm", "data.path=DIR", "student.hidden_size=24"]), task, setup.data, {})
+    model = model.student()
+    model.save_pretrained(tmp_path)
+    chosen = ["data=mlm", "data.path=DIR", "teacher=bert_base", f"teacher.pretrained={tmp_path}"]
+    never = task_settings([*chosen, "teacher.trainer.max_epochs=0"])
+    again = fresh_teacher(never, task, setup.data)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    model.base_model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"no head for masked-lm.*type teacher\.trainer\.max_epochs=1"):
+        fresh_teacher(never, task, setup.data)
+    fresh_teacher(task_settings([*chosen, "teacher.trainer.max_epochs=1"]), task, setup.data)
+
+
+def test_a_given_teacher_without_the_tasks_head_is_an_error(setup: TaskSetup, tmp_path: Path) -> None:
+    teacher_of(setup).save_pretrained(tmp_path)
+    setup.data.processor.save_pretrained(tmp_path)
+    model: Any = load_teacher(tmp_path, setup.task, setup.settings.teacher)[0]
+    assert model.config.num_labels == 2
+    guessing = instantiate(task_settings(["data=mlm", "data.path=DIR"]).task)
+    with pytest.raises(ConfigError, match=r"not fine-tuned for masked-lm: it has no cls.*teacher\.pretrained"):
+        load_teacher(tmp_path, guessing, setup.settings.teacher)
+
+
+def test_a_student_may_be_any_module(setup: TaskSetup) -> None:
+    own = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
+    setup.settings = replace(setup.settings, student=own)
+    student = setup.student()
+    assert isinstance(student, nn.Linear)
+    assert setup.student_recipe(student) == own
+
+
+def test_relative_folders_become_absolute(on_films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = settle(compose_config([*on_films, "data.root=some/data", "teacher.path=a/teacher"]))
+    assert (cfg.data.root, cfg.teacher.path) == (str(tmp_path / "some/data"), str(tmp_path / "a/teacher"))
+    (tmp_path / "more.txt").touch()
+    more = settle(compose_config(["data=sst2", "data.unlabelled=more.txt", "student.path=run/student"]))
+    assert (more.data.unlabelled, more.student.path) == (str(tmp_path / "more.txt"), str(tmp_path / "run/student"))
+    assert settle(compose_config(["data=sst2", "data.unlabelled=cola"])).data.unlabelled == "cola"  # below data.root
+    assert settle(compose_config([*on_films, "data.root='~/data'"])).data.root == str(Path("~/data").expanduser())
+    assert settle(compose_config(["data=synthetic"])).teacher.path is None
+
+
+def test_folders_of_callbacks_and_loggers_are_below_the_stage(typed: list[str], tmp_path: Path) -> None:
+    trainer = build_trainer(task_settings(typed).fitting, tmp_path)
+    assert {callback.dirpath for callback in trainer.checkpoint_callbacks} == {str(tmp_path / "checkpoints")}
+    assert {Path(logger.save_dir) for logger in trainer.loggers} == {tmp_path}
+    trainer = build_trainer(task_settings([*typed, "logger.csv.save_dir=/elsewhere"]).fitting, tmp_path)
+    assert Path(trainer.loggers[0].save_dir) == Path("/elsewhere")
+
+
+def test_null_turns_callbacks_and_loggers_off(typed: list[str], tmp_path: Path) -> None:
+    off = [f"{key}=null" for key in ("logger.csv", "logger.tensorboard", "callbacks.best", "callbacks.last")]
+    trainer = build_trainer(task_settings([*typed, *off]).fitting, tmp_path)
+    assert not trainer.loggers
+    assert not [callback for callback in trainer.checkpoint_callbacks if callback.dirpath]
+
+
+def test_stages_before_several_processes_have_one() -> None:
+    one = run_settings(["trainer=ddp_cpu"]).fitting.on_one_device().trainer
+    assert [one[key] for key in ("devices", "strategy", "num_nodes", "accelerator")] == [1, "auto", 1, "cpu"]
+
+
+def test_learning_from_labels_alone_uses_the_experiments_loss(typed: list[str], setup: TaskSetup) -> None:
+    own = [
+        "objective.terms.hard.loss._target_=torch.nn.CrossEntropyLoss",
+        "+objective.terms.hard.loss.label_smoothing=0.1",
+    ]
+    assert made([*typed, *own]).hard_objective().declared["hard"].loss.label_smoothing == 0.1
+    assert list(made([*typed, "~objective.terms.hard"]).hard_objective().declared) == ["hard"]
+
+
+@pytest.mark.parametrize("value", ["many", 1.5, True, -1])
+def test_counts_are_whole_numbers(value: object) -> None:
+    check_whole("data.limit", None)
+    check_whole("data.limit", 3)
+    with pytest.raises(ConfigError, match=r"'data\.limit' cannot be .*whole number"):
+        check_whole("data.limit", value)
+
+
+def test_a_pretrained_student_gets_the_tokens_of_its_own_tokenizer(
+    typed: list[str], setup: TaskSetup, tmp_path: Path
+) -> None:
+    teacher_of(setup).save_pretrained(tmp_path)
+    setup.data.processor.save_pretrained(tmp_path)
+    typed = [*typed, "student=pretrained", f"student.name={tmp_path}"]
+    data = data_for(typed, word_tokenizer(["good", "film"]))
+    assert data.processor.get_vocab() == setup.data.processor.get_vocab()
+    assert len(data.teacher_processor) == 6
+    data.processor = word_tokenizer(["good", "film"])
+    with pytest.raises(ConfigError, match="has a tokenizer of its own, and the data another"):
+        TaskSetup(task_settings(typed), setup.task, data, {}).student()
+
+
+def test_data_that_is_no_data_module_is_an_error(setup: TaskSetup) -> None:
+    settings = replace(setup.settings, data={"_target_": "types.SimpleNamespace", "num_labels": 2})
+    with pytest.raises(ConfigError, match=r"builds a SimpleNamespace, which is no kd_lightning\.data\.DataModule"):
+        build_data(settings)
+
+
+def two_layers(like: Any, num_labels: int, vocab_size: int, pad_token_id: int) -> nn.Module:
+    """A builder of a user's own, for classification and nothing else."""
+    sizes = {"num_labels": num_labels, "vocab_size": vocab_size, "pad_token_id": pad_token_id}
+    return shrink(like, **sizes, num_hidden_layers=2)
+
+
+def test_a_builder_of_ones_own_is_given_sizes_and_labels_only(
+    setup: TaskSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kd_lightning.pipeline.setup.instantiate", lambda node: partial(two_layers))
+    config: Any = setup.student(teacher_of(setup)).config
+    assert (config.num_hidden_layers, config.num_labels) == (2, 2)
