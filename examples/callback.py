@@ -33,9 +33,11 @@ def main() -> dict[str, float]:
     seed_everything(0)
     teacher = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 2))
     objective = kd.Objective({"logits": kd.Term(kd.Match("logits", "logits"), kd.losses.LogitMSE())})
-    guest = kd.DistillationCallback(teacher, objective, student="layer", task_weight=0.1)  # BoringModel has self.layer
+    # BoringModel has self.layer
+    distillation = kd.DistillationCallback(teacher, objective, student="layer", task_weight=0.1)
 
-    gaps = {"alone": gap(fit(BoringModel()).layer, teacher), "distilled": gap(fit(BoringModel(), guest).layer, teacher)}
+    alone, distilled = fit(BoringModel()), fit(BoringModel(), distillation)
+    gaps = {"alone": gap(alone.layer, teacher), "distilled": gap(distilled.layer, teacher)}
     for name, value in gaps.items():
         print(f"{name:>9}: squared distance to the teacher {value:.3f}")
     return gaps

@@ -14,7 +14,7 @@ import kd_lightning as kd
 
 
 class Reader(nn.Module):
-    """Some model: wants tokens and lengths, and gives scores with something else beside them."""
+    """A model that takes tokens and lengths, and returns scores and something else."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Reader(nn.Module):
         return self.scores(torch.tanh(self.top(last))), last
 
 
-# An adapter says how a batch becomes arguments, and what the output's parts are called.
+# An adapter makes a model's arguments of a batch, and names the parts of its output.
 ADAPTER = kd.Adapter(
     inputs=lambda batch: (batch["input_ids"], batch["attention_mask"].sum(-1)),
     outputs=lambda output: {"logits": output[0]},

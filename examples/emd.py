@@ -1,4 +1,4 @@
-"""A layer map that is learned (BERT-EMD): every student layer learns from every teacher layer, as far as it pays.
+"""A layer map that is learned (BERT-EMD): every student layer learns from every teacher layer.
 
 python examples/emd.py
 """

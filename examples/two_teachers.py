@@ -1,4 +1,4 @@
-"""Two teachers for one student: what they predict is combined, and each one's layers are matched by themselves.
+"""Two teachers for one student: their predictions are combined, and the layers of each are matched.
 
 python examples/two_teachers.py
 """

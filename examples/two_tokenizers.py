@@ -1,4 +1,4 @@
-"""A student that cuts text into words, and a teacher that cuts it into pieces: hidden states meet word by word.
+"""A student that cuts text into words, and a teacher that cuts it into pieces: hidden states are aligned word by word.
 
 python examples/two_tokenizers.py
 """
@@ -40,7 +40,7 @@ def main(sentences: int = 4000, epochs: int = 8) -> dict[str, float]:
     in_pieces = kd.data.SyntheticSentiment(train_size=sentences, validation_size=200, tokenizer=pieces, max_length=128)
     found = {"teacher": fit(kd.DistillationModule(teacher, None, labels, adam, metrics=metrics), in_pieces, epochs)}
 
-    words.teacher_tokenizer = pieces  # batches now have a part for each, and say which tokens are one word
+    words.teacher_tokenizer = pieces  # batches now have a part for each, and number which tokens are one word
     words.max_length = 128
     words.tokenizer.model_max_length = 128
     objective = kd.Objective({
