@@ -87,7 +87,14 @@ def test_augmentations_combine_in_the_order_they_are_typed() -> None:
 
 
 def test_groups_are_all_tried_here() -> None:
-    untried = {"match", "augment", "task", "hydra", "hparams_search"}  # below, with data, in every run, with optuna
+    untried = {
+        "match",
+        "augment",
+        "task",
+        "plan",
+        "hydra",
+        "hparams_search",
+    }  # below, with data, in every run, with optuna
     untried |= {"schedule", "sample_temperature", "recipe", "stage"}  # each by itself, below
     assert {folder.name for folder in CONFIGS.iterdir() if folder.is_dir()} - {"local"} == {*GROUPS, *untried}
 
@@ -155,7 +162,11 @@ def test_before_a_task_true_tokens_count_and_a_teacher_that_knows_the_language_i
     assert (cfg.objective.terms.hard.weight, cfg.objective.terms.logits.weight) == (1.0, 1.0)
     logits = instantiate(cfg.objective).declared["logits"].loss
     assert (type(logits).__name__, logits.temperature) == ("SoftTarget", 2.0)
-    assert (cfg.task.head, cfg.student.layers, cfg.teacher.trainer.max_epochs) == ("masked-lm", "uniform", 0)
+    assert (cfg.task._target_, cfg.student.layers, cfg.teacher.trainer.max_epochs) == (
+        "kd_lightning.tasks.MaskedLMTask",
+        "uniform",
+        0,
+    )
     for teacher in ("tiny_random", "minilm_l6", "electra_base_zh"):
         assert composed("experiment=mlm_t6", f"teacher={teacher}").teacher.trainer.max_epochs == 1
     assert composed("experiment=sst2_t6").teacher.trainer.max_epochs == 3
@@ -180,11 +191,11 @@ def test_temperatures_of_samples_go_into_the_logits_loss(name: str, objective: s
 
 
 def test_any_data_set_becomes_a_further_task() -> None:
-    cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "+data@tasks.rte=rte", "data.root=DIR")
+    cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "+data@tasks.rte=rte", "data.root=/DIR")
     settle(cfg)
     tasks = task_configs(cfg)
     assert {name: own.data.name for name, own in tasks.items()} == {"sst2": "sst2", "cola": "cola", "rte": "rte"}
-    assert {own.data.root for own in tasks.values()} == {"DIR"}
+    assert {own.data.root for own in tasks.values()} == {"/DIR"}
     assert (cfg.task.metric, tasks["cola"].task.metric, tasks["rte"].task.metric) == ("mean", "matthews", "accuracy")
     assert cfg.callbacks.best.monitor == "val/mean"
     again = OmegaConf.create(plain(cfg))  # as it is saved, and read by every rank
@@ -196,22 +207,22 @@ def test_any_data_set_becomes_a_further_task() -> None:
 def test_a_tasks_values_are_its_own() -> None:
     cfg = composed(
         "data=synthetic", "+data@tasks.sst2=sst2", "tasks.sst2.data.num_labels=7", "data.limit=5",
-        "+tasks.sst2.teacher.path=DIR", "+tasks.sst2.objective.terms.logits.weight=0.5", "+tasks.sst2.temperature=2",
+        "+tasks.sst2.teacher.path=/DIR", "+tasks.sst2.objective.terms.logits.weight=0.5", "+tasks.sst2.temperature=2",
     )  # fmt: skip
     settle(cfg)
     synthetic, sst2 = task_configs(cfg).values()
     assert sst2.task.metrics.accuracy.num_classes == 7
     assert synthetic.task.metrics.accuracy.num_classes == 2
-    assert (synthetic.teacher.path, sst2.teacher.path) == (None, "DIR")
+    assert (synthetic.teacher.path, sst2.teacher.path) == (None, "/DIR")
     assert (synthetic.objective.terms.logits.weight, sst2.objective.terms.logits.weight) == (1.0, 0.5)
     assert sst2.data.limit == 5
     assert (synthetic.temperature, sst2.temperature) == (4.0, 2)
 
 
 def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:
-    cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "teacher.path=DIR")
+    cfg = composed("experiment=sst2_t4tiny", "+data@tasks.cola=cola", "teacher.path=/DIR")
     settle(cfg)
-    assert {name: own.teacher.path for name, own in task_configs(cfg).items()} == {"sst2": "DIR", "cola": None}
+    assert {name: own.teacher.path for name, own in task_configs(cfg).items()} == {"sst2": "/DIR", "cola": None}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from kd_lightning.models import share_body
 from kd_lightning.models.export import check_exportable
 from kd_lightning.pipeline.checks import check_labels
 from kd_lightning.pipeline.settings import ONE_DEVICE, FittingSettings, Node, RunSettings
-from kd_lightning.pipeline.setup import TaskSetup, recipe, student_setup
+from kd_lightning.pipeline.setup import TaskSetup, recipe, student_setup, task_without_metrics
 from kd_lightning.pipeline.teacher_model import load_teacher
 from kd_lightning.teachers import CachedTeacher
 from kd_lightning.training import DistillationModule, MultiTaskModule
@@ -79,7 +79,7 @@ def load_setups(settings: RunSettings, run_dir: Path, labels_only: bool = False)
     setups: dict[str, TaskSetup] = {}
     for name, own in settings.tasks.items():
         trust = own.teacher is not None and own.teacher.model is not None
-        task = instantiate(own.task, _convert_="all")
+        task = task_without_metrics(own.task)
         loaded = {key: load_teacher(Path(path), task, trust) for key, path in folders[name].items()}
         models, processors = ({key: pair[i] for key, pair in loaded.items()} for i in (0, 1))
         first = next(iter(setups.values())).data.processor if setups else None

@@ -48,7 +48,7 @@ def _check_cache(settings: TaskSettings) -> None:
             "cache=true stores the teacher's outputs of each row once, and 'augment' changes rows in every epoch: "
             "leave one of them out."
         )
-    if not instantiate(settings.task).cacheable:
+    if not instantiate({**settings.task, "metrics": {}}).cacheable:
         raise ConfigError(
             "cache=true stores the teacher's outputs of each row once, and this task hides other tokens of a row in "
             "every epoch: leave cache out."

@@ -295,14 +295,19 @@ def teacher_setup(settings: TaskSettings) -> TaskSetup:
 
 
 def _task_and_data(settings: TaskSettings, changes: Mapping[str, Any]) -> tuple[Task, DataModule]:
-    task, data = instantiate(settings.task, _convert_="all"), instantiate({**settings.data, **changes})
+    data = instantiate({**settings.data, **changes})
     if not isinstance(data, DataModule):
         raise ConfigError(
             f"'data' builds a {type(data).__name__}, which is no kd_lightning.data.DataModule: subclass that, or "
             "kd_lightning.data.RowDataModule."
         )
-    task.check_data(data)
-    return task, data
+    task_without_metrics(settings.task).check_data(data)  # metrics of another task may not fit the number of labels
+    return instantiate(settings.task, _convert_="all"), data
+
+
+def task_without_metrics(node: Node) -> Task:
+    """Return a task that can be asked everything but its scores."""
+    return instantiate({**node, "metrics": {}}, _convert_="all")
 
 
 def _students_processor(student: Node) -> str | None:

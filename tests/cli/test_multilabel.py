@@ -14,9 +14,7 @@ from hydra.utils import instantiate
 from kd_lightning import losses
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.metrics import Scores
-from kd_lightning.pipeline.fine_tune import teacher_data
-from kd_lightning.pipeline.setup import TaskSetup
-from kd_lightning.pipeline.teacher_model import fresh_teacher
+from kd_lightning.pipeline.setup import TaskSetup, teacher_setup
 
 from ..pipeline.making import task_settings
 
@@ -44,9 +42,9 @@ def on_topics(root: Path) -> list[str]:
 
 def test_models_are_made_for_several_labels(on_topics: list[str]) -> None:
     settings = task_settings([*on_topics, "teacher.architecture.num_hidden_layers=2"])
-    setup = TaskSetup(settings, *teacher_data(settings), {})
-    teacher: Any = fresh_teacher(settings, setup.task, setup.data)
-    single: Any = fresh_teacher(settings, instantiate(task_settings(["data=sst2"]).task), setup.data)
+    setup = teacher_setup(settings)
+    teacher: Any = setup.fresh_teacher()
+    single: Any = TaskSetup(settings, instantiate(task_settings(["data=sst2"]).task), setup.data).fresh_teacher()
     students: list[Any] = [setup.student(teacher), setup.student(single)]
     for model in (teacher, *students):
         assert (model.config.num_labels, model.config.problem_type) == (3, "multi_label_classification")
@@ -61,7 +59,7 @@ def test_learning_from_labels_alone_takes_several_labels_whatever_the_objective(
 
 def hard_loss(typed: list[str]) -> Any:
     settings = task_settings(typed)
-    setup = TaskSetup(settings, instantiate(settings.task), None, {})  # type: ignore[arg-type]
+    setup = TaskSetup(settings, instantiate(settings.task), None)  # type: ignore[arg-type]
     return setup.hard_objective().declared["hard"].loss
 
 

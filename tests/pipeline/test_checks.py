@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,8 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.bigru import bigru
-from kd_lightning.pipeline.checks import check_compatibility, check_positions, positions
-from kd_lightning.pipeline.fine_tune import teacher_data
-from kd_lightning.pipeline.setup import TaskSetup
-from kd_lightning.pipeline.teacher_model import fresh_teacher
+from kd_lightning.pipeline.checks import check_positions, positions
+from kd_lightning.pipeline.setup import TaskSetup, teacher_setup
 
 from .making import task_settings
 
@@ -57,8 +56,13 @@ def test_rows_that_are_too_long_are_refused_with_the_longest_that_fit() -> None:
 def fresh(typed: list[str]) -> tuple[TaskSetup, Any]:
     """The setup of what is typed, and its teacher before fine-tuning."""
     settings = task_settings(typed)
-    setup = TaskSetup(settings, *teacher_data(settings), {})
-    return setup, fresh_teacher(settings, setup.task, setup.data)
+    setup = teacher_setup(settings)
+    return setup, setup.fresh_teacher()
+
+
+def check(typed: list[str]) -> None:
+    setup, teacher = fresh(typed)
+    replace(setup, models={"teacher": teacher}).check(teacher)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -72,6 +76,6 @@ def test_a_teacher_of_random_weights_reads_the_longest_rows(kind: str) -> None:
 def test_before_training_teacher_and_student_are_both_checked() -> None:
     typed = ["data=synthetic", *FEW, "+data.max_length=60"]
     with pytest.raises(ConfigError, match=r"but the teacher takes 50 at most"):
-        check_compatibility(*fresh([*typed, "+teacher.architecture.max_position_embeddings=50"]))
+        check([*typed, "+teacher.architecture.max_position_embeddings=50"])
     with pytest.raises(ConfigError, match=r"but the student takes 40 at most"):
-        check_compatibility(*fresh([*typed, "+student.max_position_embeddings=40"]))
+        check([*typed, "+student.max_position_embeddings=40"])

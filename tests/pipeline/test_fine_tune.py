@@ -19,6 +19,7 @@ from kd_lightning.core.errors import ConfigError, KDError
 from kd_lightning.core.hashing import digest
 from kd_lightning.pipeline import fine_tune as stage
 from kd_lightning.pipeline.checks import check_settings
+from kd_lightning.pipeline.setup import teacher_setup
 from kd_lightning.pipeline.teacher_model import load_teacher
 
 from .making import run_settings, task_settings
@@ -33,18 +34,18 @@ from kd_lightning.pipeline import fine_tune as stage
 overrides, log, wait = json.loads(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 fine_tune = stage._fine_tune
 
-def slowly(settings, task, data, folder, training):
+def slowly(setup, teacher, folder, training):
     with log.open("a") as lines:
         lines.write("begun\\n")
     (folder / "half").write_text("half a teacher")
     if wait == "forever":
         import time
         time.sleep(300)
-    fine_tune(settings, task, data, folder, training)
+    fine_tune(setup, teacher, folder, training)
 
 stage._fine_tune = slowly
 (settings,) = settings_of(settle(compose_config(overrides))).tasks.values()
-found, built = stage.find_teachers(settings)
+found, built = stage.find_teacher(settings)
 print(json.dumps([str(found[settings.teacher.name]), built]))
 """
 
@@ -69,13 +70,12 @@ def told(process: subprocess.Popen[str]) -> Any:
 def prepare(typed: list[str]) -> tuple[Path, bool]:
     """Return the folder of the one teacher of what is typed, and whether it was trained now."""
     settings = task_settings(typed)
-    found, built = stage.find_teachers(settings)
+    found, built = stage.find_teacher(settings)
     return found[settings.teacher.name], built
 
 
 def fingerprint(typed: list[str]) -> str:
-    settings = task_settings(typed).of_teacher()
-    return digest(stage.teacher_shape(settings, *stage.teacher_data(settings)))
+    return digest(teacher_setup(task_settings(typed)).teacher_shape())
 
 
 CHANGES = {
@@ -127,7 +127,7 @@ def test_a_teacher_is_made_once_and_found_again(small: list[str], monkeypatch: p
     monkeypatch.setattr(stage, "_fine_tune", lambda *_: pytest.fail("the teacher was there"))
     assert prepare(typed) == (folder, False)
     settings = task_settings(typed)
-    found: Any = load_teacher(folder, instantiate(settings.task), settings.teacher)
+    found: Any = load_teacher(folder, instantiate(settings.task))
     model, tokenizer = found
     assert model.config.num_labels == 2
     assert model.config.vocab_size == len(tokenizer) == len(AutoTokenizer.from_pretrained(folder))
@@ -248,7 +248,7 @@ def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
         (["teacher.path={}"], "'teacher.path' is empty"),
         (["teacher.weights=confidence"], "'teacher.weights' is for several teachers"),
         (["teacher.combine=foo"], "'teacher.combine' cannot be 'foo'"),
-        (["+data.multilabel=true"], "Type task=multilabel"),
+        (["data.multilabel=true"], "Type task=multilabel"),
     ],
 )
 def test_settings_that_no_teacher_takes_are_one_sentence(small: list[str], typed: list[str], words: str) -> None:

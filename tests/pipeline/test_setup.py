@@ -8,33 +8,33 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from kd_lightning.data.text.synthetic import word_tokenizer
 from torch import nn
-from transformers import BertConfig
 
 from kd_lightning.cli.checks import check_whole
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.cli.settle import settle
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.data import DataModule
+from kd_lightning.data.text.synthetic import word_tokenizer
 from kd_lightning.models.shrink import shrink
+from kd_lightning.pipeline.build import build_trainer, quiet_trainer
 from kd_lightning.pipeline.checks import check_labels
-from kd_lightning.pipeline.fine_tune import teacher_data
-from kd_lightning.pipeline.setup import TaskSetup, build_data, build_trainer
-from kd_lightning.pipeline.teacher_model import fresh_teacher, load_teacher
+from kd_lightning.pipeline.setup import TaskSetup, student_setup, teacher_setup
+from kd_lightning.pipeline.teacher_model import load_teacher
 
 from .making import run_settings, task_settings
 
 TWO_LAYERS = "teacher.architecture.num_hidden_layers=2"
 
 
-def made(typed: list[str], **changes: Any) -> TaskSetup:
+def made(typed: list[str]) -> TaskSetup:
     """The setup of a run's one task, as its teacher's training has it."""
-    settings = replace(task_settings(typed), **changes)
-    return TaskSetup(settings, *teacher_data(settings), {})
+    return teacher_setup(task_settings(typed))
 
 
-def teacher_of(setup: TaskSetup) -> Any:
-    return fresh_teacher(setup.settings, setup.task, setup.data)
+def with_settings(setup: TaskSetup, typed: list[str], **changes: Any) -> TaskSetup:
+    """The same data with other settings."""
+    return replace(setup, settings=task_settings(typed), **changes)
 
 
 @pytest.fixture
@@ -48,13 +48,13 @@ def setup(typed: list[str]) -> TaskSetup:
 
 
 def data_for(typed: list[str], *processors: Any) -> Any:
-    return build_data(task_settings(typed), *processors)
+    return student_setup(task_settings(typed), {}, *processors).data
 
 
 def test_a_model_that_is_nowhere_is_one_sentence_with_the_ways_out(typed: list[str], setup: TaskSetup) -> None:
-    settings = task_settings([*typed, "teacher.pretrained=no-such-model-of-mine"])
+    nowhere = with_settings(setup, [*typed, "teacher.pretrained=no-such-model-of-mine"])
     with pytest.raises(ConfigError, match=r"Cannot load 'no-such-model-of-mine'.*teacher\.path=DIR.*minilm_l6"):
-        fresh_teacher(settings, setup.task, setup.data)
+        nowhere.fresh_teacher()
 
 
 def test_a_teacher_with_another_tokenizer_keeps_it_beside_the_datas_own() -> None:
@@ -88,28 +88,26 @@ def test_the_data_gets_the_teachers_tokenizer(typed: list[str]) -> None:
     assert data_for(typed, tokenizer).processor is tokenizer
 
 
+class Labels(DataModule):
+    def __init__(self, num_labels: int, classes: list[str] | None = None) -> None:
+        super().__init__()
+        self.num_labels, self.classes = num_labels, classes
+
+
 def test_a_teacher_for_other_labels_is_an_error(setup: TaskSetup) -> None:
-    check_labels(teacher_of(setup), setup.data, Path("here"))
-    setup.data.num_labels = 5
+    check_labels(setup.fresh_teacher(), setup.data, Path("here"))
     with pytest.raises(ConfigError, match="has 2 labels, but the data has 5"):
-        check_labels(setup.task.auto_class().from_config(config_of_two()), setup.data, Path("here"))
-
-
-def config_of_two() -> Any:
-    return BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        check_labels(setup.fresh_teacher(), Labels(5), Path("here"))
 
 
 def test_a_teacher_with_the_labels_in_another_order_is_an_error(setup: TaskSetup) -> None:
-    teacher, data = teacher_of(setup), setup.data
-    data.classes = ["no", "yes"]
-    check_labels(teacher, data, Path("here"))  # it does not say what its labels are
-    teacher.config.id2label = {0: "no", 1: "yes"}
-    check_labels(teacher, data, Path("here"))
+    teacher: Any = setup.fresh_teacher()
+    check_labels(teacher, Labels(2, ["no", "yes"]), Path("here"))  # it does not name its labels
     teacher.config.id2label = {0: "yes", 1: "no"}
+    check_labels(teacher, Labels(2, ["yes", "no"]), Path("here"))
+    check_labels(teacher, Labels(2), Path("here"))
     with pytest.raises(ConfigError, match="here numbers its labels yes, no, but the data no, yes"):
-        check_labels(teacher, data, Path("here"))
-    data.classes = None
-    check_labels(teacher, data, Path("here"))
+        check_labels(teacher, Labels(2, ["no", "yes"]), Path("here"))
 
 
 @pytest.mark.parametrize(
@@ -125,15 +123,13 @@ def test_a_teacher_with_the_labels_in_another_order_is_an_error(setup: TaskSetup
     ],
 )
 def test_a_task_that_is_not_the_datas_is_an_error(chosen: list[str], words: str) -> None:
-    settings = task_settings(chosen)
     with pytest.raises(ConfigError, match=words):
-        instantiate(settings.task).check_data(build_data(settings))
+        student_setup(task_settings(chosen), {}, word_tokenizer(["good"]))
 
 
 @pytest.mark.parametrize("chosen", [["data=rte", "task=matthews"], ["data=squad"], ["data=stsb"]])
 def test_tasks_that_share_a_head_share_data(chosen: list[str]) -> None:
-    settings = task_settings(chosen)
-    instantiate(settings.task).check_data(build_data(settings))
+    student_setup(task_settings(chosen), {}, word_tokenizer(["good"]))
 
 
 def test_a_random_teacher_gets_a_vocabulary_of_the_training_text(typed: list[str], setup: TaskSetup) -> None:
@@ -141,60 +137,60 @@ def test_a_random_teacher_gets_a_vocabulary_of_the_training_text(typed: list[str
     assert tokenizer.tokenize("a good FILM") == ["a", "good", "film"]
     assert tokenizer("film").input_ids[0] == tokenizer.cls_token_id
     assert made(typed).data.processor.get_vocab() == tokenizer.get_vocab()
-    config = teacher_of(setup).config
+    config = setup.fresh_teacher().config
     assert (config.vocab_size, config.num_labels, config.pad_token_id) == (len(tokenizer), 2, tokenizer.pad_token_id)
 
 
 def test_students_take_vocabulary_and_labels_from_the_data(setup: TaskSetup) -> None:
-    config: Any = setup.student(teacher_of(setup)).config
+    config: Any = setup.student(setup.fresh_teacher()).config
     assert (config.vocab_size, config.num_labels) == (len(setup.data.processor), 2)
 
 
 def test_a_student_may_start_from_a_saved_one_and_brings_its_tokenizer(
     typed: list[str], setup: TaskSetup, tmp_path: Path
 ) -> None:
-    general: Any = made([*typed, "+student.hidden_size=24"]).student()
+    general: Any = made([*typed, "student.hidden_size=24"]).student()
     general.save_pretrained(tmp_path / "student")
     setup.data.processor.save_pretrained(tmp_path / "student")
-    saved = [*typed, f"student.path={tmp_path / 'student'}"]
-    own = data_for(saved)
-    assert own.processor.get_vocab() == setup.data.processor.get_vocab()
-    student: Any = TaskSetup(task_settings(saved), setup.task, own, {}).student(teacher_of(setup))
+    typed = [*typed, f"student.path={tmp_path / 'student'}"]
+    own = student_setup(task_settings(typed), {})
+    assert own.data.processor.get_vocab() == setup.data.processor.get_vocab()
+    student: Any = own.student(setup.fresh_teacher())
     before, after = general.base_model.state_dict(), student.base_model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert (student.config.num_labels, student.config.hidden_size) == (2, 24)
-    other = data_for(saved, word_tokenizer(["good", "film"]))
+    other = data_for(typed, word_tokenizer(["good", "film"]))
     assert len(other.teacher_processor) == 6  # a teacher with another vocabulary: two tokenizers
-    own.processor = word_tokenizer(["good", "film"])
+    own.data.processor = word_tokenizer(["good", "film"])
     with pytest.raises(ConfigError, match=r"has a tokenizer of its own, and the data another"):
-        TaskSetup(task_settings(saved), setup.task, own, {}).student()
+        own.student()
     with pytest.raises(ConfigError, match=r"student\.path=.*holds no saved model.*Closest: .*student"):
-        data_for([*typed, f"student.path={tmp_path / 'studnet'}"])
+        data_for([*typed[:-1], f"student.path={tmp_path / 'studnet'}"])
 
 
 def test_a_teacher_with_a_new_head_that_is_never_trained_is_an_error(setup: TaskSetup, tmp_path: Path) -> None:
-    task = instantiate(task_settings(["data=mlm", "data.path=DIR"]).task)
-    model: Any = TaskSetup(task_settings(["data=mlm", "data.path=DIR", "student.hidden_size=24"]), task, setup.data, {})
-    model = model.student()
+    guessing = instantiate(task_settings(["data=mlm", "data.path=DIR"]).task)
+    narrow = ["data=mlm", "data.path=DIR", "student.hidden_size=24"]
+    model: Any = with_settings(setup, narrow, task=guessing).student()
     model.save_pretrained(tmp_path)
     chosen = ["data=mlm", "data.path=DIR", "teacher=bert_base", f"teacher.pretrained={tmp_path}"]
-    never = task_settings([*chosen, "teacher.trainer.max_epochs=0"])
-    again = fresh_teacher(never, task, setup.data)
+    never = with_settings(setup, [*chosen, "teacher.trainer.max_epochs=0"], task=guessing)
+    again = never.fresh_teacher()
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     model.base_model.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"no head for masked-lm.*type teacher\.trainer\.max_epochs=1"):
-        fresh_teacher(never, task, setup.data)
-    fresh_teacher(task_settings([*chosen, "teacher.trainer.max_epochs=1"]), task, setup.data)
+        never.fresh_teacher()
+    with_settings(setup, [*chosen, "teacher.trainer.max_epochs=1"], task=guessing).fresh_teacher()
 
 
 def test_a_given_teacher_without_the_tasks_head_is_an_error(setup: TaskSetup, tmp_path: Path) -> None:
-    teacher_of(setup).save_pretrained(tmp_path)
+    setup.fresh_teacher().save_pretrained(tmp_path)
     setup.data.processor.save_pretrained(tmp_path)
-    model: Any = load_teacher(tmp_path, setup.task, setup.settings.teacher)[0]
+    model: Any = load_teacher(tmp_path, setup.task)[0]
     assert model.config.num_labels == 2
     guessing = instantiate(task_settings(["data=mlm", "data.path=DIR"]).task)
     with pytest.raises(ConfigError, match=r"not fine-tuned for masked-lm: it has no cls.*teacher\.pretrained"):
-        load_teacher(tmp_path, guessing, setup.settings.teacher)
+        load_teacher(tmp_path, guessing)
 
 
 def test_a_student_may_be_any_module(setup: TaskSetup) -> None:
@@ -233,7 +229,7 @@ def test_null_turns_callbacks_and_loggers_off(typed: list[str], tmp_path: Path) 
 
 
 def test_stages_before_several_processes_have_one() -> None:
-    one = run_settings(["trainer=ddp_cpu"]).fitting.on_one_device().trainer
+    one = quiet_trainer(run_settings(["trainer=ddp_cpu"]).fitting, one_device=True).args[0]  # type: ignore[attr-defined]
     assert [one[key] for key in ("devices", "strategy", "num_nodes", "accelerator")] == [1, "auto", 1, "cpu"]
 
 
@@ -257,21 +253,21 @@ def test_counts_are_whole_numbers(value: object) -> None:
 def test_a_pretrained_student_gets_the_tokens_of_its_own_tokenizer(
     typed: list[str], setup: TaskSetup, tmp_path: Path
 ) -> None:
-    teacher_of(setup).save_pretrained(tmp_path)
+    setup.fresh_teacher().save_pretrained(tmp_path)  # type: ignore[operator]
     setup.data.processor.save_pretrained(tmp_path)
-    typed = [*typed, "student=pretrained", f"student.name={tmp_path}"]
-    data = data_for(typed, word_tokenizer(["good", "film"]))
-    assert data.processor.get_vocab() == setup.data.processor.get_vocab()
-    assert len(data.teacher_processor) == 6
-    data.processor = word_tokenizer(["good", "film"])
+    settings = task_settings([*typed, "student=pretrained", f"student.name={tmp_path}"])
+    own = student_setup(settings, {}, word_tokenizer(["good", "film"]))
+    assert own.data.processor.get_vocab() == setup.data.processor.get_vocab()
+    assert len(own.data.teacher_processor) == 6
+    own.data.processor = word_tokenizer(["good", "film"])
     with pytest.raises(ConfigError, match="has a tokenizer of its own, and the data another"):
-        TaskSetup(task_settings(typed), setup.task, data, {}).student()
+        own.student()
 
 
 def test_data_that_is_no_data_module_is_an_error(setup: TaskSetup) -> None:
     settings = replace(setup.settings, data={"_target_": "types.SimpleNamespace", "num_labels": 2})
     with pytest.raises(ConfigError, match=r"builds a SimpleNamespace, which is no kd_lightning\.data\.DataModule"):
-        build_data(settings)
+        student_setup(settings, {})
 
 
 def two_layers(like: Any, num_labels: int, vocab_size: int, pad_token_id: int) -> nn.Module:
@@ -283,6 +279,6 @@ def two_layers(like: Any, num_labels: int, vocab_size: int, pad_token_id: int) -
 def test_a_builder_of_ones_own_is_given_sizes_and_labels_only(
     setup: TaskSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kd_lightning.pipeline.setup.instantiate", lambda node: partial(two_layers))
-    config: Any = setup.student(teacher_of(setup)).config
+    monkeypatch.setattr("kd_lightning.pipeline.setup.instantiate", lambda node, **_: partial(two_layers))
+    config: Any = setup.student(setup.fresh_teacher()).config
     assert (config.num_hidden_layers, config.num_labels) == (2, 2)

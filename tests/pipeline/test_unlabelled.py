@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from kd_lightning.cli.configs import compose_config
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.data.text.synthetic import word_tokenizer
 from kd_lightning.pipeline.checks import check_settings
+from kd_lightning.pipeline.setup import student_setup, teacher_setup
 from kd_lightning.teachers import TeacherCache
 
 from .making import run_settings, task_settings
@@ -29,19 +31,23 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_neither_the_teachers_training_nor_the_student_alone_sees_it() -> None:
-    settings = task_settings(["data=sst2", "data.root=DIR", "data.unlabelled=DIR", "augment=mask"])
-    assert settings.data["unlabelled"] == "DIR"
-    assert [settings.of_teacher().data[key] for key in ("unlabelled", "augment")] == [None, None]
-    assert settings.labels_only().data["unlabelled"] is None
-    assert settings.labels_only().data["augment"] is not None
-    assert "unlabelled" not in task_settings(["data=synthetic"]).labels_only().data
+    settings = task_settings(["data=sst2", "data.unlabelled=DIR", "augment=mask", "data.root=DIR"])
+    tokenizer = word_tokenizer(["good"])
+    data: Any = student_setup(settings, {}, tokenizer).data
+    assert (data.unlabelled, len(data.augment)) == ("DIR", 1)
+    data = student_setup(settings, {}, tokenizer, labels_only=True).data
+    assert (data.unlabelled, len(data.augment)) == (None, 1)
+    data = teacher_setup(task_settings(["data=sst2", "data.unlabelled=DIR", "augment=mask", "teacher=minilm_l6"])).data
+    assert (data.unlabelled, len(data.augment)) == (None, 0)
+    assert student_setup(task_settings(["data=synthetic"]), {}, labels_only=True).data.name == "synthetic"
 
 
 def test_of_several_tasks_none_shows_it_to_the_student_alone() -> None:
     typed = ["data=sst2", "+data@tasks.cola=cola", "data.unlabelled=A", "tasks.cola.data.unlabelled=B"]
     settings = run_settings(typed)
     assert [own.data["unlabelled"] for own in settings.tasks.values()] == ["A", "B"]
-    assert [own.data["unlabelled"] for own in settings.labels_only().tasks.values()] == [None, None]
+    alone: list[Any] = [student_setup(own, {}, word_tokenizer(["good"]), None, True) for own in settings.tasks.values()]
+    assert [setup.data.unlabelled for setup in alone] == [None, None]
 
 
 @pytest.mark.parametrize(

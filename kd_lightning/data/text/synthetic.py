@@ -102,6 +102,8 @@ class SyntheticSentiment(TokenDataModule):
 
     """
 
+    name = "synthetic"
+
     head = "sequence-classification"
 
     def __init__(

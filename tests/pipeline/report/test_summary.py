@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from torch import nn
 
+from kd_lightning.core.types import FeatureInfo
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.objective.match import Match
 from kd_lightning.objective.schedules import Warmup
@@ -24,6 +25,9 @@ class Body:
 
     def layers(self, stack: str = "") -> int:
         return self._layers
+
+    def feature(self, address: str) -> FeatureInfo:
+        return FeatureInfo(width=self.width(address))
 
     def width(self, address: str) -> int:
         return self._width if address.startswith("hidden") else 2
