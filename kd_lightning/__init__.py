@@ -9,6 +9,7 @@ from kd_lightning import losses
 from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.errors import KDError
 from kd_lightning.core.types import LossReport
+from kd_lightning.core.version import VERSION
 from kd_lightning.features import FeatureTap, TappedModel
 from kd_lightning.models.bigru import register as _register_bigru
 from kd_lightning.models.export import check_exportable, export
@@ -51,6 +52,8 @@ __all__ = [
     "schedules",
     "students",
 ]
+
+__version__ = VERSION
 
 _register_bigru()  # so that AutoModelForSequenceClassification.from_pretrained loads one
 

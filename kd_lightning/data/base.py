@@ -30,8 +30,8 @@ class DataModule(LightningDataModule):
         ...     def train_dataloader(self):
         ...         return DataLoader([([0.0, 1.0], 2)])
         >>> data = Pairs()
-        >>> data.label_config, data.max_length, data.row_numbers("train")
-        ({'problem_type': None, 'num_labels': 3}, None, None)
+        >>> data.num_labels, data.max_length, data.row_numbers("train")
+        (3, None, None)
 
     """
 
@@ -52,6 +52,9 @@ class DataModule(LightningDataModule):
 
     regression: bool = False
     """Whether labels are numbers to predict."""
+
+    writes_predictions: bool = True
+    """Whether a run writes what is predicted for each row; made-up rows, which are in no file, need no such table."""
 
     needs_processor: bool = False
     """Whether rows are made by a tokenizer or image processor, which the command then loads or builds."""
@@ -96,18 +99,6 @@ class DataModule(LightningDataModule):
         """
         return {"num_labels": self.num_labels}
 
-    @property
-    def label_config(self) -> dict[str, Any]:
-        """What the configuration of a Transformers model for this data holds about its labels."""
-        problem = "multi_label_classification" if self.multilabel else "regression" if self.regression else None
-        config: dict[str, Any] = {"problem_type": problem}  # None: follows from the labels
-        if self.num_labels is not None:
-            config["num_labels"] = self.num_labels
-        if self.classes is not None:
-            config["id2label"] = dict(enumerate(self.classes))
-            config["label2id"] = {name: number for number, name in enumerate(self.classes)}
-        return config
-
     def eval_loader(self, split: str) -> Any:
         """Return a loader that gives each row of a split once; an empty list where there is no such split."""
         if split not in self.available_splits:
@@ -141,10 +132,6 @@ class DataModule(LightningDataModule):
 
     def row_numbers(self, split: str) -> np.ndarray | None:
         """Return where in the source each row of a split is; None: rows are numbered as they are there."""
-        return None
-
-    def recorder(self) -> Any:
-        """Return what records a model's predictions in the data set's own format, a `BatchMetric`; None: nothing."""
         return None
 
     def load_processor(self, name: str) -> Any:

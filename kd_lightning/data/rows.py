@@ -30,6 +30,7 @@ class RowDataModule(DataModule):
         num_workers: processes that make batches.
         pin_memory: None for "where there is a GPU".
         group_by_length: put rows of similar length together, where the dataset of `make_rows` has `lengths`.
+        limit: use only the first rows of each split, for trying things.
 
     Example:
         >>> class Points(RowDataModule):
@@ -55,8 +56,12 @@ class RowDataModule(DataModule):
         num_workers: int = 0,
         pin_memory: bool | None = None,
         group_by_length: bool = True,
+        limit: int | None = None,
     ) -> None:
         super().__init__()
+        if limit is not None and limit < 1:
+            raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
+        self._first = limit
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or 2 * batch_size
         self.seed = seed
@@ -119,7 +124,10 @@ class RowDataModule(DataModule):
         """Make the rows of all splits; again only after a processor was replaced."""
         made_with = (self.processor, self.teacher_processor)
         if self._made_with != made_with:
-            self._rows = {split: _numbered(self.make_rows(split), split) for split in self.available_splits}
+            made = {split: self.make_rows(split) for split in self.available_splits}
+            if self._first is not None:
+                made = {split: FirstRows(rows, self._first) for split, rows in made.items()}
+            self._rows = {split: _numbered(rows, split) for split, rows in made.items()}
             unlabelled = self.make_unlabelled()
             self._mixed = MixedRows(self._rows["train"], unlabelled) if unlabelled is not None else None
             self._made_with = made_with
@@ -311,6 +319,28 @@ class NumberedRows(Dataset[dict[str, Any]]):
     def lengths(self) -> np.ndarray:
         """Length of each row."""
         return lengths_of(self.rows)
+
+
+class FirstRows(Dataset[dict[str, Any]]):
+    """The first rows of a dataset, for trying things.
+
+    Args:
+        rows: a map-style dataset.
+        limit: how many of them at most.
+
+    """
+
+    def __init__(self, rows: Any, limit: int) -> None:
+        self.rows = rows
+        self.limit = min(limit, len(rows))
+        if hasattr(rows, "lengths"):
+            self.lengths = rows.lengths[: self.limit]
+
+    def __len__(self) -> int:
+        return self.limit
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.rows[row]
 
 
 def _numbered(rows: Any, split: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.version import VERSION
 from kd_lightning.models.hub import no_progress_bars
 from kd_lightning.models.plain import Plain, from_checkpoint, from_module
 from kd_lightning.models.recipe import rebuild
@@ -152,12 +152,8 @@ def _recipe_text(plain: Plain, recipe: Mapping[str, Any]) -> str:
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise ConfigError(f"The recipe must be plain data (mappings, lists, strings, numbers): {error}") from error
     model = rebuild(yaml.safe_load(text), plain.state)
-    try:
-        version = importlib.metadata.version("kd-lightning")
-    except importlib.metadata.PackageNotFoundError:  # run from its sources
-        version = "unknown"
     about = {
-        "kd_version": version,
+        "kd_version": VERSION,
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "recipe": dict(recipe),
     }

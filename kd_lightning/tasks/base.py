@@ -168,7 +168,7 @@ class Task:
         made = {name: m if isinstance(m, Metric) else m(data) for name, m in self.metrics.items()}
         return dict(sorted(made.items(), key=lambda item: self.metric not in score_names(*item)))
 
-    def recorder(self, data: DataModule) -> BatchMetric | None:
+    def recorder(self, data: Any) -> BatchMetric | None:
         """Return what records predictions and writes them in the data set's own format; None: nothing is written."""
         return None
 

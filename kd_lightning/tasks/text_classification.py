@@ -17,8 +17,10 @@ class ClassificationTask(Task):
 
     head = "sequence-classification"
 
-    def recorder(self, data: DataModule) -> BatchMetric:
+    def recorder(self, data: DataModule) -> BatchMetric | None:
         """Return what writes GLUE's `predictions.tsv`."""
+        if not data.writes_predictions:
+            return None
         return LabelRecorder(data.classes, self.multilabel, self.regression, data.row_numbers)
 
 

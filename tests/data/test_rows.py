@@ -14,6 +14,7 @@ from torch import nn
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.data import DataModule, MultiTask, RowDataModule
+from kd_lightning.tasks import ClassificationTask
 from kd_lightning.training.callbacks.step_seed import StepSeed
 
 SIZES = {"train": 26, "validation": 7, "test": 5}
@@ -161,7 +162,7 @@ def test_members_that_a_plain_data_module_gets() -> None:
         [],
         "train",
     )
-    assert (data.train_rows, data.visited_rows(1, 2), data.sizes, data.recorder()) == (None, None, {}, None)
+    assert (data.train_rows, data.visited_rows(1, 2), data.sizes) == (None, None, {})
     with pytest.raises(DataError, match="Mine has no fingerprint"):
         _ = data.fingerprint
     with pytest.raises(DataError, match="Mine needs no tokenizer or image processor, but was given 'bert'"):
@@ -175,4 +176,4 @@ def test_the_teachers_processor_is_the_students_where_it_has_none() -> None:
     data.set_processors("theirs")
     data.set_processors("another")
     assert (data.processor, data.teacher_processor) == ("theirs", None)
-    assert data.label_config["id2label"] == {0: "cat", 1: "dog", 2: "ship"}
+    assert ClassificationTask("accuracy").model_options(data)["id2label"] == {0: "cat", 1: "dog", 2: "ship"}

@@ -16,6 +16,7 @@ from torch import distributed, multiprocessing
 
 from kd_lightning.data import SequenceLabelling, build_tokenizer
 from kd_lightning.metrics import AnswerScores
+from kd_lightning.tasks import TokenClassificationTask
 
 from ..reading import library
 from . import test_answers as answers
@@ -41,7 +42,7 @@ def names_scored(root: Path, folder: Path) -> dict[str, float]:
     data = SequenceLabelling(
         "names", LABELS, tokenizer=tokenizer, root=root, splits=splits, max_length=12, batch_size=2, cache_dir=root
     )
-    metric = data.recorder()
+    metric = TokenClassificationTask("f1").recorder(data)
     for batch in data.val_dataloader():
         logits = torch.zeros(*batch["labels"].shape, len(LABELS))
         for row, sample in enumerate(batch["sample_id"].tolist()):

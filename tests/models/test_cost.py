@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.inspection.cost import compare, cost, latency_ms, token_example
+from kd_lightning.models.inspection.cost import compare, cost, latency_ms
+from kd_lightning.tasks import ClassificationTask
 
 from ..toys import bert, mlp, same, weights, words
+
+TASK = ClassificationTask("accuracy")
 
 
 def test_multiply_adds_of_a_net_are_those_by_hand():
@@ -67,15 +70,15 @@ def test_zero_repeats_are_refused():
 
 
 def test_latency_is_measured_on_example_inputs_by_name_or_position():
-    assert latency_ms(bert(2), token_example(bert(2)), repeats=2) > 0
+    assert latency_ms(bert(2)(bert(2)), repeats=2) > 0
     assert latency_ms(mlp(5), (torch.zeros(1, 4),), repeats=2) > 0
 
 
 def test_a_model_that_cannot_be_called_with_the_inputs_has_no_latency(caplog):
-    assert latency_ms(mlp(5), token_example(mlp(5))) is None
+    assert latency_ms(mlp(5)(mlp(5))) is None
     assert "No latency for Sequential" in caplog.text
 
 
 def test_a_token_example_is_no_longer_than_the_model_has_positions_for():
-    assert token_example(bert(2))["input_ids"].shape == (1, 16)
-    assert token_example(mlp(5))["attention_mask"].shape == (1, 128)
+    assert TASK.example_input(bert(2))["input_ids"].shape == (1, 16)
+    assert TASK.example_input(mlp(5))["attention_mask"].shape == (1, 128)

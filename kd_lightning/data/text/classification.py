@@ -16,7 +16,6 @@ from kd_lightning.data.text.sourced import TextDataModule
 from kd_lightning.data.text.tokenizing import check_room, check_tokenizer
 from kd_lightning.data.text.tokens import Rows
 from kd_lightning.functional.hard_label import IGNORED
-from kd_lightning.metrics.labels import LabelRecorder
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +120,6 @@ class TextClassification(TextDataModule):
     def label_columns(self) -> list[str]:
         """What extra data may lack."""
         return [self.label] if isinstance(self.label, str) else self.label
-
-    def recorder(self) -> LabelRecorder:
-        """Return what notes the label that is predicted for each row."""
-        return LabelRecorder(self.classes, self.multilabel, self.regression, self.row_numbers)
 
     @property
     def cache_key_fields(self) -> tuple[Any, ...]:

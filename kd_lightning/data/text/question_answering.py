@@ -10,7 +10,6 @@ from kd_lightning.data.text.questions import COLUMNS, OPTIONAL, Questions
 from kd_lightning.data.text.sourced import TextDataModule
 from kd_lightning.data.text.tokens import Rows
 from kd_lightning.data.text.windows import Cut, windows
-from kd_lightning.metrics.answers import Answers
 
 
 class QuestionAnswering(TextDataModule):
@@ -39,8 +38,8 @@ class QuestionAnswering(TextDataModule):
 
     Example:
         >>> data = QuestionAnswering("squad", root="/nowhere", limit=100)
-        >>> data.label_config, data.sizes
-        ({'problem_type': None, 'num_labels': 2}, {})
+        >>> data.num_labels, data.sizes
+        (2, {})
 
     """
 
@@ -104,10 +103,6 @@ class QuestionAnswering(TextDataModule):
     def training_settings(self) -> dict[str, Any]:
         """What shapes a model trained on these questions: how long answers may be decides which epoch is the best."""
         return super().training_settings | {"max_answer_length": self.max_answer_length}
-
-    def recorder(self) -> Answers:
-        """Return what records a model's answers, and writes them as official scorers read them."""
-        return Answers(self)
 
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits, or find them tokenised.

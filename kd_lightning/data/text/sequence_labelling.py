@@ -15,7 +15,6 @@ from kd_lightning.data.text.sourced import TextDataModule
 from kd_lightning.data.text.tagged_rows import Rebuilt, rebuild, sentence_of_row, tagged_rows, words_of
 from kd_lightning.data.text.tokens import TokenRows
 from kd_lightning.functional.hard_label import IGNORED
-from kd_lightning.metrics import EntityScores
 
 log = logging.getLogger(__name__)
 
@@ -149,10 +148,6 @@ class SequenceLabelling(TextDataModule):
         tokens = self.rows(split)
         assert isinstance(tokens, TokenRows), "setup refuses two tokenizers"
         return rebuild(tokens.notes, rows, tags, self.classes, OUTSIDE)
-
-    def recorder(self) -> EntityScores:
-        """Return what writes predictions in CoNLL's columns."""
-        return EntityScores(self)
 
     def texts(self, split: str = "train") -> list[str]:
         """Return a split's sentences, words with blanks between them, such as a tokenizer is trained on."""

@@ -104,6 +104,8 @@ class SyntheticSentiment(TokenDataModule):
 
     name = "synthetic"
 
+    writes_predictions = False
+
     head = "sequence-classification"
 
     def __init__(

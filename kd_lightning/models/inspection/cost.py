@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -150,7 +151,8 @@ def latency_ms(model: nn.Module, inputs: Mapping[str, Any] | tuple[Any, ...], re
 
     Args:
         model: any module; unchanged.
-        inputs: its keyword arguments, or a tuple of positional ones; tensors are moved to the model's device.
+        inputs: its keyword arguments, or a tuple of positional ones; tensors are moved to the model's device, floating
+            ones converted to its dtype.
         repeats: timed passes, of which the fastest counts, after two untimed ones.
 
     Returns:
@@ -161,25 +163,12 @@ def latency_ms(model: nn.Module, inputs: Mapping[str, Any] | tuple[Any, ...], re
         False
 
     """
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    moved = move_data_to_device(inputs, device)
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(0))
+    moved = move_data_to_device(inputs, parameter.device)
+    moved = apply_to_collection(moved, Tensor, lambda x: x.to(parameter.dtype) if x.is_floating_point() else x)
     arguments: Arguments = ((), dict(moved)) if isinstance(moved, Mapping) else (tuple(moved), {})
     try:
         return round(forward_ms(model, arguments, repeats), 3)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         log.warning("No latency for %s: %s", type(model).__name__, error)
         return None
-
-
-def token_example(model: nn.Module, length: int = 128) -> dict[str, Tensor]:
-    """Return one row of token inputs of that length, or of as many tokens as the model has positions for.
-
-    Example:
-        >>> {name: tuple(value.shape) for name, value in token_example(nn.Linear(2, 2), length=5).items()}
-        {'input_ids': (1, 5), 'attention_mask': (1, 5)}
-
-    """
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None) or length
-    ids = torch.ones(1, min(length, positions), dtype=torch.long)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -15,6 +15,7 @@ from kd_lightning.core.errors import DataError
 from kd_lightning.data import Mask, SequenceLabelling, build_tokenizer
 from kd_lightning.data.sources import Source, class_names
 from kd_lightning.data.text.tagged_rows import check_word_tokenizer
+from kd_lightning.tasks import TokenClassificationTask
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SENTENCES: list[tuple[list[str], list[str]]] = [
@@ -241,7 +242,7 @@ def test_every_setting_that_shapes_rows_counts_in_the_fingerprint(tmp_path, toke
 def test_models_learn_the_names_of_the_tags(tmp_path, tokenizer):
     from transformers import BertConfig
 
-    config = BertConfig(**data(write(tmp_path, SENTENCES), tokenizer).label_config)
+    config = BertConfig(**TokenClassificationTask("f1").model_options(data(write(tmp_path, SENTENCES), tokenizer)))
     assert (config.num_labels, config.id2label[1], config.label2id["I-LOC"]) == (5, "B-PER", 4)
 
 
