@@ -174,10 +174,8 @@ def test_a_model_with_hooks_of_others_takes_the_whole_pass(
 
 def test_a_wrapped_model_takes_the_whole_pass(families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = families["bert"].build(), families["bert"].batch()
-    calls, teacher = (
-        Calls(monkeypatch, type(model.bert.encoder.layer[0])),
-        teacher_of(nn.DataParallel(model), ["hidden.1"]),
-    )
+    calls = Calls(monkeypatch, type(model.bert.encoder.layer[0]))
+    teacher = teacher_of(nn.DataParallel(model), ["hidden.1"])
     assert [calls.of(lambda: teacher(batch)) for _ in range(2)] == [3, 3]
 
 
