@@ -95,7 +95,7 @@ def start(cache: Path, log: Path, kind: str, rank: int, world: int) -> None:
     if world > 1:
         os.environ.update(environment(rank, world))
         file = f"file://{cache}.rendezvous"
-        distributed.init_process_group("gloo", file, timedelta(seconds=60), world_size=world, rank=rank)
+        distributed.init_process_group("gloo", file, timedelta(seconds=600), world_size=world, rank=rank)
     try:
         main(cache, log, kind, world)
     finally:

@@ -70,7 +70,7 @@ def body(rank: int, folder: Path) -> None:
 def worker(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
-    distributed.init_process_group("gloo", rendezvous, timedelta(seconds=60), world_size=2, rank=rank)
+    distributed.init_process_group("gloo", rendezvous, timedelta(seconds=600), world_size=2, rank=rank)
     try:
         body(rank, folder)
     finally:

@@ -90,7 +90,7 @@ def rank_of_two(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     np.random.seed(rank)  # noise from elsewhere must not matter
     rendezvous = f"file://{folder}/rendezvous"
-    distributed.init_process_group("gloo", rendezvous, timedelta(seconds=60), world_size=2, rank=rank)
+    distributed.init_process_group("gloo", rendezvous, timedelta(seconds=600), world_size=2, rank=rank)
     try:
         torch.save(rows_seen(workers=rank), folder / f"{rank}.pt")
     finally:
