@@ -24,13 +24,13 @@ class LabelRecorder(BatchMetric):
     one half, with commas; of a number to predict, that number.
 
     Args:
-        data: the data module, or anything that may have `labels` (names), `multilabel`, `regression` and, where rows of
-            the file were left out, `row_numbers(split)`.
+        data: the data module: its `classes`, `multilabel`, `regression` and `row_numbers(split)` are read.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from types import SimpleNamespace
-        >>> recorder = LabelRecorder(SimpleNamespace(labels=["no", "yes"]))
+        >>> kind = {"classes": ["no", "yes"], "multilabel": False, "regression": False}
+        >>> recorder = LabelRecorder(SimpleNamespace(**kind, row_numbers=lambda split: None))
         >>> recorder.update({"logits": torch.eye(2)}, {"sample_id": torch.tensor([1, 0])})
         >>> recorder.compute()
         {}
