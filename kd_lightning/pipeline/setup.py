@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -302,7 +304,16 @@ def _task_and_data(settings: TaskSettings, changes: Mapping[str, Any]) -> tuple[
             "kd_lightning.data.RowDataModule."
         )
     task_without_metrics(settings.task).check_data(data)  # metrics of another task may not fit the number of labels
-    return instantiate(settings.task, _convert_="all"), data
+    return instantiate(_with_classes(settings.task, data), _convert_="all"), data
+
+
+def _with_classes(task: Node, data: DataModule) -> Node:
+    """Return a task whose metrics know the number of classes where only the training rows tell it."""
+    text = json.dumps(task)
+    unknown = re.compile(r'"(num_classes|num_labels)": null')
+    if unknown.search(text) is None or data.num_labels is None:
+        return task
+    return json.loads(unknown.sub(rf'"\1": {data.num_labels}', text))
 
 
 def task_without_metrics(node: Node) -> Task:
