@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -307,13 +305,12 @@ def _task_and_data(settings: TaskSettings, changes: Mapping[str, Any]) -> tuple[
     return instantiate(_with_classes(settings.task, data), _convert_="all"), data
 
 
-def _with_classes(task: Node, data: DataModule) -> Node:
-    """Return a task whose metrics know the number of classes where only the training rows tell it."""
-    text = json.dumps(task)
-    unknown = re.compile(r'"(num_classes|num_labels)": null')
-    if unknown.search(text) is None or data.num_labels is None:
-        return task
-    return json.loads(unknown.sub(rf'"\1": {data.num_labels}', text))
+def _with_classes(node: Any, data: DataModule) -> Any:
+    """Return a task's node whose metrics have the number of classes where only the training rows tell it."""
+    if not isinstance(node, Mapping):
+        return node
+    sizes = ("num_classes", "num_labels")
+    return {k: data.num_labels if k in sizes and v is None else _with_classes(v, data) for k, v in node.items()}
 
 
 def task_without_metrics(node: Node) -> Task:

@@ -200,9 +200,7 @@ def test_its_repr_names_the_model_and_the_addresses(bert: nn.Module) -> None:
     assert repr(tapped) == f"TappedModel({what}, closed)"
 
 
-def test_entering_resolves_nothing_and_walks_nothing(
-    bert: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entering_resolves_nothing_and_walks_nothing(bert: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     tap = FeatureTap(bert, MIXED)
     for name in ("probe", "layer"):
         monkeypatch.setattr(Resolver, name, lambda *_: pytest.fail("an address was resolved"))
