@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.losses import HardLabels, LabelMSE, LogitMSE, SoftLabels
 from kd_lightning.metrics import BatchMetric, LabelRecorder
 from kd_lightning.tasks.base import Task
@@ -16,6 +17,17 @@ class ClassificationTask(Task):
     """One class per text: logits (B, C) against labels (B,)."""
 
     head = "sequence-classification"
+
+    def check_data(self, data: DataModule) -> None:
+        """Raise an error where the data is made for another task, or has a single class.
+
+        Raises:
+            ConfigError: with what to type instead.
+
+        """
+        super().check_data(data)
+        if not (self.multilabel or self.regression) and data.num_labels == 1:
+            raise ConfigError("Classification needs two classes or more, but data.num_labels is 1: correct it.")
 
     def recorder(self, data: DataModule) -> BatchMetric | None:
         """Return what writes GLUE's `predictions.tsv`."""

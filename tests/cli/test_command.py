@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import kd_lightning as kd
 from kd_lightning.cli.configs import CONFIGS
 
 SCORE = """
@@ -89,7 +90,7 @@ def test_the_saved_configuration_is_resolved_and_the_one_in_the_metrics(
 ) -> None:
     text = (finished[0] / "config.yaml").read_text()
     assert "${" not in text
-    assert yaml.safe_load(text) == metrics["config"]
+    assert yaml.safe_load(text) == {"kd_version": kd.__version__, **metrics["config"]}
     assert metrics["config"]["data"]["root"] == str(films_root)
 
 
@@ -427,7 +428,7 @@ def test_wrong_rows_are_named(many: Any, tmp_path: Path, write_rows: Callable[..
 def test_a_teacher_for_other_labels_is_refused(many: Any, finished: tuple[Path, Any], on_films: list[str]) -> None:
     teacher = teacher_of(finished[0])
     found = many({"x": [*on_films, f"teacher.path={teacher}", "data.num_labels=3"]})["x"]
-    assert "tells 2 labels apart, but the data has 3" in found["error"]
+    assert "has 2 labels, but the data has 3" in found["error"]
 
 
 def test_the_shell_sees_one_line_and_an_exit_code(command: Any, tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from kd_lightning.cli.targets import check_targets
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import kd_lightning as kd
 from kd_lightning import losses, schedules
+from kd_lightning.cli.checks import check_targets
 from kd_lightning.compat import textbrewer
 from kd_lightning.core.errors import ConfigError, MatchError
 
