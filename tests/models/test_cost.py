@@ -70,12 +70,12 @@ def test_zero_repeats_are_refused():
 
 
 def test_latency_is_measured_on_example_inputs_by_name_or_position():
-    assert latency_ms(bert(2)(bert(2)), repeats=2) > 0
+    assert latency_ms(bert(2), TASK.example_input(bert(2)), repeats=2) > 0
     assert latency_ms(mlp(5), (torch.zeros(1, 4),), repeats=2) > 0
 
 
 def test_a_model_that_cannot_be_called_with_the_inputs_has_no_latency(caplog):
-    assert latency_ms(mlp(5)(mlp(5))) is None
+    assert latency_ms(mlp(5), TASK.example_input(mlp(5))) is None
     assert "No latency for Sequential" in caplog.text
 
 
