@@ -15,7 +15,13 @@ Role: TypeAlias = Literal["student", "teacher"]
 
 _BATCH_FIELD = re.compile(r"labels?|\w+_(labels?|positions)|sample_id")
 
-BOOKKEEPING = frozenset({"logits_mask", "split", "task", "teacher_cache", "word_ids"})
+VIEW_ID = "view_id"
+"""The field with the number of row and view, where the same rows come in several augmented views."""
+
+ROW_MARK = "row_mark"
+"""The field with a hash of each row's inputs, where the data module makes one; teacher caches compare it."""
+
+BOOKKEEPING = frozenset({"logits_mask", "split", "task", "teacher_cache", "word_ids", VIEW_ID, ROW_MARK})
 """Fields of a batch that are no inputs of a model, unless its `forward` names them."""
 
 

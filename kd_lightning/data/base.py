@@ -68,6 +68,18 @@ class DataModule(LightningDataModule):
     max_length: int | None = None
     """Tokens per row at most; None: rows are no tokens."""
 
+    image_size: tuple[int, int] | None = None
+    """Height and width of the student's images; None: rows are no images."""
+
+    teacher_image_size: tuple[int, int] | None = None
+    """The same for the teacher's, where they differ from the student's."""
+
+    views: int | None = None
+    """How many ways there are in which changing training rows come, over and over; None: no end of them."""
+
+    augments_labelled: ClassVar[bool] = False
+    """Whether augmented rows keep their labels, so that a teacher is fine-tuned on them too."""
+
     @property
     def available_splits(self) -> Iterable[str]:
         """The splits there are, of `SPLITS`."""
@@ -110,17 +122,31 @@ class DataModule(LightningDataModule):
         """All rows that a student may be trained on, without augmentation, as a map-style dataset; None: not known."""
         return None
 
-    def iterate_once(self, rows: np.ndarray | None = None) -> Any:
-        """Return a loader that gives training rows once each, without augmentation: what a teacher cache is built from.
+    def iterate_once(self, ids: np.ndarray | None = None) -> Any:
+        """Return a loader that gives training rows once each: what a teacher cache is built from.
 
         Args:
-            rows: their numbers in `train_rows`; None: all. Without `train_rows` these are the training batches.
+            ids: of `cache_ids`; None: all. Without `train_rows` these are the training batches.
 
         """
         return self.train_dataloader()
 
+    def cache_ids(self, epochs: int | None = None) -> np.ndarray | None:
+        """Return the ids that a teacher cache of so many epochs has, as batches have them; None: not known."""
+        return None
+
+    @property
+    def varies(self) -> bool:
+        """Whether training rows differ from epoch to epoch, or from view to view where there are `views`."""
+        return False
+
+    @property
+    def cached_as(self) -> dict[str, Any]:
+        """What a teacher cache of the training rows is made from: named parts of its fingerprint."""
+        return {"data": self.fingerprint}
+
     def visited_rows(self, epochs: int, limit: int | float, processes: int = 1) -> np.ndarray | None:
-        """Return the numbers of the rows that a run cut by `limit_train_batches` trains on; None: not known.
+        """Return the cache ids of the rows that a run cut by `limit_train_batches` trains on; None: not known.
 
         Args:
             epochs: number of epochs.

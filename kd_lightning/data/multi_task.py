@@ -107,7 +107,7 @@ class TaskRows(Dataset[tuple[str, Any]]):
     """Rows of several tasks, numbered one task after the other, each with the name of its task.
 
     Args:
-        rows: by task; those that change with the epoch are indexed by (row, epoch).
+        rows: by task; those that change are indexed by (row, view); the view given here is the round of a task's rows.
 
     """
 
@@ -119,11 +119,11 @@ class TaskRows(Dataset[tuple[str, Any]]):
         return int(self.first[-1])
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[str, Any]:
-        row, epoch = key if isinstance(key, tuple) else (key, 0)
+        row, view = key if isinstance(key, tuple) else (key, 0)
         number = int(np.searchsorted(self.first, row, side="right")) - 1
         name = list(self.rows)[number]
         own, inner = self.rows[name], row - int(self.first[number])
-        return name, own[inner, epoch] if isinstance(own, EpochRows) else own[inner]
+        return name, own[inner, view % (own.views or view + 1)] if isinstance(own, EpochRows) else own[inner]
 
 
 class _CollateByTask:

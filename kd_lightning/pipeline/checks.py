@@ -43,15 +43,24 @@ def check_settings(settings: RunSettings) -> None:
 def _check_cache(settings: TaskSettings) -> None:
     if settings.teacher is None:
         raise ConfigError("cache=true stores a teacher's outputs, and there is no teacher: leave cache out.")
-    if any(node is not None for node in (settings.data.get("augment") or {}).values()):
-        raise ConfigError(
-            "cache=true stores the teacher's outputs of each row once, and 'augment' changes rows in every epoch: "
-            "leave one of them out."
+    views = settings.teacher.cache_views
+    if views is not None and (not isinstance(views, int) or views < 1):
+        raise ConfigError(f"'teacher.cache.views' is a number of views of each row, such as 8; got {views!r}.")
+    if views == 1:
+        log.warning(
+            "teacher.cache.views=1 shows the student one view of each row in every epoch: 8 or more are better."
         )
-    if not instantiate({**settings.task, "metrics": {}}).cacheable:
+    augment = settings.data.get("augment") or {}
+    changing = any(node is not None for node in augment.values()) or settings.data.get("mix") is not None
+    if views is None and changing:
+        raise ConfigError(
+            "cache=true stores the teacher's outputs of each row once, and the augmentation changes rows in every "
+            "epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
+        )
+    if views is None and not instantiate({**settings.task, "metrics": {}}).cacheable:
         raise ConfigError(
             "cache=true stores the teacher's outputs of each row once, and this task hides other tokens of a row in "
-            "every epoch: leave cache out."
+            "every epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
         )
     Codec(settings.teacher.cache_dtype, settings.teacher.cache_top_k)  # raises an error for what cannot be
 

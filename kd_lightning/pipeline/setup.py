@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -271,6 +271,8 @@ def student_setup(
         data.set_processors(teacher_processor)
     if data.processor is None and data.needs_processor:  # no teacher, and none given
         data.processor = data.load_processor("train")
+    if settings.cache and settings.teacher is not None and not labels_only:
+        data.views = settings.teacher.cache_views or data.views
     own = settings.teacher.source if settings.teacher is not None else None
     return TaskSetup(settings, task, data, dict(models), as_teacher(instantiate(own)) if own is not None else None)
 
@@ -278,12 +280,15 @@ def student_setup(
 def teacher_setup(settings: TaskSettings) -> TaskSetup:
     """Build task and data for the teacher's own training: its own processor, or the data's where it brings none.
 
-    Augmentations and unlabelled text are for the teacher to label, not to learn from.
+    Unlabelled text, mixed images, and augmentations that may change a row's label are for the teacher to label, not to
+    learn from.
     """
     from transformers import AutoTokenizer
 
     pretrained = settings.teacher.pretrained if settings.teacher is not None else None
-    without = ("augment", "unlabelled") if pretrained is None else ("augment", "unlabelled", "tokenizer")
+    without = ["unlabelled", "mix", "views"] + ["tokenizer"] * (pretrained is not None)
+    kept = getattr(get_object(settings.data["_target_"]), "augments_labelled", False)
+    without += [] if kept else ["augment"]
     task, data = _task_and_data(settings, {key: None for key in without if key in settings.data})
     if data.needs_processor:
         if pretrained is not None:

@@ -143,7 +143,7 @@ class LanguageModelling(TokenDataModule):
 
     def train_dataset(self) -> MaskedRows:
         """Return the training rows with other tokens hidden in every epoch."""
-        return MaskedRows(self._token_rows("train"), self.masking(), self.seed)
+        return MaskedRows(self._token_rows("train"), self.masking(), self.seed, self.views)
 
     def eval_dataset(self, split: str) -> MaskedRows:
         """Return the rows of a split, the same tokens hidden every time."""

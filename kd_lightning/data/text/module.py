@@ -163,13 +163,18 @@ class TokenDataModule(RowDataModule):
         """Whether training rows differ from epoch to epoch."""
         return bool(self.augment) or super().varies
 
+    @property
+    def augmentation(self) -> Any:
+        """What changes training rows, as JSON-like settings."""
+        return describe(self.augment) if self.augment else super().augmentation
+
     def train_dataset(self) -> Any:
-        """Return the training rows as an epoch has them: augmented, where they are."""
+        """Return the training rows as a view has them: augmented, where they are."""
         rows = self.train_rows
         if not self.augment:
             return super().train_dataset()
         assert not isinstance(rows, DualTokenizedRows), "setup refuses two tokenizers"
-        return AugmentedRows(rows, self.augment, self.tokenizer, self.seed)
+        return AugmentedRows(rows, self.augment, self.tokenizer, self.seed, self.views)
 
     @property
     def collate(self) -> Collate:
