@@ -121,8 +121,8 @@ class TeacherCache:
         if len(missing):
             held = f"{len(self):,} rows, {self._ids[0]} to {self._ids[-1]}" if len(self) else "no rows"
             raise CacheError(
-                f"{self._named(missing[0])} is not in the teacher cache {self.path}, which holds {held}. Build it from "
-                "all rows that are trained on."
+                f"{self._named(missing[0])} (its sample_id) is not in the teacher cache {self.path}, which holds {held}. "
+                "Build it from all rows that are trained on."
             )
         return [(self._shards[self._shard[i]], int(self._row[i])) for i in found]
 
@@ -134,15 +134,15 @@ class TeacherCache:
         changed = then.differ(fingerprint_rows(rows, spans)) | (tokens != np.array([count for _, count in spans]))
         if changed.any():
             raise CacheError(
-                f"{self._named(rows.ids[changed][0])} does not look as it did when the teacher cache {self.path} was made: "
-                "other data, another split (validation without metrics uses the teacher too) or tokenizer, another "
-                "augmentation or number of views, or random augmentation without views."
+                f"{self._named(rows.ids[changed][0])} does not look as it did when the teacher cache {self.path} was "
+                "made: other data, another split (validation without metrics uses the teacher too) or tokenizer, "
+                "another augmentation or number of views, or random augmentation without views."
             )
 
     def _named(self, key: int) -> str:
         """Return what an error calls a row."""
         views = self.fingerprint.parts.get("views")
-        return f"Row {key} (its sample_id)" if views is None else f"View {key % views} of row {key // views}"
+        return f"Row {key}" if views is None else f"View {key % views} of row {key // views}"
 
     def _padded(
         self, name: str, places: list[tuple[Shard, int]], spans: list[tuple[int, int]], length: int, pin_memory: bool
