@@ -14,6 +14,7 @@ AUTO_CLASSES = {
     "question-answering": "AutoModelForQuestionAnswering",
     "multiple-choice": "AutoModelForMultipleChoice",
     "masked-lm": "AutoModelForMaskedLM",
+    "image-classification": "AutoModelForImageClassification",
     "feature-extraction": "AutoModel",
 }
 """Task → name of the Auto class; values of the argument `task` of every student builder."""
