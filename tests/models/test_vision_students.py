@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -174,6 +175,22 @@ def test_other_families_and_configurations_without_weights_are_errors() -> None:
         students.vision_student(transformers.BertConfig())
     with pytest.raises(ConfigError, match="`like` is a configuration"):
         students.vision_student(make("resnet").config, layers="uniform")
+
+
+BUILDERS = ("cifar_resnet", "deit_tiny", "resnet8x4", "resnet32x4", "vision_student")
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_builders_are_annotated_and_take_what_the_command_gives_them_by_name(name: str) -> None:
+    builder = getattr(students, name)
+    parameters = inspect.signature(builder).parameters
+    hints = get_type_hints(builder)
+    assert hints.pop("return") is nn.Module
+    assert hints.keys() == parameters.keys()
+    labels = {"num_labels": 2, "id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    given = {"like": make("vit"), "task": "image-classification", "image_size": 16, **labels}
+    size = {"cifar_resnet": {"depth": 8}}.get(name, {})
+    assert isinstance(builder(**size, **given), nn.Module)
 
 
 # -- DeiT with a distillation token --------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.hub import load_image_processor
 from kd_lightning.pipeline.checks import check_inputs
 from kd_lightning.pipeline.setup import TaskSetup
-from kd_lightning.pipeline.teacher_model import load_teacher
+from kd_lightning.pipeline.teacher_model import load_teacher, random_teacher
 from kd_lightning.tasks import ImageClassificationTask
 
 from .making import task_settings
 
 TINY = {"image_size": 8, "patch_size": 4, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+TASK = ImageClassificationTask("accuracy")
 ARCHITECTURE = [f"teacher.architecture.{key}={value}" for key, value in TINY.items() if key != "image_size"]
 
 
@@ -38,12 +39,16 @@ class Squares(kd.data.RowDataModule):
         return load_image_processor(name)
 
 
-def setup(*typed: str, **members: Any) -> TaskSetup:
-    """The setup of a task of images, as its teacher's training has it."""
+def squares(**members: Any) -> Squares:
     data = Squares(batch_size=3)
     for name, value in members.items():
         setattr(data, name, value)
-    return TaskSetup(task_settings(["task=image_classification", *typed]), ImageClassificationTask("accuracy"), data)
+    return data
+
+
+def setup(*typed: str) -> TaskSetup:
+    """The setup of a task of images, as its teacher's training has it."""
+    return TaskSetup(task_settings(["task=image_classification", *typed]), TASK, squares())
 
 
 def vit(labels: int = 3, cls: Any = ViTForImageClassification, **fields: Any) -> Any:
@@ -52,21 +57,27 @@ def vit(labels: int = 3, cls: Any = ViTForImageClassification, **fields: Any) ->
 
 
 def test_a_random_teacher_takes_images_of_the_datas_size_and_its_classes() -> None:
-    config: Any = setup("teacher=tiny_random_vit", *ARCHITECTURE).fresh_teacher().config
+    chosen = {"model_type": "vit", **{key: value for key, value in TINY.items() if key != "image_size"}}
+    config: Any = random_teacher(chosen, TASK, squares()).config
     assert (config.image_size, config.num_labels, config.id2label[2]) == (8, 3, "blue")
-    wide = setup("teacher=tiny_random_vit", *ARCHITECTURE, teacher_image_size=(16, 8))
-    assert list(wide.fresh_teacher().config.image_size) == [16, 8]  # type: ignore[union-attr,arg-type]
-    own = setup("teacher=tiny_random_vit", *ARCHITECTURE, "+teacher.architecture.image_size=12")
-    assert own.fresh_teacher().config.image_size == 12  # type: ignore[union-attr]
+    config = random_teacher(chosen, TASK, squares(teacher_image_size=(16, 8))).config
+    assert list(config.image_size) == [16, 8]
+    config = random_teacher(chosen | {"image_size": 12}, TASK, squares()).config
+    assert config.image_size == 12
 
 
-def test_a_random_teacher_of_a_family_for_any_size_is_not_told_one() -> None:
-    chosen = "teacher.architecture={model_type: resnet, embedding_size: 4, hidden_sizes: [4], depths: [1]}"
-    typed = ["teacher=tiny_random_vit", *(f"~teacher.architecture.{key}" for key in (*TINY, "intermediate_size"))]
-    typed = [key for key in typed if "image_size" not in key]
-    config: Any = setup(*typed, chosen).fresh_teacher().config
-    assert config.model_type == "resnet"
-    assert not hasattr(config, "image_size")
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"model_type": "resnet", "embedding_size": 4, "hidden_sizes": [4], "depths": [1]},
+        {"model_type": "deit", **TINY},  # has two heads for classes
+    ],
+    ids=["resnet", "deit"],
+)
+def test_a_random_teacher_of_another_family_has_a_head_for_its_classes(chosen: dict[str, Any]) -> None:
+    teacher: Any = random_teacher(chosen, TASK, squares())
+    assert teacher(torch.zeros(2, 3, 8, 8)).logits.shape == (2, 3)
+    assert hasattr(teacher.config, "image_size") == (chosen["model_type"] == "deit")
 
 
 def test_a_pretrained_teacher_of_other_classes_gets_a_new_head(tmp_path: Path) -> None:
@@ -90,7 +101,7 @@ def test_a_pretrained_teacher_whose_body_does_not_fit_is_an_error(tmp_path: Path
 
 
 def test_a_teacher_by_target_is_told_classes_and_the_size_of_its_images() -> None:
-    made = setup("teacher=resnet56_cifar", "teacher.model.depth=8", "+teacher.model.width=0.25")
+    made = setup("teacher=resnet56_cifar", "teacher.model.depth=8", "teacher.model.width=0.25")
     recipe: Any = made.teacher_recipe()
     assert (recipe["num_labels"], recipe["image_size"], recipe["task"]) == (3, 8, "image-classification")
     assert made.fresh_teacher()(torch.zeros(1, 3, 8, 8)).shape == (1, 3)
@@ -117,26 +128,26 @@ def test_students_are_built_by_their_name_for_the_datas_images(student: str) -> 
 
 
 def test_a_saved_teacher_brings_its_processor_whatever_kind_of_model_it_is(tmp_path: Path) -> None:
-    task, processor = ImageClassificationTask("accuracy"), ViTImageProcessorPil(image_mean=[0.1, 0.2, 0.3])
+    processor = ViTImageProcessorPil(image_mean=[0.1, 0.2, 0.3])
     recipe = {"_target_": "kd_lightning.models.cifar_resnet", "depth": 8, "width": 0.25}
     kd.export(vit(), tmp_path / "vit", processor=processor)
     kd.export(kd.students.cifar_resnet(8, 0.25), tmp_path / "cnn", processor=processor, recipe=recipe)  # type: ignore[attr-defined]
     kd.export(vit(), tmp_path / "alone")
-    assert load_teacher(tmp_path / "vit", task)[1].image_mean == [0.1, 0.2, 0.3]
-    assert load_teacher(tmp_path / "cnn", task)[1].image_mean == [0.1, 0.2, 0.3]
-    assert load_teacher(tmp_path / "alone", task)[1] is None
+    assert load_teacher(tmp_path / "vit", TASK)[1].to_dict() == processor.to_dict()
+    assert load_teacher(tmp_path / "cnn", TASK)[1].to_dict() == processor.to_dict()
+    assert load_teacher(tmp_path / "alone", TASK)[1] is None
     vit(cls=ViTModel).save_pretrained(tmp_path / "body")
     with pytest.raises(ConfigError, match="was not fine-tuned for image-classification: it has no classifier"):
-        load_teacher(tmp_path / "body", task)
+        load_teacher(tmp_path / "body", TASK)
 
 
 def test_images_of_another_size_than_a_vit_takes_are_an_error_before_training() -> None:
-    check_inputs(vit(), setup().data, "student")
+    check_inputs(vit(), squares(), "student")
     with pytest.raises(ConfigError, match=r"student takes images of 16×16, but .* 8×8. Type data\.size=16"):
-        check_inputs(vit(image_size=16), setup().data, "student")
+        check_inputs(vit(image_size=16), squares(), "student")
     with pytest.raises(ConfigError, match=r"teacher takes images of 8×8, but .* 16×8. Type data\.teacher_size=8"):
-        check_inputs(vit(), setup(teacher_image_size=(16, 8)).data, "teacher")
-    check_inputs(kd.students.cifar_resnet(8), setup().data, "student")  # type: ignore[attr-defined]
+        check_inputs(vit(), squares(teacher_image_size=(16, 8)), "teacher")
+    check_inputs(kd.students.cifar_resnet(8), squares(), "student")  # type: ignore[attr-defined]
 
 
 def test_a_pretrained_student_with_a_processor_of_its_own_is_an_error(tmp_path: Path) -> None:
