@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.utils import instantiate
@@ -132,6 +132,25 @@ def missing_positions(model: nn.Module, data: DataModule) -> int:
     """Return for how many tokens of the longest possible rows a model has no position."""
     known = positions(model)
     return max(0, data.max_length - known) if data.max_length is not None and known is not None else 0
+
+
+def build_for_data(builder: Callable[..., Any], **options: Any) -> Any:
+    """Call a student's builder; what it does not take of the data's sizes is an error that names it.
+
+    Raises:
+        ConfigError: for a builder of another kind of data, such as of images where rows are tokens.
+
+    """
+    try:
+        return builder(**options)
+    except TypeError as error:
+        wrong = next((name for name in options if f"unexpected keyword argument '{name}'" in str(error)), None)
+        if wrong is None:
+            raise
+        raise ConfigError(
+            f"The student's builder takes no '{wrong}', which this data has ({' '.join(str(error).split())}): choose a "
+            "student for such data, or let a builder of your own take **options."
+        ) from error
 
 
 def check_inputs(model: nn.Module, data: DataModule, role: str) -> None:

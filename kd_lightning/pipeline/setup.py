@@ -21,7 +21,7 @@ from kd_lightning.models import saved, transfer_vocabulary
 from kd_lightning.models.export import check_exportable
 from kd_lightning.models.hub import model_folder
 from kd_lightning.objective import Objective
-from kd_lightning.pipeline.checks import check_inputs
+from kd_lightning.pipeline.checks import build_for_data, check_inputs
 from kd_lightning.pipeline.settings import FittingSettings, Node, TaskSettings, without_module_paths
 from kd_lightning.pipeline.teacher_model import origin_of, pretrained_teacher, random_teacher
 from kd_lightning.tasks import Task
@@ -143,7 +143,7 @@ class TaskSetup:
         if not isinstance(builder, partial):
             return builder
         self._check_own_processor()
-        student = builder(like=like or self.model or _bert(), **self._builder_options())
+        student = build_for_data(builder, like=like or self.model or _bert(), **self._builder_options())
         from_layers, theirs = self.settings.student.get("layers") is not None, self.data.teacher_processor
         are_tokens = self.data.max_length is not None
         if like is None and self.model is not None and theirs is not None and from_layers and are_tokens:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
 
 import kd_lightning as kd
+from kd_lightning import students
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.hub import load_image_processor
-from kd_lightning.pipeline.checks import check_inputs
+from kd_lightning.pipeline.checks import build_for_data, check_inputs
 from kd_lightning.pipeline.setup import TaskSetup
 from kd_lightning.pipeline.teacher_model import load_teacher, random_teacher
 from kd_lightning.tasks import ImageClassificationTask
@@ -127,11 +129,20 @@ def test_students_are_built_by_their_name_for_the_datas_images(student: str) -> 
     kd.check_exportable(model, made.student_recipe(model), required=True)
 
 
+@pytest.mark.parametrize("name", ["cifar_resnet", "resnet8x4"])
+def test_a_network_for_images_where_rows_are_tokens_is_an_error(name: str) -> None:
+    builder = partial(getattr(students, name), **({"depth": 8} if name == "cifar_resnet" else {}))
+    with pytest.raises(ConfigError, match=r"takes no 'vocab_size', which this data has .*choose a student for such"):
+        build_for_data(builder, num_labels=2, vocab_size=30, pad_token_id=0)
+    with pytest.raises(TypeError, match="hiden"):
+        build_for_data(partial(builder, hiden=1), num_labels=2)
+
+
 def test_a_saved_teacher_brings_its_processor_whatever_kind_of_model_it_is(tmp_path: Path) -> None:
     processor = ViTImageProcessorPil(image_mean=[0.1, 0.2, 0.3])
     recipe = {"_target_": "kd_lightning.models.cifar_resnet", "depth": 8, "width": 0.25}
     kd.export(vit(), tmp_path / "vit", processor=processor)
-    kd.export(kd.students.cifar_resnet(8, 0.25), tmp_path / "cnn", processor=processor, recipe=recipe)  # type: ignore[attr-defined]
+    kd.export(students.cifar_resnet(8, 0.25), tmp_path / "cnn", processor=processor, recipe=recipe)
     kd.export(vit(), tmp_path / "alone")
     assert load_teacher(tmp_path / "vit", TASK)[1].to_dict() == processor.to_dict()
     assert load_teacher(tmp_path / "cnn", TASK)[1].to_dict() == processor.to_dict()
@@ -147,7 +158,7 @@ def test_images_of_another_size_than_a_vit_takes_are_an_error_before_training() 
         check_inputs(vit(image_size=16), squares(), "student")
     with pytest.raises(ConfigError, match=r"teacher takes images of 8×8, but .* 16×8. Type data\.teacher_size=8"):
         check_inputs(vit(), squares(teacher_image_size=(16, 8)), "teacher")
-    check_inputs(kd.students.cifar_resnet(8), squares(), "student")  # type: ignore[attr-defined]
+    check_inputs(students.cifar_resnet(8), squares(), "student")
 
 
 def test_a_pretrained_student_with_a_processor_of_its_own_is_an_error(tmp_path: Path) -> None:
