@@ -65,6 +65,9 @@ class DataModule(LightningDataModule):
     teacher_processor: Any = None
     """The teacher's, where it is another one: batches then have a `student` and a `teacher` part."""
 
+    processor_key: ClassVar[str] = "processor"
+    """What processors are called in messages, and the argument that names the student's: `data.tokenizer` of text."""
+
     max_length: int | None = None
     """Tokens per row at most; None: rows are no tokens."""
 
@@ -180,6 +183,26 @@ class DataModule(LightningDataModule):
             self.processor = teacher
         elif teacher is not None and not self.interchangeable(self.processor, teacher):
             self.teacher_processor = teacher
+
+    def input_options(self, teacher: bool = False) -> dict[str, Any]:
+        """Return what builders of models are told of their inputs: vocabulary and padding, or the size of images.
+
+        Args:
+            teacher: whether it is a teacher, whose images may have another size.
+
+        """
+        options: dict[str, Any] = {}
+        if self.max_length is not None and self.processor is not None:
+            options |= {"vocab_size": len(self.processor), "pad_token_id": self.processor.pad_token_id}
+        size = (self.teacher_image_size if teacher else None) or self.image_size
+        if size is not None:
+            height, width = size
+            options["image_size"] = height if height == width else [height, width]
+        return options
+
+    def describe_processor(self, processor: Any) -> str:
+        """Return what tells a processor from another one in a message."""
+        return type(processor).__name__
 
     def interchangeable(self, one: Any, other: Any) -> bool:
         """Return whether two processors make the same inputs, so that one batch is for both their models."""

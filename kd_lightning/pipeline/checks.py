@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.utils import instantiate
@@ -141,6 +141,69 @@ def missing_positions(model: nn.Module, data: DataModule) -> int:
     """Return for how many tokens of the longest possible rows a model has no position."""
     known = positions(model)
     return max(0, data.max_length - known) if data.max_length is not None and known is not None else 0
+
+
+def build_for_data(builder: Callable[..., Any], **options: Any) -> Any:
+    """Call a student's builder; what it does not take of the data's sizes is an error that names it.
+
+    Raises:
+        ConfigError: for a builder of another kind of data, such as of images where rows are tokens.
+
+    """
+    try:
+        return builder(**options)
+    except TypeError as error:
+        wrong = next((name for name in options if f"unexpected keyword argument '{name}'" in str(error)), None)
+        if wrong is None:
+            raise
+        raise ConfigError(
+            f"The student's builder takes no '{wrong}', which this data has ({' '.join(str(error).split())}): choose a "
+            "student for such data, or let a builder of your own take **options."
+        ) from error
+
+
+def check_inputs(model: nn.Module, data: DataModule, role: str) -> None:
+    """Raise an error for rows that a model cannot take: too many tokens, or images of another size.
+
+    Args:
+        model: teacher or student.
+        data: the data module, whose `max_length` or size of images counts.
+        role: `teacher` or `student`.
+
+    Raises:
+        ConfigError: with what to type instead.
+
+    """
+    check_positions(model, data, role)
+    check_image_size(model, data, role)
+
+
+def check_image_size(model: nn.Module, data: DataModule, role: str) -> None:
+    """Raise an error for images of another size than a model has position embeddings for.
+
+    Args:
+        model: teacher or student; convolutional networks take images of any size.
+        data: the data module, whose sizes of images count.
+        role: `teacher` or `student`.
+
+    Raises:
+        ConfigError: with the size that it takes.
+
+    """
+    size = data.input_options(teacher=role == "teacher").get("image_size")
+    known = getattr(getattr(model, "config", None), "image_size", None)
+    fixed = any(name.endswith("embeddings.position_embeddings") for name, _ in model.named_parameters())
+    if size is None or known is None or not fixed or _pair(size) == _pair(known):
+        return
+    (height, width), key = _pair(known), "data.teacher_size" if role == "teacher" else "data.size"
+    raise ConfigError(
+        f"The {role} takes images of {height}×{width}, but the data's have {'×'.join(map(str, _pair(size)))}. Type "
+        f"{key}={height if height == width else [height, width]}, or choose another {role}."
+    )
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def check_positions(model: nn.Module, data: DataModule, role: str) -> None:

@@ -81,7 +81,8 @@ def evaluate_teachers(setups: Mapping[str, TaskSetup], folder: Path, make_traine
         main[name] = scores[name][setup.task.metric] / evaluator.metrics.best_values.get(setup.task.metric, 1.0)
         models += teacher.models()
         if name == next(iter(setups)):
-            latencies = [latency_ms(model, setup.task.example_input(model)) for model in models]
+            inputs = (setup.task.example_input(model, setup.data, teacher=True) for model in models)
+            latencies = [latency_ms(model, example) for model, example in zip(models, inputs, strict=True)]
     known = [latency for latency in latencies if latency is not None]
     return {
         "metrics": _joined(scores, main),
