@@ -19,7 +19,6 @@ from kd_lightning.functional.attention import (
 from kd_lightning.functional.masking import count, token_pairs
 from kd_lightning.losses.base import OneFeatureLoss, check_choice, refuse_removed
 
-
 _NO_ATTENTION: dict[Kind, str] = {"map": "use HiddenMSE or HiddenCosine, or address attention.k"}
 _NO_HEADS: dict[Kind, str] = {"map": "use HiddenMSE or HiddenCosine, or address query.k, key.k or value.k"}
 

@@ -319,8 +319,13 @@ def test_a_fake_pass_leaves_a_model_and_chance_as_they_were() -> None:
 
 
 def test_it_runs_once_for_all_features(monkeypatch: Any) -> None:
-    runs: list[int] = []
-    monkeypatch.setattr(ResNet, "forward", lambda self, pixel_values, run=ResNet.forward: runs.append(1) or run(self, pixel_values))
+    runs, forward = [], ResNet.forward
+
+    def counted(self: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+        runs.append(len(pixel_values))
+        return forward(self, pixel_values)
+
+    monkeypatch.setattr(ResNet, "forward", counted)
     info = model_info(ResNet())
     assert not runs
     assert [info.width(f"stages.{k}") for k in (1, 2)] == [8, 16]

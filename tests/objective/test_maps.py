@@ -186,7 +186,8 @@ def test_tokens_of_a_student_are_projected_as_tokens_and_then_become_a_map() -> 
     term = kd.Term(kd.Match("hidden.1", "stages.2"), kd.losses.HiddenMSE(), projection="linear")
     found = value(term, student, teacher)
     own = term.projection(features(student, "hidden.1")["hidden.1"][:, 1:]).mT.reshape(4, 8, 4, 4)
-    torch.testing.assert_close(found, F.mse_loss(own, F.adaptive_avg_pool2d(features(teacher, "stages.2")["stages.2"], 4)))
+    target = F.adaptive_avg_pool2d(features(teacher, "stages.2")["stages.2"], 4)
+    torch.testing.assert_close(found, F.mse_loss(own, target))
 
 
 def test_fsp_brings_the_layers_of_a_pair_to_one_size() -> None:
@@ -240,7 +241,8 @@ def test_a_projection_is_trained_normalises_by_the_batch_and_is_in_the_checkpoin
     assert "resize='max'" in repr(scheme)
     objective = kd.Objective({"t": kd.Term(STAGE, kd.losses.HiddenMSE(), projection="conv_bn")})
     module = kd.DistillationModule(Net(4), Net(8), objective)
-    trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", **quiet)
     trainer.fit(module, DataLoader(Pictures(), 4))
     projection = module.objective.named_terms()["t"].projection
     fresh = copy.deepcopy(objective).bind(model_info(Net(4)), model_info(Net(8))).named_terms()["t"].projection
