@@ -1,7 +1,7 @@
 """A forward pass without numbers, for image models whose structure does not tell what a feature is.
 
 Fake tensors have shapes and no values, so the pass takes milliseconds and no memory. It runs on a copy of the modules
-that shares the weights: the model itself keeps its mode, buffers, hooks and attributes, and no random number is drawn.
+that shares the parameters: the model itself keeps its mode, buffers, hooks and attributes, and no random number is drawn.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ class FakePass:
 
 
 class Twin:
-    """A copy of a model that shares its weights, has no hooks but ours, and runs on fake images.
+    """A copy of a model that shares its parameters, has no hooks but ours, and runs on fake images.
 
     Args:
         model: any module, without wrappers.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        memo: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+        memo: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
         tables = [
             table for module in model.modules() for name, table in vars(module).items() if name.endswith("_hooks")
         ]

@@ -63,7 +63,7 @@ def tokens_to_map(tokens: Tensor, height: int, width: int) -> Tensor:
 
     """
     length = tokens.shape[1]
-    for prefix in range(PREFIX_TOKENS + 1):
+    for prefix in range(min(PREFIX_TOKENS + 1, length)):
         rows = round(math.sqrt((length - prefix) * height / width))
         columns = (length - prefix) // max(rows, 1)
         if rows * columns == length - prefix and rows * width == columns * height and rows:

@@ -70,8 +70,8 @@ def twins(make: Callable[[bool], nn.Module]) -> list[nn.Module]:
 
 
 def features_and_gradients(model: nn.Module, addresses: list[str], compiled: bool) -> tuple[Any, Any]:
-    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    tapped = TappedModel(model, addresses)
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    tapped = TappedModel(model.double(), addresses)
     run = torch.compile(tapped, fullgraph=True, backend="eager") if compiled else tapped
     output, features = run(x)
     (output.square().sum() + sum(f.square().sum() for f in features.values())).backward()
