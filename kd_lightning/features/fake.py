@@ -1,7 +1,8 @@
 """A forward pass without numbers, for image models whose structure does not tell what a feature is.
 
-Fake tensors have shapes and no values, so the pass takes milliseconds and no memory. It runs on a copy of the modules
-that shares the parameters: the model itself keeps its mode, buffers, hooks and attributes, and no random number is drawn.
+Fake tensors have shapes and no values, so the pass takes a second at most and no memory. It runs on a copy of the
+modules that shares the parameters: the model itself keeps its mode, buffers, hooks and attributes, and no random number
+is drawn.
 """
 
 from __future__ import annotations

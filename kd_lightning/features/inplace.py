@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator
 from functools import cache
 from types import CodeType, FunctionType
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,7 +32,8 @@ def overwrites(model: nn.Module) -> bool:
         return True
     if is_transformers_model(model) and not takes_images(model):
         return False
-    return any(_writes(kind) for kind in {type(module) for module in model.modules()})
+    kinds: set[Any] = {type(module) for module in model.modules()}
+    return any(_writes(kind) for kind in kinds)
 
 
 @cache
