@@ -94,14 +94,15 @@ def _single(cfg: DictConfig, run_dir: Path) -> float | None:
 
 
 def _job(cfg: DictConfig, run_dir: Path) -> float | None:
-    """Check the configuration as a whole, run it, and return the main metric."""
+    """Check the configuration as a whole, run it, and return the main metric: on held-out rows where there are some."""
     from kd_lightning.cli.settle import settings_of, settle
     from kd_lightning.pipeline.run import run
 
     quiet()
     settings = settings_of(_saved(cfg, run_dir) if cfg.resume is not None else settle(cfg))
     metrics = run(settings, run_dir)
-    return (metrics.get("student") or {"metrics": {}})["metrics"].get(settings.metric)
+    student = metrics.get("student") or {}
+    return (student.get("selection") or student.get("metrics") or {}).get(settings.metric)
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
