@@ -107,7 +107,7 @@ class SourcedDataModule(RowDataModule):
     def _in_files(
         self, path: str | Path, validation: str | Path | None, stems: Mapping[str, str], kind: str | None
     ) -> dict[str, Source]:
-        """Return the splits of a file or folder; without one for validation, a share of the training rows is held out."""
+        """Return the splits of a file or folder; what it lacks for validation is held out of the training rows."""
         found = find_splits(find_place(path, self.root), {name: name for name in SPLITS} | dict(stems), kind)
         if validation is not None:
             found["validation"] = find_place(validation, self.root)
@@ -128,9 +128,7 @@ class SourcedDataModule(RowDataModule):
             return None
         check_share(self.holdout, "training rows")
         train = self.sources["train"]
-        others = {
-            split: source for split, source in self.sources.items() if split == "train" or not source.is_same(train)
-        }
+        others = {name: one for name, one in self.sources.items() if name == "train" or not one.is_same(train)}
         held = SELECTION if typed and {"validation", "test"} & set(others) else "validation"
         self.sources = (others if held == SELECTION else self.sources) | {held: train}
         return held
@@ -234,10 +232,9 @@ class SourcedDataModule(RowDataModule):
             return np.ones(table.num_rows, dtype=bool)
         held = held_out(self.holdout_keys(table), self.holdout)
         if held.all():
-            instead = "data.validation=FILE" if self.held_split == "validation" else "more rows, or no data.holdout"
-            raise DataError(
-                f"{self.sources['train']} has too few different rows to hold out {self.holdout:g} of them: give {instead}."
-            )
+            instead = "give data.validation=FILE" if self.held_split == "validation" else "leave data.holdout out"
+            source = self.sources["train"]
+            raise DataError(f"{source} has too few different rows to hold out {self.holdout:g} of them: {instead}.")
         return held if split == self.held_split else ~held
 
     def holdout_keys(self, table: Any) -> list[str]:
