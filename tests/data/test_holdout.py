@@ -49,7 +49,9 @@ def make(tmp_path: Path, tokenizer: Any, write_rows: Any) -> dict[str, Maker]:
         "texts": lambda **own: TextClassification("films", "text", **given | own),
         "tags": lambda **own: SequenceLabelling("tags", ["O", "B-X"], **given | own),
         "questions": lambda **own: QuestionAnswering("reads", **given | {"tokenizer": reader()} | own),
-        "lines": lambda **own: LanguageModelling("lines", **given | {"tokenizer": masks, "max_length": 12} | own),
+        "lines": lambda **own: LanguageModelling(
+            **given | {"path": "lines", "tokenizer": masks, "max_length": 12} | own
+        ),
         "synthetic": lambda **own: SyntheticSentiment(40, 10, **own),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 import kd_lightning as kd
 from kd_lightning.cli import train as command
 from kd_lightning.cli.configs import compose_config
-from kd_lightning.pipeline import run as pipeline
+from kd_lightning.pipeline import run
 from kd_lightning.pipeline.build import build_trainer, fit, quiet_trainer
 from kd_lightning.pipeline.evaluate import evaluate
 from kd_lightning.teachers import TeacherCache
@@ -53,14 +54,18 @@ def accuracy(weight: Tensor, split: str) -> float:
     return sum(right) / len(right)
 
 
-def test_the_checkpoint_is_the_best_on_the_held_out_rows_and_not_on_validation(tmp_path: Path) -> None:
-    fitting = run_settings(["trainer.max_epochs=4", "callbacks.progress=null"]).fitting
-    data, student = Turning(batch_size=8), nn.Linear(1, 2, bias=False)
-    student.weight.data = torch.tensor([[0.6], [-0.6]])  # the wrong way round, until some epochs are over
+def learner(weight: float) -> kd.DistillationModule:
+    """Return a module that finds the sign of a number, or its contrary where the weight is above zero."""
+    student = nn.Linear(1, 2, bias=False)
+    student.weight.data = torch.tensor([[weight], [-weight]])
     objective = kd.Objective({"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())})
     metrics = {"accuracy": MulticlassAccuracy(2, average="micro")}
-    sgd = partial(torch.optim.SGD, lr=0.5)
-    module = kd.DistillationModule(student, None, objective, sgd, metrics=metrics)
+    return kd.DistillationModule(student, None, objective, partial(torch.optim.SGD, lr=0.2), metrics=metrics)
+
+
+def test_the_checkpoint_is_the_best_on_the_held_out_rows_and_not_on_validation(tmp_path: Path) -> None:
+    fitting = run_settings(["trainer.max_epochs=4", "callbacks.progress=null"]).fitting
+    data, module = Turning(batch_size=8), learner(0.6)  # the wrong way round, until some epochs are over
     trainer, remember = build_trainer(fitting, tmp_path), Remember()
     trainer.callbacks.append(remember)
     fit(module, data, trainer, tmp_path)
@@ -71,6 +76,20 @@ def test_the_checkpoint_is_the_best_on_the_held_out_rows_and_not_on_validation(t
     found = evaluate(quiet_trainer(fitting), module, data, tmp_path, {"": None})
     assert found["selection"]["accuracy"] == pytest.approx(max(chosen))
     assert found["metrics"]["accuracy"] == pytest.approx(reported[chosen.index(max(chosen))])
+
+
+class Plain(Turning):
+    """The same without rows to choose on."""
+
+    available_splits = ("train", "validation")  # type: ignore[assignment]
+
+
+def test_a_task_that_holds_nothing_out_has_its_validation_scores_in_both(tmp_path: Path) -> None:
+    module = kd.MultiTaskModule({"one": learner(-1.0), "two": learner(-1.0)})
+    data = kd.data.MultiTask({"one": Turning(), "two": Plain()})
+    found = evaluate(quiet_trainer(run_settings([]).fitting), module, data, tmp_path, {})
+    assert found["metrics"] == {"mean": 1.0, "one/accuracy": 1.0, "two/accuracy": 1.0}
+    assert found["selection"] == {"mean": 0.5, "one/accuracy": 0.0, "two/accuracy": 1.0}
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -85,7 +104,7 @@ def held(films_root: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("held") / "run"
     films = ["data=sst2", "data.name=films", f"data.root={films_root}", "teacher=tiny_random", "data.holdout=0.2"]
     typed = [*films, *SMALL, "baseline=true", "cache=true", "trainer.limit_train_batches=null"]
-    return folder, pipeline.run(run_settings(typed), folder)
+    return folder, run(run_settings(typed), folder)
 
 
 def test_metrics_json_has_the_scores_on_both(held: tuple[Path, dict[str, Any]]) -> None:
@@ -116,9 +135,10 @@ def test_no_cache_has_outputs_of_held_out_rows(held: tuple[Path, dict[str, Any]]
     assert TeacherCache(folder).sample_ids.tolist() == list(range(trained))
 
 
+@pytest.mark.slow
 def test_several_tasks_have_a_mean_of_what_each_is_chosen_on(own_cache: Path, tmp_path: Path) -> None:
     typed = ["+data@tasks.b=synthetic", "data.holdout=0.25", *SMALL, "data.limit=64", "+tasks.b.data.limit=64"]
-    metrics = pipeline.run(run_settings([*typed, "baseline=false"]), tmp_path / "run")
+    metrics = run(run_settings([*typed, "baseline=false"]), tmp_path / "run")
     for role in ("teacher", "student"):
         chosen, reported = metrics[role]["selection"], metrics[role]["metrics"]
         assert set(chosen) == set(reported) == {"mean", "synthetic/accuracy", "b/accuracy"}
@@ -131,5 +151,5 @@ def test_a_search_looks_at_the_held_out_rows(
     entry: dict[str, Any], objective: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = {"student": {"metrics": {"accuracy": 0.9}, **entry}}
-    monkeypatch.setattr(pipeline, "run", lambda settings, folder: found)
+    monkeypatch.setattr(sys.modules["kd_lightning.pipeline.run"], "run", lambda settings, folder: found)
     assert command._job(compose_config([]), tmp_path) == objective
