@@ -14,6 +14,8 @@ SPLITS = ("train", "validation", "test", "mismatched")
 """What a split may be called; MNLI has a second validation split, of other kinds of text, which is `mismatched`."""
 OTHER_SPLITS = SPLITS[2:]
 """What is evaluated beside the validation split, where a data set has it."""
+SELECTION = "selection"
+"""What training rows are called that are held out to choose checkpoints, epochs and settings on."""
 
 
 class DataModule(LightningDataModule):
@@ -85,8 +87,26 @@ class DataModule(LightningDataModule):
 
     @property
     def available_splits(self) -> Iterable[str]:
-        """The splits there are, of `SPLITS`."""
+        """The splits there are: of `SPLITS`, and `selection` where training rows are held out to choose on."""
         return SPLITS[:2]
+
+    @property
+    def selection_split(self) -> str:
+        """The split that checkpoints, epochs and settings are chosen on: what `val_dataloader` gives."""
+        return SELECTION if SELECTION in self.available_splits else self.report_split
+
+    @property
+    def report_split(self) -> str:
+        """The split whose scores a run reports: validation; beside `selection` test, where there is no validation."""
+        known = list(self.available_splits)
+        if "validation" in known or SELECTION not in known:
+            return "validation"
+        return "test" if "test" in known else SELECTION
+
+    @property
+    def other_splits(self) -> list[str]:
+        """The splits whose scores are reported besides."""
+        return [split for split in OTHER_SPLITS if split in self.available_splits and split != self.report_split]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -115,10 +135,20 @@ class DataModule(LightningDataModule):
         return {"num_labels": self.num_labels}
 
     def eval_loader(self, split: str) -> Any:
-        """Return a loader that gives each row of a split once; an empty list where there is no such split."""
+        """Return a loader that gives each row of a split once; an empty list where there is no such split.
+
+        Raises:
+            DataError: beside `selection`, which `val_dataloader` gives, there is no loader of the validation split.
+
+        """
         if split not in self.available_splits:
             return []
-        return self.val_dataloader() if split == "validation" else self.test_dataloader()
+        if split == "validation" and split != self.selection_split:
+            raise DataError(
+                f"{type(self).__name__} has a '{SELECTION}' split, which val_dataloader gives: write "
+                "eval_loader(split), which gives the validation split too."
+            )
+        return self.val_dataloader() if split == self.selection_split else self.test_dataloader()
 
     @property
     def train_rows(self) -> Any:

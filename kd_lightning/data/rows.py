@@ -239,8 +239,8 @@ class RowDataModule(DataModule):
         return self.loader(Subset(train, keys), batches)
 
     def val_dataloader(self) -> Loader | list[Any]:
-        """Return each validation row once."""
-        return self.eval_loader("validation")
+        """Return each row once that checkpoints are chosen on: of the `selection` split, or else of validation."""
+        return self.eval_loader(self.selection_split)
 
     def test_dataloader(self) -> Loader | list[Any]:
         """Return each test row once."""

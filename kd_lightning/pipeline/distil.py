@@ -55,7 +55,7 @@ def finish(built: Fit, home: Path) -> dict[str, Any]:
 
     """
     recorders = {name: setup.task.recorder(setup.data) for name, setup in built.setups.items()}
-    metrics = evaluate(built.make_trainer, built.module, built.data, home, recorders)
+    scores = evaluate(built.make_trainer, built.module, built.data, home, recorders)
     students = {name: module.student for name, module in built.modules.items()}
     if built.trainer.is_global_zero:
         for name, setup in built.setups.items():
@@ -63,7 +63,7 @@ def finish(built: Fit, home: Path) -> dict[str, Any]:
             export(built.modules[name], place, processor=processor, recipe=built.recipes[name])
     setup, student = next(iter(built.setups.values())), next(iter(students.values()))
     return {
-        "metrics": metrics,
+        **scores,
         "parameters": parameters(nn.ModuleList(students.values())),
         "latency_ms": latency_ms(student, setup.task.example_input(student, setup.data)),
     }
