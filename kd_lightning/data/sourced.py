@@ -45,7 +45,8 @@ class SourcedDataModule(RowDataModule):
         subset: the hub's configuration name.
         splits: what `train`, `validation` and, if wanted, others of `SPLITS` are called there.
         rename: columns that have another name there: `{premise: sentence1}`; passed over where they have the one here.
-        limit: use only the first rows of each split, and of each extra data set, for trying things.
+        limit: use only the first rows of each split, and of each extra data set, for trying things. Rows for selection
+            are held out of the first training rows.
         extra: further data sets of the same columns to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`, as
             `extra_source` finds them; rows without labels are for the teacher to label. Each is read by the names that
             it has for its own labels, where it has some.
@@ -214,6 +215,8 @@ class SourcedDataModule(RowDataModule):
         first, *more = self._sources(split)
         table = first.table(self.text_columns)
         check_columns(table, first, self.columns)
+        if self.limit is not None and self.held_split == SELECTION and split in ("train", SELECTION):
+            table = table.slice(0, self.limit)  # both are parts of the first training rows
         found = [(table if self.held_split is None else table.filter(self.share(table, split)), first)]
         for source in more:
             table = source.table(self.text_columns)
