@@ -25,7 +25,7 @@ from kd_lightning.data.images.store import ImageStore, write_store
 from kd_lightning.data.labelled import LabelledDataModule
 from kd_lightning.data.labels import Labels, check_names
 from kd_lightning.data.loader import Collate
-from kd_lightning.models.hub import from_hub
+from kd_lightning.models.hub import load_image_processor
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class ImageClassification(LabelledDataModule):
     head: ClassVar[str | None] = "image-classification"
 
     augments_labelled: ClassVar[bool] = True
+
+    needs_processor: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(
         self,
@@ -201,15 +203,16 @@ class ImageClassification(LabelledDataModule):
         return tuple(statistics["mean"]), tuple(max(value, 1e-6) for value in statistics["std"])
 
     def load_processor(self, name: str) -> Any:
-        """Return the image processor of a model on the hub or in a folder.
+        """Return the image processor of a model on the hub or in a folder, or for `train` one of the training images.
 
         Raises:
             ConfigError: if there is none.
 
         """
-        from transformers import AutoImageProcessor
-
-        return from_hub(AutoImageProcessor.from_pretrained, name, backend="pil")
+        if name != "train":
+            return load_image_processor(name)
+        self.setup()
+        return self.processor
 
     def set_processors(self, teacher: Any) -> None:
         """Use the teacher's processor: for the student too, unless this data has another mean and deviation for it."""
