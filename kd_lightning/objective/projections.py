@@ -36,11 +36,8 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
     Example:
         >>> build_projection("linear", 312, 768)
         Linear(in_features=312, out_features=768, bias=True)
-        >>> build_projection("conv_bn", 16, 64)
-        Sequential(
-          (0): Conv2d(16, 64, kernel_size=(1, 1), stride=(1, 1), bias=False)
-          (1): BatchNorm2d(64, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
-        )
+        >>> build_projection("conv", 16, 64)
+        Conv2d(16, 64, kernel_size=(1, 1), stride=(1, 1))
 
     """
     if kind is None or isinstance(kind, nn.Module):
