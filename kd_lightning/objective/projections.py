@@ -135,8 +135,7 @@ def check_widths(projection: nn.Module | None, student: Sequence[FeatureInfo], t
         fix = "'conv'" if own.kind == "map" else "'linear', or for logits give both models the same number of labels"
         if projection is None and _differ(own.width, target.width):
             raise MatchError(
-                f"the student's width is {own.width} and the teacher's {target.width}{kind}. "
-                f"Add projection={fix}."
+                f"the student's width is {own.width} and the teacher's {target.width}{kind}. Add projection={fix}."
             )
         if _differ(takes, own.width):
             raise MatchError(f"its projection takes {takes} features, but the student's width is {own.width}{kind}.")

@@ -121,8 +121,8 @@ class TeacherCache:
         if len(missing):
             held = f"{len(self):,} rows, {self._ids[0]} to {self._ids[-1]}" if len(self) else "no rows"
             raise CacheError(
-                f"{self._named(missing[0])} (its sample_id) is not in the teacher cache {self.path}, which holds {held}."
-                " Build it from all rows that are trained on."
+                f"{self._named(missing[0])} (its sample_id) is not in the teacher cache {self.path}, which holds "
+                f"{held}. Build it from all rows that are trained on."
             )
         return [(self._shards[self._shard[i]], int(self._row[i])) for i in found]
 
