@@ -126,10 +126,10 @@ scores = {"teacher": fit(teacher, None, hard, epochs=8)}
 # %%
 distil = hard | {
     "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=4.0)),
-    "maps": kd.Term(kd.Match("body.2", "body.2"), kd.losses.HiddenMSE(), projection="conv", weight=0.1),
+    "maps": kd.Term(kd.Match("body.2", "body.2"), kd.losses.HiddenMSE(), projection="conv", weight=0.02),
 }
-scores["alone"] = fit(Network(width=2), None, hard, epochs=6)
-scores["distilled"] = fit(student := Network(width=2), teacher, distil, epochs=6)
+scores["alone"] = fit(Network(width=3), None, hard, epochs=6)
+scores["distilled"] = fit(student := Network(width=3), teacher, distil, epochs=6)
 
 # %% [markdown]
 # ## From a cache
@@ -147,7 +147,7 @@ cache = kd.TeacherCache.build(
     data=data.cached_as,
 )
 print(cache)
-scores["distilled, cached"] = fit(Network(width=2), kd.CachedTeacher(cache.path), distil, epochs=6)
+scores["distilled, cached"] = fit(Network(width=3), kd.CachedTeacher(cache.path), distil, epochs=6)
 for name, accuracy in scores.items():
     print(f"{name:>18} {accuracy:.3f}")
 
