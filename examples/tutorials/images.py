@@ -51,7 +51,7 @@ draw("validation", 300, seed=2)
 # %% [markdown]
 # The data module decodes the files once and maps the pixels into memory after that. Shifts and flips are functions of
 # (seed, view, image): the same for any number of workers, devices or batch sizes. With `views=4` the augmented images
-# come round every four epochs, so that a teacher's outputs for them can be cached. On the command line this is
+# repeat every four epochs, so that a teacher's outputs for them can be cached. On the command line this is
 # `data=image_folder data.path=photos augment=[crop]`.
 
 # %%
@@ -113,6 +113,12 @@ def fit(
     return float(trainer.callback_metrics["val/accuracy"])
 
 
+def small() -> Network:
+    """Return a narrow network, with the same weights each time."""
+    torch.manual_seed(0)
+    return Network(width=4)
+
+
 hard = {"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())}
 teacher = Network(width=16)
 scores = {"teacher": fit(teacher, None, hard, epochs=8)}
@@ -128,8 +134,8 @@ distil = hard | {
     "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=4.0)),
     "maps": kd.Term(kd.Match("body.2", "body.2"), kd.losses.HiddenMSE(), projection="conv", weight=0.02),
 }
-scores["alone"] = fit(Network(width=3), None, hard, epochs=6)
-scores["distilled"] = fit(student := Network(width=3), teacher, distil, epochs=6)
+scores["alone"] = fit(small(), None, hard, epochs=6)
+scores["distilled"] = fit(student := small(), teacher, distil, epochs=6)
 
 # %% [markdown]
 # ## From a cache
@@ -147,7 +153,7 @@ cache = kd.TeacherCache.build(
     data=data.cached_as,
 )
 print(cache)
-scores["distilled, cached"] = fit(Network(width=3), kd.CachedTeacher(cache.path), distil, epochs=6)
+scores["distilled, cached"] = fit(small(), kd.CachedTeacher(cache.path), distil, epochs=6)
 for name, accuracy in scores.items():
     print(f"{name:>18} {accuracy:.3f}")
 

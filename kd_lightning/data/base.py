@@ -86,6 +86,11 @@ class DataModule(LightningDataModule):
     """Whether augmented rows keep their labels, so that a teacher is fine-tuned on them too."""
 
     @property
+    def saved_processor(self) -> Any:
+        """What is saved with the student: its processor, unless its inputs need another one."""
+        return self.processor
+
+    @property
     def available_splits(self) -> Iterable[str]:
         """The splits there are: of `SPLITS`, and `selection` where training rows are held out to choose on."""
         return SPLITS[:2]

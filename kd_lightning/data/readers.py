@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import Any, TypeAlias
 
 from kd_lightning.core.errors import DataError, closest, hint
 
+log = logging.getLogger(__name__)
+
 PLAIN = (".txt",)
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 SUFFIXES = (*PLAIN, *TABLES)
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in TABLES)
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """What files of images end in, in small letters or capitals."""
 
 Row: TypeAlias = tuple[str, ...]
@@ -115,17 +119,26 @@ def _read_json(file: Path) -> Any:
 def class_files(folder: Path) -> list[Path]:
     """Return the files of a folder that has one sub-folder per class: images, or where there are none text files.
 
+    Images are in an order of their own, in which the first ones are of all classes.
+
     Raises:
-        DataError: if some classes have images and another sub-folder has none.
+        DataError: if some classes have images and another sub-folder has none, or has folders in it.
 
     """
-    inside = {sub: sorted(sub.iterdir()) for sub in sorted(folder.glob("[!.]*")) if sub.is_dir()}
-    images = {sub: [file for file in files if file.suffix.lower() in IMAGES] for sub, files in inside.items()}
+    subs = [sub for sub in sorted(folder.glob("[!._]*")) if sub.is_dir()]
+    inside = {sub: sorted(sub.iterdir()) for sub in subs}
+    images = {sub: [f for f in files if f.suffix.lower() in IMAGES and f.is_file()] for sub, files in inside.items()}
     if not any(images.values()):
         return [file for files in inside.values() for file in files if file.suffix == ".txt"]
-    if empty := [sub for sub, files in images.items() if not files]:
-        raise DataError(f"{empty[0]} is the folder of a class and has no image in it: fill it, or remove it.")
-    return [file for files in images.values() for file in files]
+    for sub, files in images.items():
+        if not files:
+            raise DataError(f"{sub} is the folder of a class and has no image in it: fill it, or remove it.")
+        if deeper := [path for path in inside[sub] if path.is_dir()]:
+            raise DataError(f"{deeper[0]} is a folder within that of a class: its images would be left out. Move them.")
+        if left := [path for path in inside[sub] if path not in files]:
+            log.warning("%s: %d files are left out that are no images, such as %s.", sub, len(left), left[0].name)
+    every = [file for files in images.values() for file in files]
+    return sorted(every, key=lambda file: hashlib.sha256(str(file.relative_to(folder)).encode()).digest())
 
 
 def is_class_folder(folder: Path) -> bool:
@@ -196,6 +209,14 @@ def find_splits(place: Path, stems: Mapping[str, str], kind: str | None = None) 
             found[split] = files[0] if files else place / stem
     if not found and is_class_folder(place):
         return {"train": place}
+    others = [
+        sub.name for sub in sorted(place.glob("[!._]*")) if sub.name not in stems.values() and is_class_folder(sub)
+    ]
+    if others and "validation" not in found:
+        raise DataError(
+            f"{place} has a folder '{others[0]}' that is no split: type data.splits.validation={others[0]} to validate "
+            "on it, or move it elsewhere."
+        )
     if "train" not in found:
         names = [path.name for path in sorted(place.iterdir())]
         looked = f"{stems['train']}.{kind}" if kind else f"{stems['train']}.csv, .tsv, .jsonl, .json or .parquet"

@@ -32,8 +32,8 @@ class RowDataModule(DataModule):
         pin_memory: None for "where there is a GPU".
         group_by_length: put rows of similar length together, where the dataset of `make_rows` has `lengths`.
         limit: use only the first rows of each split, for trying things.
-        views: training rows that change come in so many ways, over and over: the view of an epoch, on which every
-            random change depends, is epoch mod views. So a teacher's outputs of them can be cached. None: the view is
+        views: number of views of training rows that change: the view of an epoch, on which every random change depends,
+            is epoch mod views, so that views repeat and a teacher's outputs of them can be cached. None: the view is
             the epoch.
 
     Example:
@@ -65,7 +65,7 @@ class RowDataModule(DataModule):
     ) -> None:
         super().__init__()
         for name, value in (("limit", limit), ("views", views)):
-            if value is not None and value < 1:
+            if value is not None and (not isinstance(value, int) or value < 1):
                 raise DataError(
                     f"{name} is a number of {'rows' if name == 'limit' else name}, at least 1; got {value}."
                 )
@@ -173,7 +173,10 @@ class RowDataModule(DataModule):
 
     @property
     def augmentation(self) -> Any:
-        """What changes training rows, as JSON-like settings, for the fingerprint of a cache of views."""
+        """What changes training rows, as JSON-like settings, for the fingerprint of a cache of views.
+
+        Override it where `augment_row` depends on settings.
+        """
         return f"{type(self).__name__}.augment_row" if self.varies else None
 
     @property
@@ -278,14 +281,14 @@ class RowDataModule(DataModule):
 class EpochRows(Dataset[dict[str, Any]]):
     """Rows that change from epoch to epoch; what a row becomes is a function of (seed, view, row) alone.
 
-    So a resumed run, other workers and other processes get the same. The view is the epoch, or with `views` its
-    remainder: rows then come round, and have a number of row and view, `view_id`, for teacher caches. Subclasses write
-    `change`.
+    So a resumed run, other workers and other processes get the same. The view is the epoch, or with `views` epoch
+    mod views: views then repeat, and rows have a number of row and view, `view_id`, for teacher caches. Subclasses
+    write `change`.
 
     Args:
         rows: a map-style dataset.
         seed: with view and row, decides what happens.
-        views: number of views, for rows that come round.
+        views: number of views, for rows whose views repeat.
 
     """
 
@@ -304,11 +307,8 @@ class EpochRows(Dataset[dict[str, Any]]):
         """Return a row as it is in a view; key: (row, view), or the row for the first view."""
         row, view = key if isinstance(key, tuple) else (key, 0)
         given = self.rows[row]
-        return self.change(given, self.random(row, view)) | self.view_id(given, view)
-
-    def view_id(self, row: dict[str, Any], view: int) -> dict[str, int]:
-        """Return the number of row and view, where rows come round."""
-        return {} if self.views is None else {VIEW_ID: int(row["sample_id"]) * self.views + view}
+        changed = self.change(given, self.random(row, view))
+        return changed if self.views is None else {**changed, VIEW_ID: row * self.views + view}
 
     def random(self, row: int, view: int) -> np.random.Generator:
         """Return the generator of a row in a view."""
@@ -331,7 +331,7 @@ class ChangedRows(EpochRows):
         rows: a map-style dataset.
         augment: what returns a changed row, of the row and a random generator.
         seed: with view and row, decides what happens.
-        views: number of views, for rows that come round.
+        views: number of views, for rows whose views repeat.
 
     """
 
@@ -405,6 +405,23 @@ def _numbered(rows: Any, split: str) -> Any:
             f"make_rows('{split}') returned a dataset of {type(first).__name__}."
         )
     return rows if "sample_id" in first else NumberedRows(rows)
+
+
+def content_hash(value: Any, owner: str) -> str:
+    """Return a hash of what a value is made of: tensors, arrays, numbers, text, bytes, lists and dicts of these.
+
+    Args:
+        value: what is hashed.
+        owner: whose it is, for the error.
+
+    Raises:
+        DataError: if it holds anything else.
+
+    """
+    total = hashlib.sha256()
+    for part in _content(value, owner):
+        total.update(part)
+    return total.hexdigest()[:16]
 
 
 def _content(value: Any, owner: str) -> Iterator[bytes]:

@@ -101,7 +101,7 @@ class TrainBatches(Batches):
         group_by_length: False for plain shuffling.
         shuffle: False repeats the first epoch's order, as overfitting a few batches needs.
         with_view: give (row, view) for each row, for a dataset whose rows change; the view is the epoch.
-        views: rows that change come round: the view is epoch mod views.
+        views: views repeat: the view is epoch mod views.
 
     Raises:
         DataError: if there are no rows, or the batch size is below one.

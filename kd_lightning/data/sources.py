@@ -58,6 +58,16 @@ class Source:
     def _file(self) -> Path:
         return self.path or Path(str(self.root)).expanduser() / self.name / f"{self.stem}.parquet"
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of files per class."""
+        return self.path is not None and self.path.is_dir()
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in its table are below: its file's folder; on the hub the working folder."""
+        return self._file.parent if self._is_local else Path()
+
     def is_same(self, other: Source) -> bool:
         """Tell whether both are the very same file, or the same split on the hub."""
         if not self._is_local or not other._is_local:
@@ -158,6 +168,12 @@ class Source:
 
 
 def _hash(file: Path) -> str:
+    state = file.stat()
+    return _hash_of(file, state.st_size, state.st_mtime_ns)
+
+
+@cache  # a run asks for the same file's hash again and again
+def _hash_of(file: Path, size: int, changed: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

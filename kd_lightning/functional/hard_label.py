@@ -53,7 +53,8 @@ def _are_probabilities(labels: Tensor, logits: Tensor) -> bool:
         return False
     if labels.device.type != "cpu" or torch.compiler.is_compiling():
         return True
-    return bool(((labels.sum(-1) - 1).abs() < 1e-3).all())
+    probable = ((labels.sum(-1) - 1).abs() < 1e-3) & (labels >= 0).all(-1)
+    return bool((probable | (labels[..., 0] == IGNORED)).all())
 
 
 def hard_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:

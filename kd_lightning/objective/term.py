@@ -127,6 +127,9 @@ class Term(nn.Module):
         """Build or check the projection, then let the loss prepare for what it will get."""
         student = [self._student[a] for a in self.match.student_addresses]
         teacher = [self._teacher[a] for a in self.teacher_addresses]
+        if isinstance(self.projection, nn.Linear):
+            for info in student:
+                check_suits("linear", info.kind, f"a feature of kind '{info.kind}'")
         if self._projection_kind is not None:
             self.projection = projection_between(self._projection_kind, student, teacher)
         elif self._traits.equal_widths:

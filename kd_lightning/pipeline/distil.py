@@ -59,7 +59,7 @@ def finish(built: Fit, home: Path) -> dict[str, Any]:
     students = {name: module.student for name, module in built.modules.items()}
     if built.trainer.is_global_zero:
         for name, setup in built.setups.items():
-            place, processor = home / "student" / name, setup.data.processor
+            place, processor = home / "student" / name, setup.data.saved_processor
             export(built.modules[name], place, processor=processor, recipe=built.recipes[name])
     setup, student = next(iter(built.setups.values())), next(iter(students.values()))
     return {

@@ -285,7 +285,11 @@ def teacher_setup(settings: TaskSettings) -> TaskSetup:
     without = ["unlabelled", "mix", "views"] + ["tokenizer"] * (pretrained is not None)
     kept = getattr(get_object(settings.data["_target_"]), "augments_labelled", False)
     without += [] if kept else ["augment"]
-    task, data = _task_and_data(settings, {key: None for key in without if key in settings.data})
+    without += ["mean", "std"] * (pretrained is not None) + ["teacher_size"]  # it is normalised by its own processor
+    changes = {key: None for key in without if key in settings.data}
+    if settings.data.get("teacher_size") is not None:
+        changes["size"] = settings.data["teacher_size"]
+    task, data = _task_and_data(settings, changes)
     if data.needs_processor:
         if pretrained is not None:
             data.processor = data.load_processor(pretrained)

@@ -282,3 +282,24 @@ def test_a_builder_of_ones_own_is_given_sizes_and_labels_only(
     monkeypatch.setattr("kd_lightning.pipeline.setup.instantiate", lambda node, **_: partial(two_layers))
     config: Any = setup.student(setup.fresh_teacher()).config
     assert (config.num_hidden_layers, config.num_labels) == (2, 2)
+
+
+def test_a_teacher_of_larger_images_is_fine_tuned_on_those(tmp_path: Path) -> None:
+    import io
+
+    import pyarrow as pa
+    from PIL import Image
+    from pyarrow import parquet
+
+    from kd_lightning.pipeline.setup import teacher_setup
+
+    cells = []
+    for shade in range(4):
+        buffer = io.BytesIO()
+        Image.new("RGB", (16, 16), (60 * shade, 0, 0)).save(buffer, "PNG")
+        cells.append(buffer.getvalue())
+    parquet.write_table(pa.table({"image": cells, "label": [0, 1, 0, 1]}), tmp_path / "tiny.parquet")
+    typed = ["data=image_folder", f"data.path={tmp_path / 'tiny.parquet'}", "data.size=8", "data.teacher_size=16"]
+    typed += ["teacher=resnet20_cifar", "student=resnet8", "data.holdout=0.5"]
+    data = teacher_setup(task_settings(typed)).data
+    assert next(iter(data.train_dataloader()))["pixel_values"].shape[2:] == (16, 16)

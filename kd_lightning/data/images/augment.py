@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from kd_lightning.core.errors import DataError, hint
+from kd_lightning.data.rows import content_hash
 
 
 class ImageAugmentation(ABC):
@@ -62,7 +63,7 @@ class RandomCrop(ImageAugmentation):
     def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "reflect") -> None:
         if mode not in ("zeros", "reflect"):
             raise DataError(f"RandomCrop has no mode {mode!r}. {hint(str(mode), ('zeros', 'reflect'))}")
-        if not isinstance(padding, int) or padding < 1:
+        if type(padding) is not int or padding < 1:
             raise DataError(f"RandomCrop(padding=…) is a number of pixels, at least 1; got {padding!r}.")
         self.padding = padding
         self.mode = mode
@@ -110,7 +111,7 @@ class Flip(ImageAugmentation):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
+        if not isinstance(p, int | float) or not 0 <= p <= 1:
             raise DataError(f"Flip(p=…) is a probability; got {p!r}.")
         self.p = p
 
@@ -141,4 +142,16 @@ def as_list(augment: Augmentations) -> list[ImageAugmentation]:
 
 def describe(augment: Sequence[ImageAugmentation]) -> list[Any]:
     """Return what augmentations are, for a fingerprint: names of classes and their settings."""
-    return [[type(augmentation).__name__, vars(augmentation)] for augmentation in augment]
+    return [[type(augmentation).__name__, *settings_of(augmentation)] for augmentation in augment]
+
+
+def settings_of(thing: Any) -> list[Any]:
+    """Return the attributes of an object for a fingerprint: plain values as they are, anything else by its content.
+
+    Raises:
+        DataError: if an attribute is of no kind that can be compared.
+
+    """
+    plain = {name: value for name, value in vars(thing).items() if isinstance(value, int | float | str | None)}
+    others = {name: value for name, value in vars(thing).items() if name not in plain}
+    return [plain, content_hash(others, type(thing).__name__)] if others else [plain]

@@ -18,13 +18,14 @@ from kd_lightning.data.images.augment import ImageAugmentation
 from kd_lightning.data.images.decode import Size
 from kd_lightning.data.images.mixing import Mixing
 from kd_lightning.data.images.rows import centre
+from kd_lightning.functional.hard_label import IGNORED
 
 MARKED = 16384  # pixel values of an image that its mark is computed from; of larger ones evenly spread values
 
 
 @dataclass(frozen=True)
 class Input:
-    """What one model is shown of a batch.
+    """The input of one model.
 
     Args:
         size: height and width.
@@ -55,7 +56,7 @@ class ImageBatches:
 
     Args:
         size: height and width at which images are augmented and mixed.
-        inputs: what the models are shown: one entry "" for both, or `student` and `teacher`.
+        inputs: of the models: one entry "" for both, or `student` and `teacher`.
         num_labels: number of classes, for labels of mixed images.
         augment: the augmentations, in the order of the rows' `drawn`.
         mix: mixes images with their partners.
@@ -78,6 +79,7 @@ class ImageBatches:
         self.augment = tuple(augment)
         self.mix = mix
         self.marks = marks
+        self._teachers = crc32(repr(self.inputs.get("teacher", self.inputs.get(""))).encode())
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of `rows`.
@@ -90,15 +92,17 @@ class ImageBatches:
         labels = np.array([row["labels"] for row in rows])
         if "partner" in rows[0]:
             assert self.mix is not None, "rows with partners are mixed"
-            partners, theirs = self.augmented([row["partner"] for row in rows])
+            partners, other_marks = self.augmented([row["partner"] for row in rows])
             drawn = [row["mixing"] for row in rows]
             images, share = self.mix.apply(images, partners, drawn)
             labels = self._mixed(labels, np.array([row["partner"]["labels"] for row in rows]), share)
-            if marks is not None and theirs is not None:
-                marks = marks + 3 * theirs + 5 * _marks_of(drawn)
+            if marks is not None and other_marks is not None:
+                marks = marks + 3 * other_marks + 5 * _marks_of(drawn)
         own = {name: torch.from_numpy(np.array([row[name] for row in rows])) for name in _numbers(rows[0])}
         own |= {"labels": torch.from_numpy(labels)}
-        return self._inputs(images) | own | ({} if marks is None else {ROW_MARK: torch.from_numpy(marks)})
+        if marks is not None:  # the teacher's size and normalisation count, too
+            own[ROW_MARK] = torch.from_numpy(marks + 7 * self._teachers)
+        return self._inputs(images) | own
 
     def augmented(self, rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the rows' images, (rows, height, width, 3) uint8, and their marks if they get some.
@@ -119,14 +123,16 @@ class ImageBatches:
         return images, _marks_of_pixels(images) if self.marks and exact else marks
 
     def _mixed(self, labels: np.ndarray, others: np.ndarray, share: np.ndarray) -> np.ndarray:
-        """Return the probability of each class, (rows, labels) float32."""
-        one, other = (np.eye(self.num_labels, dtype=np.float32)[classes] for classes in (labels, others))
-        return share[:, None] * one + (1 - share[:, None]) * other
+        """Return the probability of each class, (rows, labels) float32; −100 where an image has no label."""
+        one, other = (np.eye(self.num_labels, dtype=np.float32)[classes.clip(0)] for classes in (labels, others))
+        mixed = share[:, None] * one + (1 - share[:, None]) * other
+        mixed[(labels == IGNORED) | (others == IGNORED)] = IGNORED
+        return mixed
 
     def _inputs(self, images: np.ndarray) -> dict[str, Any]:
         channels_first = torch.from_numpy(images).permute(0, 3, 1, 2)
         pixels = channels_first.to(torch.float32, memory_format=torch.contiguous_format)
-        made = {role: {"pixel_values": show(pixels)} for role, show in self.inputs.items()}
+        made = {role: {"pixel_values": prepare(pixels)} for role, prepare in self.inputs.items()}
         return made.get("", made)
 
 

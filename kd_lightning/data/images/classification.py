@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.data.images.augment import Augmentations, as_list, describe
 from kd_lightning.data.images.batches import ImageBatches, Input
-from kd_lightning.data.images.decode import Size, decode, encoded
+from kd_lightning.data.images.decode import Size, content_of, decode, names_files
 from kd_lightning.data.images.mixing import Mixing
 from kd_lightning.data.images.mixing import describe as describe_mixing
 from kd_lightning.data.images.processor import Normalisation, make_processor, normalisation_of
@@ -46,15 +46,18 @@ class ImageClassification(LabelledDataModule):
         label: the column with the class: an integer from 0, or a name. Of folders of images it is the folder's name.
         num_labels: number of classes; None: as many as `labels`, else those of the training rows.
         labels: what the classes are called, in the order of their numbers; the column may then hold names.
-        size: height and width, or one number for both: images are scaled until they just cover it; what juts out is cut
-            off, at random in training and evenly else. None: images must have one size.
-        teacher_size: the same for the teacher's images, where it takes others. What is kept is the larger of the two.
+        size: height and width, or one number for both: images are scaled until they just cover it, and cropped to it,
+            at random in training and at the centre else. None: images must have one size.
+        teacher_size: the same for the teacher's images, where it takes others, of the same proportions. Images are kept
+            and augmented at the larger of the two sizes, if the first training image has as many pixels; else at
+            `size`, and the teacher's are interpolated.
         mean: of each channel, of pixel values from 0 to 1, which becomes 0; None: the processor's, else the training
-            images'.
+            images'. Transparency is dropped.
         std: of each channel, which becomes 1; likewise.
         augment: random changes of training images, such as `[RandomCrop(4), Flip()]`.
         mix: mixes training images and their labels, `Mixup(0.2)` or `CutMix()`.
-        processor: a Transformers image processor whose mean and deviation count, the student's.
+        processor: a Transformers image processor whose mean and deviation count, the student's, instead of `mean` and
+            `std`.
         cache_dir: where decoded images are kept, in `data/`; None for `$KD_CACHE`, else `~/.cache/kd_lightning`.
         loading: further arguments of `SourcedDataModule` (where rows come from) and `RowDataModule` (how batches are
             made).
@@ -103,8 +106,12 @@ class ImageClassification(LabelledDataModule):
             self.known_labels = Labels(label, count, names)
         self.size = _size("size", size)
         self.teacher_size = _size("teacher_size", teacher_size)
-        if (mean is None) != (std is None):
-            raise DataError("mean and std go together: give both, or neither for those of the training images.")
+        if not _alike(self.size, self.teacher_size):
+            raise DataError(f"size {self.size} and teacher_size {self.teacher_size} have different proportions.")
+        if (mean is None) != (std is None) or (mean is not None and processor is not None):
+            raise DataError(
+                "Give mean and std, or a processor that has them, or none for those of the training images."
+            )
         self.given = (_channels("mean", mean), _channels("std", std)) if mean is not None and std is not None else None
         self.augment = as_list(augment)
         if mix is not None and not isinstance(mix, Mixing):
@@ -122,18 +129,35 @@ class ImageClassification(LabelledDataModule):
 
     @property
     def stored_size(self) -> Size | None:
-        """The size that decoded images cover: the larger of the two models'; None: as they are."""
-        if self.size is None:
-            return None
-        return max(self.size[0], (self.teacher_size or self.size)[0]), max(
-            self.size[1], (self.teacher_size or self.size)[1]
-        )
+        """The size that decoded images cover: the student's, or the teacher's larger one; None: as they are."""
+        if self.size is None or self.teacher_size is None or self.teacher_size < self.size:
+            return self.size
+        large = all(own >= wanted for own, wanted in zip(self._first_size, self.teacher_size, strict=True))
+        return self.teacher_size if large else self.size
+
+    @cached_property
+    def _first_size(self) -> Size:
+        """Height and width of the first training image, as it is in its file."""
+        source = self.sources["train"]
+        cell, place = source.table().column(self.image)[0].as_py(), f"{source}, column '{self.image}', row 0"
+        height, width, _ = decode(content_of(cell, place, source.folder), place).shape
+        return height, width
 
     @property
     def cache_key_fields(self) -> tuple[Any, ...]:
         """The settings that decide what is decoded of a table, besides `limit`."""
         return (FORMAT, self.image, self.label, self.num_labels, self.classes, self.stored_size, *self.renamed,
                 *self.held_out)  # fmt: skip
+
+    def split_key(self, split: str) -> str:
+        """Return a hash of everything that decides a split's rows: of image files that a table names, too."""
+        key, files = super().split_key(split), []
+        for source in self._sources(split):
+            column = None if source.is_folder else source.table().column(self.image)
+            if column is not None and names_files(column):
+                contents = (content_of(cell, str(source), source.folder) for cell in column.to_pylist())
+                files += [hashlib.sha256(content).hexdigest() for content in contents]
+        return digest(key, files) if files else key
 
     def make_rows(self, split: str) -> ImageStore:
         """Return a split's decoded images from the cache, after putting them there if need be."""
@@ -147,20 +171,20 @@ class ImageClassification(LabelledDataModule):
         tables = self.tables(split)
         check_names(self.classes or (), self.sources["train"])
         labels = np.concatenate(self.labels_of(tables))
-        places = [
-            f"{source}, column '{self.image}', row {row}" for table, source in tables for row in range(table.num_rows)
-        ]
-        cells = [cell for table, _ in tables for cell in table.column(self.image).to_pylist()]
-        images = [partial(_decoded, cell, place, self.stored_size) for cell, place in zip(cells, places, strict=True)]
-        write_store(folder, images, labels, places.__getitem__ if self.stored_size is None else None)
+        places, images, size = [], [], self.stored_size
+        for table, source in tables:
+            for row, cell in enumerate(table.column(self.image).to_pylist()):
+                places.append(cell if isinstance(cell, str) else f"{source}, column '{self.image}', row {row}")
+                images.append(partial(_decoded, cell, places[-1], source.folder, size))
+        write_store(folder, images, labels, places.__getitem__ if size is None else None)
 
     def holdout_keys(self, table: Any) -> list[str]:
         """Return what decides on which side of `holdout` each row is: its image."""
-        contents = (encoded(cell, f"column '{self.image}'") for cell in table.column(self.image).to_pylist())
-        files = (content if isinstance(content, bytes) else Path(content).read_bytes() for content in contents)
-        return [hashlib.sha256(content).hexdigest() for content in files]
+        folder, cells = self.sources["train"].folder, enumerate(table.column(self.image).to_pylist())
+        contents = (content_of(cell, f"column '{self.image}', row {row}", folder) for row, cell in cells)
+        return [hashlib.sha256(content).hexdigest() for content in contents]
 
-    # -- what models are shown ---------------------------------------------------------------------------------
+    # -- sizes and normalisation -------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
         """Decode all splits, or find them decoded, and make an image processor where none was given.
@@ -202,6 +226,12 @@ class ImageClassification(LabelledDataModule):
         statistics = self.rows("train").statistics
         return tuple(statistics["mean"]), tuple(max(value, 1e-6) for value in statistics["std"])
 
+    @property
+    def saved_processor(self) -> Any:
+        """An image processor that makes the student's input of any image: of its size, by its normalisation."""
+        size = self.image_size
+        return None if size is None else make_processor(size, self.normalisation())
+
     def load_processor(self, name: str) -> Any:
         """Return the image processor of a model on the hub or in a folder, or for `train` one of the training images.
 
@@ -230,9 +260,9 @@ class ImageClassification(LabelledDataModule):
     @property
     def fingerprint(self) -> str:
         """Hash of the data and of all that is done to it; batch size and order do not count."""
-        theirs = normalisation_of(self.teacher_processor) if self.teacher_processor is not None else None
-        shown = [self.size, self.teacher_size, self.normalisation(), theirs]
-        return digest(super().fingerprint, shown, self.augmentation)
+        other = normalisation_of(self.teacher_processor) if self.teacher_processor is not None else None
+        inputs = [self.size, self.teacher_size, self.normalisation(), other]
+        return digest(super().fingerprint, inputs, self.augmentation)
 
     @property
     def varies(self) -> bool:
@@ -264,30 +294,33 @@ class ImageClassification(LabelledDataModule):
         assert size is not None, "known after setup"
         inputs = {"": Input(size, *self.normalisation())}
         if self.teacher_size is not None or self.teacher_processor is not None:
-            theirs = (
-                self.normalisation() if self.teacher_processor is None else normalisation_of(self.teacher_processor)
-            )
-            inputs = {"student": inputs[""], "teacher": Input(self.teacher_size or size, *theirs)}
+            other = self.teacher_processor
+            normalisation = self.normalisation() if other is None else normalisation_of(other)
+            inputs = {"student": inputs[""], "teacher": Input(self.teacher_size or size, *normalisation)}
         marks = self.views is not None
         return ImageBatches(self.stored_size or size, inputs, self.num_labels, self.augment, self.mix, marks)
 
 
-def _decoded(cell: Any, place: str, size: Size | None) -> np.ndarray:
-    content = encoded(cell, place)
-    return decode(content, place if isinstance(content, bytes) else content, size)
+def _decoded(cell: Any, place: str, folder: Path, size: Size | None) -> np.ndarray:
+    return decode(content_of(cell, place, folder), place, size)
+
+
+def _alike(one: Size | None, other: Size | None) -> bool:
+    return one is None or other is None or one[0] * other[1] == one[1] * other[0]
 
 
 def _size(name: str, size: int | Sequence[int] | None) -> Size | None:
     """Return height and width."""
     if size is None:
         return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise DataError(f"{name} is [HEIGHT,WIDTH] in pixels, or one number for both; got {size!r}.")
     return sides[0], sides[1]
 
 
 def _channels(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    if len(values) != 3 or not all(isinstance(v, int | float) for v in values) or (name == "std" and min(values) <= 0):
-        raise DataError(f"{name} has a number for red, green and blue, of pixels from 0 to 1; got {list(values)!r}.")
+    numbers = isinstance(values, Sequence) and len(values) == 3 and all(isinstance(v, int | float) for v in values)
+    if not numbers or not all(abs(v) < float("inf") for v in values) or (name == "std" and min(values) <= 0):
+        raise DataError(f"{name} has a number for red, green and blue, of pixels from 0 to 1; got {values!r}.")
     return tuple(map(float, values))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,24 +37,29 @@ def decode(content: bytes | str | Path, place: str, size: Size | None = None) ->
 
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
-            if image.mode not in MODES:
-                raise DataError(
-                    f"{place} has pixels of Pillow's mode '{image.mode}', which cannot become eight bits of red, green "
-                    "and blue without a choice of range: convert it first."
-                )
-            image = ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        image: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+        _check_mode(image, place)
+        image = ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{place} is no image that can be read ({_reason(error, 'unknown format')}).") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{place} is missing.") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f"{place} is no file.") from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
         raise DataError(f"{place} is truncated or damaged ({_reason(error, 'no reason given')}).") from error
     if size is not None and (larger := covering((image.height, image.width), size)) != (image.height, image.width):
         image = image.resize((larger[1], larger[0]), Image.Resampling.BILINEAR)  # with antialiasing
     return np.asarray(image)
+
+
+def _check_mode(image: Image.Image, place: str) -> None:
+    """Check that pixels have eight bits a channel; of colour images the mode does not tell, so the file is asked."""
+    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if deep or image.mode not in MODES:
+        what = "more than eight bits a channel" if deep else f"Pillow's mode '{image.mode}'"
+        raise DataError(
+            f"{place} has {what}, which cannot become eight bits of red, green and blue without a choice of range: "
+            "convert it first."
+        )
 
 
 def covering(shape: Size, size: Size) -> Size:
@@ -90,6 +94,45 @@ def encoded(value: Any, place: str) -> bytes | str:
     if isinstance(value, bytes | str) and value:
         return value
     raise DataError(f"{place} holds {type(value).__name__} where an image should be: bytes, or {{bytes, path}}.")
+
+
+def names_files(column: Any) -> bool:
+    """Return whether a `pyarrow` column has paths of image files, and not all of their bytes.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> names_files(pa.chunked_array([[b"...", b"..."]])), names_files(pa.chunked_array([["a.png"]]))
+        (False, True)
+
+    """
+    import pyarrow
+
+    if pyarrow.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+        column = column.combine_chunks().field("bytes")
+    return bool(column.null_count) or not (
+        pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type)
+    )
+
+
+def content_of(value: Any, place: str, folder: Path) -> bytes:
+    """Return the bytes of an image in a cell of a table.
+
+    Args:
+        value: as `encoded` takes it.
+        place: where it is from, to begin an error message.
+        folder: what relative paths are below.
+
+    Raises:
+        DataError: if it is no image, or its file cannot be read.
+
+    """
+    found = encoded(value, place)
+    if isinstance(found, bytes):
+        return found
+    try:
+        return (folder / found).read_bytes()
+    except OSError as error:
+        raise DataError(f"{place}: the file {folder / found} cannot be read ({error.strerror}).") from error
 
 
 def _reason(error: BaseException, otherwise: str) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from kd_lightning.core.errors import DataError
+from kd_lightning.data.images.augment import settings_of
 
 
 class Mixing(ABC):
-    """Mixes images with partners. Both models are shown the mixed image, and labels are mixed by the same shares.
+    """Mixes images with partners. Both models get the mixed image, and labels are mixed by the same shares.
 
     The share λ of the first image is drawn from Beta(α, α).
 
@@ -25,7 +26,7 @@ class Mixing(ABC):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        if not 0 < alpha < float("inf"):
+        if not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
             raise DataError(f"{type(self).__name__}(alpha=…) is a number above 0; got {alpha!r}.")
         self.alpha = alpha
 
@@ -114,4 +115,4 @@ def _side(size: int, part: float, centre: float) -> slice:
 
 def describe(mix: Mixing | None) -> Any:
     """Return what mixes images, for a fingerprint."""
-    return None if mix is None else [type(mix).__name__, vars(mix)]
+    return None if mix is None else [type(mix).__name__, *settings_of(mix)]

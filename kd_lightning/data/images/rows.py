@@ -32,7 +32,7 @@ class AugmentedImages(EpochRows):
         augment: the augmentations, in their order.
         mix: mixes images; None: they are not mixed.
         seed: with view and row, decides what happens.
-        views: number of views, for rows that come round.
+        views: number of views, for rows whose views repeat.
 
     """
 

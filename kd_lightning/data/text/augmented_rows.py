@@ -30,7 +30,7 @@ class AugmentedRows(EpochRows):
         augment: the augmentations, in this order.
         tokenizer: made the rows; its special tokens stay.
         seed: with view and row, decides what happens.
-        views: number of views, for rows that come round.
+        views: number of views, for rows whose views repeat.
 
     Raises:
         DataError: if the tokenizer lacks what an augmentation needs, or tokens have fields that cannot follow them.

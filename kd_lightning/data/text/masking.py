@@ -123,7 +123,7 @@ class MaskedRows(EpochRows):
         rows: tokenised rows.
         masking: hides tokens.
         seed: with view and row, decides which; None hides the same in every view of every run, for validation.
-        views: number of views, for rows that come round.
+        views: number of views, for rows whose views repeat.
 
     Example:
         >>> from kd_lightning.data import build_tokenizer

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.data import CutMix, Flip, ImageClassification, Mixup, RandomCrop
+from kd_lightning.data.readers import class_files
 
 from .conftest import draw, encode
 
@@ -66,9 +67,10 @@ def test_bytes_structs_and_folders_give_the_same_rows(write_parquet: Write, tmp_
             file.write_bytes(encode(pixels))
     data = ImageClassification("folder", path=tmp_path / "folder", batch_size=5)
     data.setup()
-    order = [row for letter in range(3) for row in range(24) if row % 3 == letter]
+    order = [int(file.stem) for file in class_files(tmp_path / "folder" / "train")]
     found = epoch_of(data)
     assert all(torch.equal(found[place][0], plain[row][0]) for place, row in enumerate(order))
+    assert {row % 3 for row in order[:8]} == {0, 1, 2}
     assert data.classes == ["a", "b", "c"]
 
 
@@ -218,6 +220,8 @@ def folder_of(root: Path, *files: str) -> Path:
     (("train/cat/1.png", "train/Cat /2.png", "validation/cat/3.png"), "the classes 'Cat ' and 'cat'"),
     (("validation/cat/1.png", "validation/dog/1.png"), "has no train"),
     (("train/cat/1.png", "train/cat/2.png", "validation/cat/3.png"), "nothing to tell apart"),
+    (("train/cat/1.png", "train/dog/2.png", "val/cat/3.png"), "type data.splits.validation=val"),
+    (("train/cat/1.png", "train/cat/more/2.png", "train/dog/3.png"), "a folder within that of a class"),
 ])  # fmt: skip
 def test_folders_that_cannot_be_right_are_named(tmp_path: Path, files: tuple[str, ...], says: str) -> None:
     with pytest.raises(DataError, match=says):
@@ -227,7 +231,10 @@ def test_folders_that_cannot_be_right_are_named(tmp_path: Path, files: tuple[str
 @pytest.mark.parametrize(("settings", "says"), [
     ({"size": 0}, r"size is \[HEIGHT,WIDTH\]"),
     ({"size": [8]}, r"size is \[HEIGHT,WIDTH\]"),
-    ({"mean": [0.5] * 3}, "mean and std go together"),
+    ({"mean": [0.5] * 3}, "Give mean and std"),
+    ({"size": 8, "teacher_size": [16, 8]}, "different proportions"),
+    ({"size": 8.0}, r"size is \[HEIGHT,WIDTH\]"),
+    ({"mean": 0.5, "std": 0.5}, "mean has a number for red"),
     ({"mean": [0.5] * 3, "std": [0.0, 1.0, 1.0]}, "std has a number for red, green and blue"),
     ({"labels": ["a", "b"], "num_labels": 3}, "labels names 2 classes"),
     ({"mix": 0.2}, "mix takes"),
@@ -236,3 +243,48 @@ def test_folders_that_cannot_be_right_are_named(tmp_path: Path, files: tuple[str
 def test_wrong_settings_are_named(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         ImageClassification("tiny", root="/nowhere", **settings)
+
+
+def test_files_that_a_table_names_are_read_beside_it_and_noticed_when_they_change(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(encode(draw(1, seed=number)[0]))
+    names = [f"{number}.png" for number in range(6)]
+    parquet.write_table(pa.table({"image": names, "label": [0, 1] * 3}), tmp_path / "names.parquet")
+
+    def made() -> ImageClassification:
+        data = ImageClassification("names", path=tmp_path / "names.parquet", holdout=0.3)
+        data.setup()
+        return data
+
+    one = made()
+    assert sum(one.sizes.values()) == 6
+    (tmp_path / "3.png").write_bytes(encode(draw(1, seed=9)[0]))
+    assert made().fingerprint != one.fingerprint
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(DataError, match=r"3\.png cannot be read"):
+        made()
+
+
+def test_images_without_a_label_are_mixed_and_count_for_no_label(write_parquet: Write, tmp_path: Path) -> None:
+    root = write_parquet()
+    parquet.write_table(pa.table({"image": [encode(pixels) for pixels in draw(8, seed=5)]}), tmp_path / "more.parquet")
+    found = epoch_of(tiny(root, extra=[str(tmp_path / "more.parquet")], mix=Mixup(0.5)))
+    partners = tiny(root, extra=[str(tmp_path / "more.parquet")], mix=Mixup(0.5)).train_dataset().partners(0)
+    for row, (_, label) in found.items():
+        unlabelled = row >= 24 or partners[row] >= 24
+        assert (label == -100).all() if unlabelled else float(label.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"do_rescale": False}, "scales pixels otherwise"),
+    ({"rescale_factor": 1 / 127.5}, "scales pixels otherwise"),
+    ({"do_flip_channel_order": True}, "turns the order of channels round"),
+])  # fmt: skip
+def test_a_processor_that_does_more_than_normalise_is_refused(settings: dict[str, Any], says: str) -> None:
+    from kd_lightning.data.images.processor import make_processor, normalisation_of
+
+    processor = make_processor((8, 8), ((0.5,) * 3, (0.2,) * 3))
+    for name, value in settings.items():
+        setattr(processor, name, value)
+    with pytest.raises(DataError, match=says):
+        normalisation_of(processor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +61,30 @@ def test_an_image_is_scaled_until_it_covers_the_size() -> None:
     assert (decode(encode(grey), "here", size=(4, 6)) == 77).all()
 
 
+def deep_colours() -> bytes:
+    """Return a PNG of one pixel with sixteen bits of red, green and blue."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header, pixel = (
+        struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0),
+        zlib.compress(b"\0" + struct.pack(">HHH", *[4095] * 3)),
+    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+
+
 @pytest.mark.parametrize(("content", "says"), [
     (encode(draw(1, (64, 64))[0])[:-2000], "place is truncated or damaged"),
     (encode(draw(1, (64, 64))[0], "JPEG")[:900], "place is truncated or damaged"),
     (b"no image at all", "place is no image that can be read"),
     (b"", "place is no image that can be read"),
-    (saved(Image.new("I;16", (2, 2))), "mode 'I;16'"),
-    ("/nowhere/a.png", "place is missing"),
-])  # fmt: skip
+    (saved(Image.new("I;16", (2, 2))), "place has more than eight bits a channel"),
+    (deep_colours(), "place has more than eight bits a channel"),
+    (saved(Image.new("F", (2, 2)), "TIFF"), "Pillow's mode 'F'"),
+    ("/nowhere/a.png", "place is no file"),
+    ("/", "place is no file"),
+], ids=range(9))  # fmt: skip
 def test_what_is_no_image_is_named(content: bytes | str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         decode(content, "place")

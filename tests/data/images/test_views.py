@@ -91,6 +91,18 @@ def test_rows_of_another_augmentation_are_refused_in_the_step_too(write_parquet:
         [teacher(batch) for batch in other.train_dataloader()]
 
 
+@pytest.mark.parametrize("other", [{"mean": [0.1] * 3, "std": [0.2] * 3}, {"teacher_size": 4, "size": 8}])
+def test_rows_of_another_normalisation_or_size_are_refused_in_the_step_too(
+    write_parquet: Write, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    root = write_parquet()
+    teacher = kd.CachedTeacher(cache_of(tiny(root, views=2, **AUGMENT), tmp_path / "teacher").path)
+    teacher.ask(["logits"])
+    batch = next(iter(tiny(root, views=2, **AUGMENT, **other).train_dataloader()))
+    with pytest.raises(CacheError, match="does not look as it did"):
+        teacher(batch)
+
+
 def test_a_cache_has_no_more_views_than_epochs(write_parquet: Write) -> None:
     data = tiny(write_parquet(), views=8, **AUGMENT)
     assert data.cache_ids(2).tolist() == [8 * row + view for row in range(24) for view in (0, 1)]
