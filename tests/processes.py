@@ -68,6 +68,24 @@ def run(
         return subprocess.CompletedProcess(list(argv), process.exitcode, output.read_text(), errors.read_text())
 
 
+def together(*runs: tuple[Sequence[str], Path], timeout: float) -> list[int | None]:
+    """Run several scripts at the same time, each with a file for all that it prints; return their exit codes.
+
+    Args:
+        runs: pairs of `argv`, a script and its arguments, and the file.
+        timeout: seconds that each may take; one that takes longer is killed, and has the code None.
+
+    """
+    started = [start(argv, Path.cwd(), os.environ, log, log) for argv, log in runs]
+    try:
+        for process in started:
+            process.join(timeout)
+        return [process.exitcode for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
 def _script(argv: list[str], folder: Path, environment: dict[str, str], output: Path, errors: Path) -> None:
     """Become the process of a script: its streams, folder, environment and search path, then its code."""
     for stream, file in ((1, output), (2, errors)):

@@ -6,8 +6,6 @@ import itertools
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from kd_lightning.cli.configs import CONFIGS, compose_config, register
 from kd_lightning.cli.experiments import typed_folder
 
+from . import processes
 from .pages import PAGES, ROOT, blocks, run_page, write_files
 
 TYPED = re.compile(r"'?[~+]?[a-z_]+(@[\w.]+)?(\.\w+)*(=\S+)?'?")
@@ -76,8 +75,8 @@ def test_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: P
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_a_page_runs_with_its_commands(page: Path, tmp_path: Path) -> None:
     own = os.environ | {"PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, str(ROOT / "tests" / "pages.py"), str(page), str(tmp_path)]
-    done = subprocess.run(argv, cwd=tmp_path, env=own, text=True, capture_output=True, timeout=500)
+    argv = [str(ROOT / "tests" / "pages.py"), str(page), str(tmp_path)]
+    done = processes.run(argv, tmp_path, own, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
