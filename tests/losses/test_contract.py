@@ -23,6 +23,14 @@ GARBAGE = [float("nan"), float("inf"), -float("inf"), 1e9]
 each_loss = pytest.mark.parametrize("case", CASES, ids=str)
 each_masked_loss = pytest.mark.parametrize("case", [c for c in CASES if c.sample(0).mask is not None], ids=str)
 each_mean = pytest.mark.parametrize("case", [c for c in CASES if c.name != "identity"], ids=str)
+FIRST = {case.build.func: case for case in reversed(CASES)}
+"""The first case of each class: options of a class are of the same few operations."""
+
+each_class_first = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c is FIRST[c.build.func] else pytest.mark.slow) for c in CASES],
+    ids=str,
+)
 
 
 def gradients(loss: torch.nn.Module, sample: Sample) -> tuple[Tensor, list[Tensor]]:
@@ -37,7 +45,7 @@ def test_every_public_loss_has_a_row() -> None:
 
 
 @each_loss
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_value_and_gradient_match_the_oracle(case: LossCase, seed: int) -> None:
     sample = case.sample(seed).double()
     mask = None if sample.mask is None else sample.mask.bool().numpy()
@@ -124,7 +132,7 @@ def test_autocast_does_not_narrow(case: LossCase) -> None:
     torch.testing.assert_close(value, case.build()(*sample.arguments()), rtol=0, atol=0)
 
 
-@each_loss
+@each_class_first
 def test_gradcheck(case: LossCase) -> None:
     sample = case.sample(0).double()
     loss = case.build()
@@ -144,7 +152,7 @@ def test_pickles_and_deep_copies(case: LossCase) -> None:
         assert repr(twin) == repr(loss)
 
 
-@each_loss
+@each_class_first
 def test_compiles_without_a_graph_break(case: LossCase) -> None:
     torch._dynamo.reset()
     loss = case.build()
