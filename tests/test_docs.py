@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shlex
@@ -35,7 +34,7 @@ def typed_choices(page: Path) -> list[str]:
 
 
 def jobs(words: list[str]) -> list[list[str]]:
-    """Return the jobs of a sweep, every combination of `key=a,b`; of a single run, the one job."""
+    """Return jobs of a sweep in which every value of `key=a,b` is at least once; of a single run, the one job."""
     if "-m" not in words:
         return [words]
     keys = [word.partition("=") for word in words if word != "-m"]
@@ -43,7 +42,7 @@ def jobs(words: list[str]) -> list[list[str]]:
         [f"{key}={value}"] if "[" in value or "hydra" in key else [f"{key}={one}" for one in value.split(",")]
         for key, _, value in keys
     ]
-    return [list(job) for job in itertools.product(*options)]
+    return [[values[job % len(values)] for values in options] for job in range(max(map(len, options)))]
 
 
 def composed(words: list[str]) -> Any:
