@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from datetime import timedelta
@@ -10,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import pyarrow as pa
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from PIL import Image
+from pyarrow import parquet
 from torch import Tensor, distributed, nn
 from toys import bert, mlp, pairs, ready, trainer, words
 
@@ -192,7 +197,43 @@ def error_of(teacher: nn.Module, folder: Path, world: int) -> str:
     return "no error"
 
 
-CASES = (sentences, callback, learned_maps, tasks, tags, no_labels, different_teachers)
+def images(rank: int, world: int, folder: Path) -> Result:
+    """Cropped, flipped and mixed images, read by the data module: half as many a process where there are two."""
+    file, random = folder / f"images{rank}of{world}.parquet", np.random.default_rng(0)
+    cells = []
+    for _ in range(24):
+        buffer = io.BytesIO()
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "PNG")
+        cells.append(buffer.getvalue())
+    parquet.write_table(pa.table({"image": cells, "label": [row % 3 for row in range(24)]}), file)
+    data = kd.data.ImageClassification(
+        "images",
+        path=file,
+        augment=[kd.data.RandomCrop(2), kd.data.Flip()],
+        mix=kd.data.Mixup(0.4),
+        batch_size=8 // world,
+        cache_dir=folder / f"cache{rank}of{world}",
+    )
+    data.setup()
+    torch.manual_seed(0)
+    models = [
+        nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 3)) for width in (2, 4)
+    ]
+    objective = kd.Objective(
+        {
+            "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel()),
+            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0)),
+        }
+    )
+    module = kd.DistillationModule(*models, objective, partial(torch.optim.SGD, lr=0.1, momentum=0.9))
+    options: dict[str, Any] = {"devices": world, "use_distributed_sampler": False, "max_epochs": 2}
+    if world > 1:
+        options["strategy"] = DDPStrategy(process_group_backend="gloo")
+    trainer(folder, limit_val_batches=0, **options).fit(module, data.train_dataloader())
+    return {"state": module.state_dict()}
+
+
+CASES = (sentences, callback, learned_maps, tasks, tags, images, no_labels, different_teachers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:

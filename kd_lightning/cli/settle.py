@@ -237,18 +237,25 @@ def _teacher_settings(own: dict[str, Any]) -> TeacherSettings | None:
     cache = node.get("cache") or {}
     changes = {
         "trainer": merged(own["trainer"], node.get("trainer")) | ONE_DEVICE,
-        "optimizer": merged(own["optimizer"], node.get("optimizer")),
-        "scheduler": None if scheduler is None else merged(own["scheduler"], scheduler),
+        "optimizer": _changed(own["optimizer"], node.get("optimizer")),
+        "scheduler": None if scheduler is None else _changed(own["scheduler"], scheduler),
     }
-    known = set(TeacherSettings.__dataclass_fields__) - {"fitting", "cache_dtype", "cache_top_k"}
+    known = set(TeacherSettings.__dataclass_fields__) - {"fitting", "cache_dtype", "cache_top_k", "cache_views"}
     given = {key: value for key, value in node.items() if key in known and value is not None}
     if "_target_" in node:
         target = {key: value for key, value in node.items() if key not in (*known, *NO_ARGUMENTS)}
         given[_role_of(target["_target_"])] = target
     if not given.keys() & MADE_FROM:
         return None
-    stored = {"cache_dtype": cache.get("dtype", "bf16"), "cache_top_k": cache.get("top_k")}
+    stored = {"cache_dtype": cache.get("dtype", "bf16")}
+    stored |= {f"cache_{key}": cache.get(key) for key in ("top_k", "views")}
     return TeacherSettings(_fitting_settings(own, **changes), **given, **stored)
+
+
+def _changed(node: dict[str, Any] | None, changes: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a node with changes; one with another `_target_` replaces it, because its arguments are others."""
+    others = (changes or {}).get("_target_") not in (None, (node or {}).get("_target_"))
+    return merged(None if others else node, changes)
 
 
 MADE_FROM = {"path", "pretrained", "architecture", "model", "source"}

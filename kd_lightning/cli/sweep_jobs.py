@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from kd_lightning.pipeline.report.results import Metric, main_metric, metric_of
+from kd_lightning.pipeline.report.results import Metric, main_metric, metric_of, selection_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Job:
     def score(self, role: str = "student") -> float | None:
         """Return the main metric of the teacher, the student alone or the student."""
         return metric_of(self.metrics, role, self.metric)
+
+    @property
+    def selection(self) -> float | None:
+        """The student's main metric on the training rows that are held out to choose on; None where none are."""
+        return selection_of(self.metrics, "student", self.metric)
 
     @property
     def seconds(self) -> float | None:
@@ -122,11 +127,19 @@ def shared_metric(jobs: Sequence[Job]) -> Metric | None:
     return next(iter(metrics)) if len(metrics) == 1 else None
 
 
+def compared(jobs: Sequence[Job]) -> dict[str, float]:
+    """Return by job what its student is chosen by: the main metric on held-out rows where all jobs have some."""
+    done = [job for job in jobs if job.score() is not None]
+    held_out = all(job.selection is not None for job in done)
+    found = {job.name: job.selection if held_out else job.score() for job in done}
+    return {name: score for name, score in found.items() if score is not None}
+
+
 def best(jobs: Sequence[Job]) -> Job | None:
-    """Return the job whose student is best; None where nothing can be compared."""
-    metric, winner = shared_metric(jobs), None
+    """Return the job whose student is best, see `compared`; None where nothing can be compared."""
+    metric, scores, winner = shared_metric(jobs), compared(jobs), None
     for job in jobs if metric is not None else ():
-        score, top = job.score(), winner.score() if winner is not None else None
+        score, top = scores.get(job.name), scores[winner.name] if winner is not None else None
         if metric is not None and score is not None and score == score and (top is None or metric.better(score, top)):
             winner = job
     return winner

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kd_lightning.cli.sweep_jobs import Job, best, shared_metric, short_names, varying
+from kd_lightning.cli.sweep_jobs import Job, best, compared, shared_metric, short_names, varying
 from kd_lightning.core.files import write_figure
 from kd_lightning.pipeline.report.pictures import ALONE, FAILED, LINES, STUDENT, TEACHER, legend, new_figure, tidy
 
@@ -21,7 +21,8 @@ def draw_sweep(jobs: Sequence[Job], out: Path) -> None:
     """Draw a sweep into a PNG file.
 
     One or two overrides that vary, one of them a number: the metric against that number, one line per value of the
-    other. Anything else: one row per job, the best on top. Repetitions over `seed` are points around a line of their
+    other. Anything else: one row per job, the best on top. Points are what is reported; the best is that on held-out
+    rows, where the jobs have some (see `compared`). Repetitions over `seed` are points around a line of their
     means. Jobs without a result are crosses on the lower edge, or rows that say so.
 
     Args:
@@ -134,7 +135,8 @@ def _ranking(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     """Draw one row per job, best on top, failed ones at the bottom; points, so that the axis need not start at zero."""
     metric, winner = shared_metric(jobs), best(jobs)
     up = -1.0 if metric is not None and metric.mode == "min" else 1.0
-    order = sorted(jobs, key=lambda job: _rank(job, up))
+    scores = compared(jobs)
+    order = sorted(jobs, key=lambda job: _rank(scores.get(job.name), up))
     figure = new_figure(7.4, 1.4 + 0.32 * len(order))
     axes = figure.add_subplot()
     for role, color, marker in (("teacher", TEACHER, "|"), ("alone", ALONE, "D"), ("student", STUDENT, "o")):
@@ -154,8 +156,7 @@ def _ranking(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     return figure
 
 
-def _rank(job: Job, up: float) -> tuple[bool, float]:
-    score = job.score()
+def _rank(score: float | None, up: float) -> tuple[bool, float]:
     return score is not None, up * score if score is not None else 0.0
 
 

@@ -95,6 +95,8 @@ def _full_row(job: Job, keys: Sequence[str], mark: str) -> Row:
     for role in reversed(ROLES):
         entry = job.metrics.get(role) or {}
         row |= {f"{role}/{name}": _number(value) for name, value in (entry.get("metrics") or {}).items()}
+        chosen = entry.get("selection") or {}
+        row |= {f"{role}/selection/{name}": _number(value) for name, value in chosen.items()}
     row |= {f"seconds/{stage}": f"{value:.1f}" for stage, value in (job.metrics.get("seconds") or {}).items()}
     return row | {"seconds": "" if job.seconds is None else f"{job.seconds:.1f}", "error": job.error}
 
@@ -132,11 +134,12 @@ def sweep_table(jobs: Sequence[Job]) -> Table:
     for title in short_names(keys).values():
         table.add_column(escape(title), overflow="fold")
     table.add_column("status", no_wrap=True)
-    for title in (*roles, "seconds"):
+    held_out = ["selection"] if any(job.selection is not None for job in jobs) else []
+    for title in (*roles, *held_out, "seconds"):
         table.add_column(title, justify="right", no_wrap=True)
     for job in jobs:
         cells = [job.name, *(job.overrides.get(key, "") for key in keys), job.status + (" ★" if job is winner else "")]
-        scores = (job.score(role) for role in roles)
+        scores = [job.score(role) for role in roles] + [job.selection for _ in held_out]
         cells += ["" if score is None else f"{score:.4f}" for score in scores]
         cells.append("" if job.seconds is None else f"{job.seconds:.0f}")
         table.add_row(*map(escape, cells), style="bold" if job is winner else "red" if job.status != "ok" else None)

@@ -94,14 +94,17 @@ def _single(cfg: DictConfig, run_dir: Path) -> float | None:
 
 
 def _job(cfg: DictConfig, run_dir: Path) -> float | None:
-    """Check the configuration as a whole, run it, and return the main metric."""
+    """Check the configuration as a whole, run it, and return the main metric: on held-out rows where there are some."""
     from kd_lightning.cli.settle import settings_of, settle
+    from kd_lightning.pipeline.report.results import Metric, metric_of, selection_of
     from kd_lightning.pipeline.run import run
 
     quiet()
     settings = settings_of(_saved(cfg, run_dir) if cfg.resume is not None else settle(cfg))
     metrics = run(settings, run_dir)
-    return (metrics.get("student") or {"metrics": {}})["metrics"].get(settings.metric)
+    metric = Metric(settings.metric)
+    chosen = selection_of(metrics, "student", metric)
+    return metric_of(metrics, "student", metric) if chosen is None else chosen
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:

@@ -13,6 +13,9 @@ from kd_lightning.core.batch import BOOKKEEPING, is_batch_field
 from kd_lightning.core.errors import DataError
 from kd_lightning.core.types import Batch
 
+IMAGES = "pixel_values"
+"""The field of a batch of images, Transformers' name for it."""
+
 Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -23,7 +26,7 @@ class Adapter:
     Args:
         inputs: `(batch) -> model arguments`: a mapping is passed as keyword arguments, a tuple as positional ones,
             anything else as the only one. None: of a mapping the fields that `forward` names (with `**kwargs`, all but
-            labels), of `(x, y)` x.
+            labels), or `pixel_values` for the one argument of a `forward(x)`; of `(x, y)` x.
         outputs: `(model output) -> {"logits": …}`. None: fields of a mapping or data class; a tensor is `logits`.
 
     Example:
@@ -78,6 +81,8 @@ class ArgumentRule:
 
     def _default(self, batch: Batch) -> Arguments:
         if isinstance(batch, Mapping):
+            if IMAGES in batch and IMAGES not in self.names and len(self.required) == 1 and not self.takes_any:
+                return (batch[IMAGES],), {}  # networks for images call it `x`
             return (), self._by_name(batch)
         if isinstance(batch, Sequence) and not isinstance(batch, str) and batch:
             return ((), self._by_name(batch[0])) if isinstance(batch[0], Mapping) else ((batch[0],), {})

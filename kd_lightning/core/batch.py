@@ -15,7 +15,13 @@ Role: TypeAlias = Literal["student", "teacher"]
 
 _BATCH_FIELD = re.compile(r"labels?|\w+_(labels?|positions)|sample_id")
 
-BOOKKEEPING = frozenset({"logits_mask", "split", "task", "teacher_cache", "word_ids"})
+VIEW_ID = "view_id"
+"""The field with the number of row and view, where the same rows come in several augmented views."""
+
+ROW_MARK = "row_mark"
+"""The field with a hash of each row's inputs, where the data module makes one; teacher caches compare it."""
+
+BOOKKEEPING = frozenset({"logits_mask", "split", "task", "teacher_cache", "word_ids", VIEW_ID, ROW_MARK})
 """Fields of a batch that are no inputs of a model, unless its `forward` names them."""
 
 
@@ -107,18 +113,35 @@ def token_mask(batch: Batch) -> Tensor | None:
 
 
 def batch_size(batch: Batch) -> int:
-    """Return the number of rows, taken from the first tensor found."""
-    for value in _tensors(batch):
+    """Return the number of rows: of the first tensor among the batch's values, else of the first list of rows.
+
+    Example:
+        >>> import torch
+        >>> images = [torch.zeros(3, 32, 24), torch.zeros(3, 20, 32)]  # of many sizes, so that they make no one tensor
+        >>> batch_size({"pixel_values": images}), batch_size({"pixel_values": images, "labels": torch.tensor([1, 0])})
+        (2, 2)
+
+    """
+    return _rows(batch) or 1
+
+
+def _rows(value: Any) -> int:
+    """Return the number of rows, 0 where nothing tells."""
+    if isinstance(value, Tensor):
         return len(value) if value.ndim else 1
-    return 1
+    parts = list(value.values()) if isinstance(value, Mapping) else _listed(value)
+    direct = next((part for part in parts if isinstance(part, Tensor)), None)
+    if direct is not None:
+        return _rows(direct)
+    return next((rows for part in parts if (rows := _rows_of_part(part))), 0)
 
 
-def _tensors(batch: Any) -> Any:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str):
-        for value in batch:
-            yield from _tensors(value)
+def _rows_of_part(part: Any) -> int:
+    """Return the number of rows of a part of a batch; a list has an image (C, H, W), or a mapping, for each."""
+    listed = _listed(part)
+    is_list_of_rows = any(isinstance(each, Mapping) or (isinstance(each, Tensor) and each.ndim == 3) for each in listed)
+    return len(listed) if is_list_of_rows else _rows(part)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []

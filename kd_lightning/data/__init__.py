@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from kd_lightning.data.base import DataModule
+from kd_lightning.data.images.augment import Flip, ImageAugmentation, RandomCrop
+from kd_lightning.data.images.classification import ImageClassification
+from kd_lightning.data.images.colour import ColourJitter, RandAugment
+from kd_lightning.data.images.mixing import CutMix, Mixing, Mixup
 from kd_lightning.data.loader import Loader
 from kd_lightning.data.multi_task import MultiTask
 from kd_lightning.data.rows import EpochRows, RowDataModule
@@ -25,20 +29,29 @@ from kd_lightning.data.text.tokens import DualTokenizedRows, TokenRows
 __all__ = [
     "Augmentation",
     "AugmentedRows",
+    "ColourJitter",
+    "CutMix",
     "DataModule",
     "Delete",
     "DualTokenizedPadding",
     "DualTokenizedRows",
     "EpochRows",
     "EvalBatches",
+    "Flip",
+    "ImageAugmentation",
+    "ImageClassification",
     "LanguageModelling",
     "Loader",
     "LongReorder",
     "Mask",
+    "Mixing",
+    "Mixup",
     "MultiTask",
     "NGramSample",
     "Padding",
     "QuestionAnswering",
+    "RandAugment",
+    "RandomCrop",
     "RowDataModule",
     "SequenceLabelling",
     "ShortReorder",

@@ -14,6 +14,8 @@ SPLITS = ("train", "validation", "test", "mismatched")
 """What a split may be called; MNLI has a second validation split, of other kinds of text, which is `mismatched`."""
 OTHER_SPLITS = SPLITS[2:]
 """What is evaluated beside the validation split, where a data set has it."""
+SELECTION = "selection"
+"""What training rows are called that are held out to choose checkpoints, epochs and settings on."""
 
 
 class DataModule(LightningDataModule):
@@ -65,13 +67,46 @@ class DataModule(LightningDataModule):
     teacher_processor: Any = None
     """The teacher's, where it is another one: batches then have a `student` and a `teacher` part."""
 
+    processor_key: ClassVar[str] = "processor"
+    """What processors are called in messages, and the argument that names the student's: `data.tokenizer` of text."""
+
     max_length: int | None = None
     """Tokens per row at most; None: rows are no tokens."""
 
+    image_size: tuple[int, int] | None = None
+    """Height and width of the student's images; None: rows are no images."""
+
+    teacher_image_size: tuple[int, int] | None = None
+    """The same for the teacher's, where they differ from the student's."""
+
+    views: int | None = None
+    """How many ways there are in which changing training rows come, over and over; None: no end of them."""
+
+    augments_labelled: ClassVar[bool] = False
+    """Whether augmented rows keep their labels, so that a teacher is fine-tuned on them too."""
+
     @property
     def available_splits(self) -> Iterable[str]:
-        """The splits there are, of `SPLITS`."""
+        """The splits there are: of `SPLITS`, and `selection` where training rows are held out to choose on."""
         return SPLITS[:2]
+
+    @property
+    def selection_split(self) -> str:
+        """The split that checkpoints, epochs and settings are chosen on: what `val_dataloader` gives."""
+        return SELECTION if SELECTION in self.available_splits else self.report_split
+
+    @property
+    def report_split(self) -> str:
+        """The split whose scores a run reports: validation; beside `selection` test, where there is no validation."""
+        known = list(self.available_splits)
+        if "validation" in known or SELECTION not in known:
+            return "validation"
+        return "test" if "test" in known else SELECTION
+
+    @property
+    def other_splits(self) -> list[str]:
+        """The splits whose scores are reported besides."""
+        return [split for split in OTHER_SPLITS if split in self.available_splits and split != self.report_split]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -100,27 +135,51 @@ class DataModule(LightningDataModule):
         return {"num_labels": self.num_labels}
 
     def eval_loader(self, split: str) -> Any:
-        """Return a loader that gives each row of a split once; an empty list where there is no such split."""
+        """Return a loader that gives each row of a split once; an empty list where there is no such split.
+
+        Raises:
+            DataError: beside `selection`, which `val_dataloader` gives, there is no loader of the validation split.
+
+        """
         if split not in self.available_splits:
             return []
-        return self.val_dataloader() if split == "validation" else self.test_dataloader()
+        if split == "validation" and split != self.selection_split:
+            raise DataError(
+                f"{type(self).__name__} has a '{SELECTION}' split, which val_dataloader gives: write "
+                "eval_loader(split), which gives the validation split too."
+            )
+        return self.val_dataloader() if split == self.selection_split else self.test_dataloader()
 
     @property
     def train_rows(self) -> Any:
         """All rows that a student may be trained on, without augmentation, as a map-style dataset; None: not known."""
         return None
 
-    def iterate_once(self, rows: np.ndarray | None = None) -> Any:
-        """Return a loader that gives training rows once each, without augmentation: what a teacher cache is built from.
+    def iterate_once(self, ids: np.ndarray | None = None) -> Any:
+        """Return a loader that gives training rows once each: what a teacher cache is built from.
 
         Args:
-            rows: their numbers in `train_rows`; None: all. Without `train_rows` these are the training batches.
+            ids: of `cache_ids`; None: all. Without `train_rows` these are the training batches.
 
         """
         return self.train_dataloader()
 
+    def cache_ids(self, epochs: int | None = None) -> np.ndarray | None:
+        """Return the ids that a teacher cache of so many epochs has, as batches have them; None: not known."""
+        return None
+
+    @property
+    def varies(self) -> bool:
+        """Whether training rows differ from epoch to epoch, or from view to view where there are `views`."""
+        return False
+
+    @property
+    def cached_as(self) -> dict[str, Any]:
+        """What a teacher cache of the training rows is made from: named parts of its fingerprint."""
+        return {"data": self.fingerprint}
+
     def visited_rows(self, epochs: int, limit: int | float, processes: int = 1) -> np.ndarray | None:
-        """Return the numbers of the rows that a run cut by `limit_train_batches` trains on; None: not known.
+        """Return the cache ids of the rows that a run cut by `limit_train_batches` trains on; None: not known.
 
         Args:
             epochs: number of epochs.
@@ -154,6 +213,26 @@ class DataModule(LightningDataModule):
             self.processor = teacher
         elif teacher is not None and not self.interchangeable(self.processor, teacher):
             self.teacher_processor = teacher
+
+    def input_options(self, teacher: bool = False) -> dict[str, Any]:
+        """Return what builders of models are told of their inputs: vocabulary and padding, or the size of images.
+
+        Args:
+            teacher: whether it is a teacher, whose images may have another size.
+
+        """
+        options: dict[str, Any] = {}
+        if self.max_length is not None and self.processor is not None:
+            options |= {"vocab_size": len(self.processor), "pad_token_id": self.processor.pad_token_id}
+        size = (self.teacher_image_size if teacher else None) or self.image_size
+        if size is not None:
+            height, width = size
+            options["image_size"] = height if height == width else [height, width]
+        return options
+
+    def describe_processor(self, processor: Any) -> str:
+        """Return what tells a processor from another one in a message."""
+        return type(processor).__name__
 
     def interchangeable(self, one: Any, other: Any) -> bool:
         """Return whether two processors make the same inputs, so that one batch is for both their models."""

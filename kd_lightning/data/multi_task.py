@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from kd_lightning.core.errors import DataError
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.types import NAME
-from kd_lightning.data.base import DataModule
+from kd_lightning.data.base import SELECTION, DataModule
 from kd_lightning.data.loader import Collate, Loader, of_split
 from kd_lightning.data.rows import EpochRows, RowDataModule
 from kd_lightning.data.sampler import Batches
@@ -24,6 +24,9 @@ class MultiTask(DataModule):
     For every training batch a task is drawn with probability ∝ size^τ. All processes draw the same task in one step,
     and the draws are a function of (seed, epoch), so nothing need be saved to resume. All of a task's
     own rows are used once before any is used again, across epochs. Validation goes through every task once.
+
+    Where a task holds training rows out to choose on (`selection`), the others are chosen on their validation rows; the
+    `validation` split has of each task the one that it reports, see `DataModule.report_split`.
 
     Args:
         tasks: data modules by task (letters, digits, underscores), each with its own batch size and labels.
@@ -66,8 +69,10 @@ class MultiTask(DataModule):
 
     @property
     def available_splits(self) -> list[str]:
-        """The splits that any of the tasks has."""
-        return list(dict.fromkeys(split for data in self.tasks.values() for split in data.available_splits))
+        """The splits that any of the tasks has; `validation` is what each of them reports."""
+        found = dict.fromkeys(split for data in self.tasks.values() for split in data.available_splits)
+        reported = any(data.report_split in data.available_splits for data in self.tasks.values())
+        return list(found | ({"validation": None} if reported else {}))
 
     def setup(self, stage: str | None = None) -> None:
         """Tokenise all splits of all tasks, or find them tokenised."""
@@ -83,8 +88,8 @@ class MultiTask(DataModule):
         return self._loader(rows, order, {name: data.collate for name, data in self.tasks.items()})
 
     def val_dataloader(self) -> Loader | list[Any]:
-        """Return each validation row of each task once."""
-        return self.eval_loader("validation")
+        """Return each row of each task once that checkpoints are chosen on."""
+        return self.eval_loader(self.selection_split)
 
     def test_dataloader(self) -> Loader | list[Any]:
         """Return each test row of each task once, of the tasks that have any."""
@@ -92,11 +97,14 @@ class MultiTask(DataModule):
 
     def eval_loader(self, split: str) -> Loader | list[Any]:
         """Return each row of a split of each task once, of the tasks that have it."""
-        having = {name: data for name, data in self.tasks.items() if split in data.available_splits}
-        batches = [data.eval_batches(split) for data in having.values()]
-        rows = {name: data.eval_dataset(split) for name, data in having.items()}
-        collates = {name: of_split(data.collate, split) for name, data in having.items()}
-        return self._loader(rows, EachTask(batches), collates) if having else []
+        if split not in self.available_splits:
+            return []
+        owns = {name: _own(data, split) for name, data in self.tasks.items()}
+        having = {name: own for name, own in owns.items() if own in self.tasks[name].available_splits}
+        batches = [self.tasks[name].eval_batches(own) for name, own in having.items()]
+        rows = {name: self.tasks[name].eval_dataset(own) for name, own in having.items()}
+        collates = {name: of_split(self.tasks[name].collate, own) for name, own in having.items()}
+        return self._loader(rows, EachTask(batches), collates)
 
     def _loader(self, rows: Mapping[str, Any], batches: Batches, collates: Mapping[str, Collate]) -> Loader:
         first = self.tasks[next(iter(rows))]
@@ -107,7 +115,7 @@ class TaskRows(Dataset[tuple[str, Any]]):
     """Rows of several tasks, numbered one task after the other, each with the name of its task.
 
     Args:
-        rows: by task; those that change with the epoch are indexed by (row, epoch).
+        rows: by task; those that change are indexed by (row, view); the view given here is the round of a task's rows.
 
     """
 
@@ -119,11 +127,11 @@ class TaskRows(Dataset[tuple[str, Any]]):
         return int(self.first[-1])
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[str, Any]:
-        row, epoch = key if isinstance(key, tuple) else (key, 0)
+        row, view = key if isinstance(key, tuple) else (key, 0)
         number = int(np.searchsorted(self.first, row, side="right")) - 1
         name = list(self.rows)[number]
         own, inner = self.rows[name], row - int(self.first[number])
-        return name, own[inner, epoch] if isinstance(own, EpochRows) else own[inner]
+        return name, own[inner, view % (own.views or view + 1)] if isinstance(own, EpochRows) else own[inner]
 
 
 class _CollateByTask:
@@ -135,6 +143,11 @@ class _CollateByTask:
     def __call__(self, rows: list[tuple[str, Any]]) -> dict[str, Any]:
         name = rows[0][0]
         return {**self.collates[name]([row for _, row in rows]), "task": name}
+
+
+def _own(data: DataModule, split: str) -> str:
+    """Return which of a task's splits serves as a split of all tasks."""
+    return {SELECTION: data.selection_split, "validation": data.report_split}.get(split, split)
 
 
 def _check(tasks: Mapping[str, RowDataModule], tau: float, steps: int | None) -> None:

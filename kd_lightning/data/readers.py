@@ -15,6 +15,8 @@ TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 SUFFIXES = (*PLAIN, *TABLES)
 
 FORMATS = tuple(suffix.removeprefix(".") for suffix in TABLES)
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""What files of images end in, in small letters or capitals."""
 
 Row: TypeAlias = tuple[str, ...]
 
@@ -23,10 +25,11 @@ Row: TypeAlias = tuple[str, ...]
 
 
 def read_table(place: Path, kind: str | None = None, texts: Sequence[str] = ()) -> Any:
-    """Return a file, or a folder with a sub-folder of text files per class, as a `pyarrow.Table`.
+    """Return a file, or a folder with a sub-folder of text files or images per class, as a `pyarrow.Table`.
 
     A column of CSV and TSV holds whole numbers where all of its values are such, else numbers where all are, else
-    text; an empty value is null. Sub-folders become the columns `text` and `label`, in the order of the files' names.
+    text; an empty value is null. Sub-folders become the columns `text` or `image` (the file), and `label`
+    (the sub-folder), in the order of the files' names.
 
     Args:
         place: the file or folder.
@@ -34,7 +37,7 @@ def read_table(place: Path, kind: str | None = None, texts: Sequence[str] = ()) 
         texts: columns of CSV and TSV that are text whatever they hold, and never null.
 
     Raises:
-        DataError: if the file is empty, damaged, or not in UTF-8.
+        DataError: if the file is empty, damaged, or not in UTF-8, or a class of images has none.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -46,7 +49,7 @@ def read_table(place: Path, kind: str | None = None, texts: Sequence[str] = ()) 
 
     """
     if place.is_dir():
-        return _read_text_folder(place)
+        return _read_class_folder(place)
     kind = kind or place.suffix.removeprefix(".")
     if kind not in FORMATS:
         raise DataError(f"{place} is of no kind that can be read as a table. {hint(kind, FORMATS)}")
@@ -109,17 +112,35 @@ def _read_json(file: Path) -> Any:
     return pyarrow.table(columns)
 
 
-def is_text_folder(folder: Path) -> bool:
-    """Tell whether a folder has sub-folders with text files: one per class."""
-    return folder.is_dir() and any(folder.glob("*/*.txt"))
+def class_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that has one sub-folder per class: images, or where there are none text files.
+
+    Raises:
+        DataError: if some classes have images and another sub-folder has none.
+
+    """
+    inside = {sub: sorted(sub.iterdir()) for sub in sorted(folder.glob("[!.]*")) if sub.is_dir()}
+    images = {sub: [file for file in files if file.suffix.lower() in IMAGES] for sub, files in inside.items()}
+    if not any(images.values()):
+        return [file for files in inside.values() for file in files if file.suffix == ".txt"]
+    if empty := [sub for sub, files in images.items() if not files]:
+        raise DataError(f"{empty[0]} is the folder of a class and has no image in it: fill it, or remove it.")
+    return [file for files in images.values() for file in files]
 
 
-def _read_text_folder(folder: Path) -> Any:
+def is_class_folder(folder: Path) -> bool:
+    """Tell whether a folder has sub-folders with images or text files: one per class."""
+    return folder.is_dir() and bool(class_files(folder))
+
+
+def _read_class_folder(folder: Path) -> Any:
     import pyarrow
 
-    files = sorted(folder.glob("*/*.txt"))
-    texts = ["\n".join(lines_of(file)).strip() for file in files]
-    return pyarrow.table({"text": texts, "label": [file.parent.name for file in files]})
+    files = class_files(folder)
+    labels = [file.parent.name for file in files]
+    if files and files[0].suffix.lower() in IMAGES:
+        return pyarrow.table({"image": [str(file) for file in files], "label": labels})
+    return pyarrow.table({"text": ["\n".join(lines_of(file)).strip() for file in files], "label": labels})
 
 
 # -- where they are ---------------------------------------------------------------------------------------------------
@@ -152,7 +173,7 @@ def find_splits(place: Path, stems: Mapping[str, str], kind: str | None = None) 
     """Return where the splits of a file or folder are, by name; `train` is among them.
 
     A file is the training split. A folder has files such as `train.csv`, or folders such as `train` with a folder of
-    text files per class, or is such a folder itself: then it is the training split.
+    text files or images per class, or is such a folder itself: then it is the training split.
 
     Args:
         place: the file or folder.
@@ -171,14 +192,16 @@ def find_splits(place: Path, stems: Mapping[str, str], kind: str | None = None) 
         files = [file for file in files if file.suffix in TABLES]
         if len(files) > 1:
             raise DataError(f"{place} has {' and '.join(file.name for file in files)}: type data.format=NAME for one.")
-        if files or is_text_folder(place / stem):
+        if files or is_class_folder(place / stem):
             found[split] = files[0] if files else place / stem
-    if not found and is_text_folder(place):
+    if not found and is_class_folder(place):
         return {"train": place}
     if "train" not in found:
         names = [path.name for path in sorted(place.iterdir())]
         looked = f"{stems['train']}.{kind}" if kind else f"{stems['train']}.csv, .tsv, .jsonl, .json or .parquet"
-        raise DataError(f"{place} has no {looked}, nor folders of text files per class. {hint(stems['train'], names)}")
+        raise DataError(
+            f"{place} has no {looked}, nor folders of text files or images per class. {hint(stems['train'], names)}"
+        )
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, default_collate
 
+from kd_lightning.core.batch import VIEW_ID
 from kd_lightning.core.errors import DataError
 from kd_lightning.data.base import DataModule
 from kd_lightning.data.loader import Collate, Loader, of_split
@@ -21,7 +22,7 @@ class RowDataModule(DataModule):
     """Loaders over rows that are dicts. A subclass writes `make_rows`; images need about 15 lines.
 
     A training run that is killed and resumed ends bit-equal to one that was not: the order of rows is a function of
-    (seed, epoch), random changes of a row are one of (seed, epoch, row), and the loader's position is in checkpoints.
+    (seed, epoch), random changes of a row are one of (seed, view, row), and the loader's position is in checkpoints.
 
     Args:
         batch_size: training rows per batch and process.
@@ -31,6 +32,9 @@ class RowDataModule(DataModule):
         pin_memory: None for "where there is a GPU".
         group_by_length: put rows of similar length together, where the dataset of `make_rows` has `lengths`.
         limit: use only the first rows of each split, for trying things.
+        views: training rows that change come in so many ways, over and over: the view of an epoch, on which every
+            random change depends, is epoch mod views. So a teacher's outputs of them can be cached. None: the view is
+            the epoch.
 
     Example:
         >>> class Points(RowDataModule):
@@ -57,11 +61,16 @@ class RowDataModule(DataModule):
         pin_memory: bool | None = None,
         group_by_length: bool = True,
         limit: int | None = None,
+        views: int | None = None,
     ) -> None:
         super().__init__()
-        if limit is not None and limit < 1:
-            raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
+        for name, value in (("limit", limit), ("views", views)):
+            if value is not None and value < 1:
+                raise DataError(
+                    f"{name} is a number of {'rows' if name == 'limit' else name}, at least 1; got {value}."
+                )
         self._first = limit
+        self.views = views
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size or 2 * batch_size
         self.seed = seed
@@ -91,7 +100,7 @@ class RowDataModule(DataModule):
 
         Args:
             row: one of `make_rows`, not to be changed itself.
-            random: seeded with (seed, epoch, row), so that resumed runs, other workers and processes get the same.
+            random: seeded with (seed, view, row), so that resumed runs, other workers and processes get the same.
 
         """
         return row
@@ -159,12 +168,27 @@ class RowDataModule(DataModule):
 
     @property
     def varies(self) -> bool:
-        """Whether training rows differ from epoch to epoch: `train_dataset` is then indexed by (row, epoch)."""
+        """Whether training rows differ from view to view: `train_dataset` is then indexed by (row, view)."""
         return type(self).augment_row is not RowDataModule.augment_row
 
+    @property
+    def augmentation(self) -> Any:
+        """What changes training rows, as JSON-like settings, for the fingerprint of a cache of views."""
+        return f"{type(self).__name__}.augment_row" if self.varies else None
+
+    @property
+    def cached_as(self) -> dict[str, Any]:
+        """What a teacher cache of the training rows is made from: named parts of its fingerprint."""
+        parts = super().cached_as
+        if not (self.views and self.varies):
+            return parts
+        return parts | {"views": self.views, "augmentation": self.augmentation, "augmentation_seed": self.seed}
+
     def train_dataset(self) -> Any:
-        """Return the training rows as an epoch has them: augmented, where they are."""
-        return ChangedRows(self.train_rows, self.augment_row, self.seed) if self.varies else self.train_rows
+        """Return the training rows as a view has them: augmented, where they are."""
+        if not self.varies:
+            return self.train_rows
+        return ChangedRows(self.train_rows, self.augment_row, self.seed, self.views)
 
     @property
     def training_settings(self) -> dict[str, Any]:
@@ -175,7 +199,7 @@ class RowDataModule(DataModule):
     def train_batches(self) -> TrainBatches:
         """Return which training rows make which batch."""
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        rows, order = self.train_rows, {"shuffle": not overfit, "with_epoch": self.varies}
+        rows, order = self.train_rows, {"shuffle": not overfit, "with_view": self.varies, "views": self.views}
         settings: dict[str, Any] = {"seed": self.seed, "group_by_length": self.group_by_length, **order}
         if isinstance(rows, MixedRows):
             mixture: dict[str, Any] = {"labelled": len(rows.labelled), "ratio": self.unlabelled_ratio}
@@ -183,28 +207,40 @@ class RowDataModule(DataModule):
         return TrainBatches(lengths_of(rows), self.batch_size, **settings)
 
     def visited_rows(self, epochs: int, limit: int | float, processes: int = 1) -> np.ndarray:
-        """Return the numbers of the rows that a run cut by `limit_train_batches` trains on."""
+        """Return the cache ids of the rows that a run cut by `limit_train_batches` trains on."""
         return self.train_batches().visited(epochs, limit, processes)
+
+    def cache_ids(self, epochs: int | None = None) -> np.ndarray:
+        """Return the ids that a teacher cache of so many epochs has: row numbers, or row · views + view."""
+        rows = np.arange(len(self.train_rows))
+        if not (self.views and self.varies):
+            return rows
+        seen = self.views if epochs is None else min(epochs, self.views)
+        return (rows[:, None] * self.views + np.arange(seen)).reshape(-1)
 
     def train_dataloader(self) -> Loader:
         """Return shuffled batches, resumable in mid-epoch."""
         return self.loader(self.train_dataset(), self.train_batches())
 
-    def iterate_once(self, rows: np.ndarray | None = None) -> Loader:
-        """Return a loader that gives training rows once each, without augmentation: what a teacher cache is built from.
+    def iterate_once(self, ids: np.ndarray | None = None) -> Loader:
+        """Return a loader that gives training rows once each: what a teacher cache is built from.
 
         Args:
-            rows: their numbers in `train_rows`; None: all.
+            ids: of `cache_ids`, numbers of rows without augmentation, or of their views; None: all.
 
         """
-        train = self.train_rows
-        kept = np.arange(len(train)) if rows is None else np.asarray(rows)
-        batches = EvalBatches(lengths_of(train)[kept], self.eval_batch_size, self.group_by_length)
-        return self.loader(Subset(train, kept.tolist()), batches)
+        kept = self.cache_ids() if ids is None else np.asarray(ids)
+        if not (self.views and self.varies):
+            train, rows, keys = self.train_rows, kept, kept.tolist()
+        else:
+            train, (rows, views) = self.train_dataset(), np.divmod(kept, self.views)
+            keys = list(zip(rows.tolist(), views.tolist(), strict=True))
+        batches = EvalBatches(lengths_of(train)[rows], self.eval_batch_size, self.group_by_length)
+        return self.loader(Subset(train, keys), batches)
 
     def val_dataloader(self) -> Loader | list[Any]:
-        """Return each validation row once."""
-        return self.eval_loader("validation")
+        """Return each row once that checkpoints are chosen on: of the `selection` split, or else of validation."""
+        return self.eval_loader(self.selection_split)
 
     def test_dataloader(self) -> Loader | list[Any]:
         """Return each test row once."""
@@ -240,34 +276,43 @@ class RowDataModule(DataModule):
 
 
 class EpochRows(Dataset[dict[str, Any]]):
-    """Rows that change from epoch to epoch; what a row becomes is a function of (seed, epoch, row) alone.
+    """Rows that change from epoch to epoch; what a row becomes is a function of (seed, view, row) alone.
 
-    So a resumed run, other workers and other processes get the same. Subclasses write `change`.
+    So a resumed run, other workers and other processes get the same. The view is the epoch, or with `views` its
+    remainder: rows then come round, and have a number of row and view, `view_id`, for teacher caches. Subclasses write
+    `change`.
 
     Args:
         rows: a map-style dataset.
-        seed: with epoch and row, decides what happens.
+        seed: with view and row, decides what happens.
+        views: number of views, for rows that come round.
 
     """
 
     stream = 0xA06
     """Keeps these draws apart from those that order the batches."""
 
-    def __init__(self, rows: Any, seed: int = 0) -> None:
+    def __init__(self, rows: Any, seed: int = 0, views: int | None = None) -> None:
         self.rows = rows
         self.seed = seed
+        self.views = views
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Return a row as it is in an epoch; key: (row, epoch), or the row for the first epoch."""
-        row, epoch = key if isinstance(key, tuple) else (key, 0)
-        return self.change(self.rows[row], self.random(row, epoch))
+        """Return a row as it is in a view; key: (row, view), or the row for the first view."""
+        row, view = key if isinstance(key, tuple) else (key, 0)
+        given = self.rows[row]
+        return self.change(given, self.random(row, view)) | self.view_id(given, view)
 
-    def random(self, row: int, epoch: int) -> np.random.Generator:
-        """Return the generator of a row in an epoch."""
-        return np.random.default_rng([self.stream, self.seed, epoch, row])
+    def view_id(self, row: dict[str, Any], view: int) -> dict[str, int]:
+        """Return the number of row and view, where rows come round."""
+        return {} if self.views is None else {VIEW_ID: int(row["sample_id"]) * self.views + view}
+
+    def random(self, row: int, view: int) -> np.random.Generator:
+        """Return the generator of a row in a view."""
+        return np.random.default_rng([self.stream, self.seed, view, row])
 
     def change(self, row: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
         """Return what becomes of a row."""
@@ -285,12 +330,19 @@ class ChangedRows(EpochRows):
     Args:
         rows: a map-style dataset.
         augment: what returns a changed row, of the row and a random generator.
-        seed: with epoch and row, decides what happens.
+        seed: with view and row, decides what happens.
+        views: number of views, for rows that come round.
 
     """
 
-    def __init__(self, rows: Any, augment: Callable[[dict[str, Any], np.random.Generator], Any], seed: int = 0) -> None:
-        super().__init__(rows, seed)
+    def __init__(
+        self,
+        rows: Any,
+        augment: Callable[[dict[str, Any], np.random.Generator], Any],
+        seed: int = 0,
+        views: int | None = None,
+    ) -> None:
+        super().__init__(rows, seed, views)
         self.augment = augment
 
     def change(self, row: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:

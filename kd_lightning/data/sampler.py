@@ -100,7 +100,8 @@ class TrainBatches(Batches):
         seed: with the epoch, decides the order.
         group_by_length: False for plain shuffling.
         shuffle: False repeats the first epoch's order, as overfitting a few batches needs.
-        with_epoch: give (row, epoch) for each row, for a dataset whose rows depend on the epoch.
+        with_view: give (row, view) for each row, for a dataset whose rows change; the view is the epoch.
+        views: rows that change come round: the view is epoch mod views.
 
     Raises:
         DataError: if there are no rows, or the batch size is below one.
@@ -119,17 +120,24 @@ class TrainBatches(Batches):
         seed: int = 0,
         group_by_length: bool = True,
         shuffle: bool = True,
-        with_epoch: bool = False,
+        with_view: bool = False,
+        views: int | None = None,
     ) -> None:
         super().__init__(lengths, batch_size, group_by_length)
         self.seed = seed
         self.shuffle = shuffle
-        self.with_epoch = with_epoch
+        self.with_view = with_view
+        self.views = views
 
     def __iter__(self) -> Iterator[list[Any]]:
         for rows in super().__iter__():
-            # The epoch goes with the row: persistent workers hold copies of the dataset, which get no new epoch.
-            yield [(row, self._drawn_epoch) for row in rows] if self.with_epoch else rows
+            # The view goes with the row: persistent workers hold copies of the dataset, which get no new epoch.
+            yield [(row, self.view) for row in rows] if self.with_view else rows
+
+    @property
+    def view(self) -> int:
+        """The view of the present epoch, on which all random changes of its rows depend."""
+        return self._drawn_epoch if self.views is None else self._drawn_epoch % self.views
 
     @property
     def _drawn_epoch(self) -> int:
@@ -148,13 +156,21 @@ class TrainBatches(Batches):
         return [rows[rank::world] for rows in self._steps(world)]
 
     def visited(self, epochs: int, limit: int | float, processes: int = 1) -> np.ndarray:
-        """Return the rows that so many epochs train on, on all processes together; `limit` as `limit_train_batches`."""
-        seen = np.zeros(len(self.lengths), dtype=bool)
+        """Return which rows so many epochs train on, on all processes together: their numbers, or row · views + view.
+
+        Args:
+            epochs: number of epochs.
+            limit: as `limit_train_batches`.
+            processes: number of processes.
+
+        """
+        views = self.views if self.with_view and self.views else 1
+        seen = np.zeros((len(self.lengths), views), dtype=bool)
         for epoch in range(epochs):
             self.set_epoch(epoch)
             steps = self._steps(processes)
             for rows in steps[: int(limit * len(steps)) if isinstance(limit, float) else limit]:
-                seen[rows] = True
+                seen[rows, self.view % views] = True
         self.set_epoch(0)
         return np.flatnonzero(seen)
 

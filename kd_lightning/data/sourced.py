@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,8 @@ import numpy as np
 
 from kd_lightning.core.errors import DataError, hint
 from kd_lightning.core.hashing import digest
-from kd_lightning.data.base import SPLITS
+from kd_lightning.data.base import SELECTION, SPLITS
+from kd_lightning.data.holdout import check_share, held_out, log_both
 from kd_lightning.data.readers import find_place, find_splits
 from kd_lightning.data.rows import RowDataModule
 from kd_lightning.data.sources import Source, check_columns, extra_source
@@ -35,16 +34,19 @@ class SourcedDataModule(RowDataModule):
             and `validation.csv`, or with a folder of text files per class (columns `text` and `label`), in which the
             splits may be folders of their own; see `readers.find_splits`. Instead of `root` and `hub`.
         validation: the file or folder of the validation split, beside `path`.
-        holdout: share of the training rows that is the validation split instead of what `splits` says; 0.1 where a
-            `path` has none. Which rows is decided by a hash of their content without labels, so it is the same in every
-            run, and rows of the same content are on the same side.
+        holdout: share of the training rows that is held out. Where there is a validation split, or else a test split,
+            of other rows, they are the split `selection`: checkpoints, epochs and settings are chosen on it, and the
+            other is only reported. Without either they are the validation split; 0.1 where a `path` has none. Which
+            rows is decided by a hash of their content without labels, so it is the same in every run, and rows of the
+            same content are on the same side.
         format: of the files of `path`: `csv`, `tsv`, `jsonl`, `json` or `parquet`; None: by their suffix.
         root: read `root/<name>/<split>.parquet`; None reads the hub.
         hub: the data set's name on the hub.
         subset: the hub's configuration name.
         splits: what `train`, `validation` and, if wanted, others of `SPLITS` are called there.
         rename: columns that have another name there: `{premise: sentence1}`; passed over where they have the one here.
-        limit: use only the first rows of each split, and of each extra data set, for trying things.
+        limit: use only the first rows of each split, and of each extra data set, for trying things. Rows for selection
+            are held out of the first training rows.
         extra: further data sets of the same columns to train on: `NAME`, `NAME/SPLIT` or `FILE.parquet`, as
             `extra_source` finds them; rows without labels are for the teacher to label. Each is read by the names that
             it has for its own labels, where it has some.
@@ -91,7 +93,12 @@ class SourcedDataModule(RowDataModule):
             }
         else:
             self.sources = self._in_files(path, validation, stems, format)
-        self._check_holdout(validation, path)
+        if validation is not None and path is None:
+            raise DataError(
+                f"data.validation={validation} is a file to validate on: it goes with data.path, the file of training "
+                "rows."
+            )
+        self.held_split = self._hold_out(typed=holdout is not None)
         named = [extra] if isinstance(extra, str) else list(extra or ())
         self.extra = [replace(extra_source(one, root, extra_hubs), rename=self.rename) for one in named]
         if limit is not None and limit < 1:
@@ -101,7 +108,7 @@ class SourcedDataModule(RowDataModule):
     def _in_files(
         self, path: str | Path, validation: str | Path | None, stems: Mapping[str, str], kind: str | None
     ) -> dict[str, Source]:
-        """Return the splits of a file or folder; without one for validation, that is held out of the training rows."""
+        """Return the splits of a file or folder; what it lacks for validation is held out of the training rows."""
         found = find_splits(find_place(path, self.root), {name: name for name in SPLITS} | dict(stems), kind)
         if validation is not None:
             found["validation"] = find_place(validation, self.root)
@@ -110,22 +117,22 @@ class SourcedDataModule(RowDataModule):
                 raise DataError(f"{path} has no file {stem}.* for the {split} split (data.splits.{split}={stem}).")
         if "validation" not in found and self.holdout is None:
             self.holdout = HOLDOUT
-        places = found | ({"validation": found["train"]} if self.holdout is not None else {})
+            found["validation"] = found["train"]
         return {
             split: Source(self.name, place.stem, split=split, rename=self.rename, path=place, format=kind)
-            for split, place in places.items()
+            for split, place in found.items()
         }
 
-    def _check_holdout(self, validation: Any, path: Any) -> None:
-        """Check `holdout`, and read the validation split from the training rows where there is one."""
-        if validation is not None and (path is None or self.holdout is not None):
-            other = "data.path, the file of training rows" if path is None else "no data.holdout"
-            raise DataError(f"data.validation={validation} is a file to validate on: it goes with {other}.")
+    def _hold_out(self, typed: bool) -> str | None:
+        """Return which split the held-out rows are, None without `holdout`, and read it from the training rows."""
         if self.holdout is None:
-            return
-        if not isinstance(self.holdout, int | float) or not 0 < self.holdout < 1:
-            raise DataError(f"holdout is a share of the training rows, above 0 and below 1; got {self.holdout!r}.")
-        self.sources = {**self.sources, "validation": self.sources["train"]}
+            return None
+        check_share(self.holdout, "training rows")
+        train = self.sources["train"]
+        others = {name: one for name, one in self.sources.items() if name == "train" or not one.is_same(train)}
+        held = SELECTION if typed and {"validation", "test"} & set(others) else "validation"
+        self.sources = (others if held == SELECTION else self.sources) | {held: train}
+        return held
 
     def _check_extra(self) -> None:
         """Check that no extra rows are those of a split that is evaluated."""
@@ -179,8 +186,14 @@ class SourcedDataModule(RowDataModule):
 
     @property
     def available_splits(self) -> Iterable[str]:
-        """The splits that were named."""
+        """The splits that were named, and the one that is held out of the training rows."""
         return self.sources
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make the rows of all splits; again only after a processor was replaced."""
+        super().setup(stage)
+        if self.held_split == "validation" and self.holdout is not None:
+            log_both(self.name, self.holdout, "training rows")
 
     @property
     def fingerprint(self) -> str:
@@ -202,7 +215,9 @@ class SourcedDataModule(RowDataModule):
         first, *more = self._sources(split)
         table = first.table(self.text_columns)
         check_columns(table, first, self.columns)
-        found = [(table if self.holdout is None else table.filter(self.share(table, split)), first)]
+        if self.limit is not None and self.held_split == SELECTION and split in ("train", SELECTION):
+            table = table.slice(0, self.limit)  # both are parts of the first training rows
+        found = [(table if self.held_split is None else table.filter(self.share(table, split)), first)]
         for source in more:
             table = source.table(self.text_columns)
             check_columns(table, source, [name for name in self.columns if name not in self.label_columns])
@@ -216,17 +231,14 @@ class SourcedDataModule(RowDataModule):
             DataError: if there is nothing left to train on.
 
         """
-        if self.holdout is None or split not in ("train", "validation"):
+        if self.holdout is None or split not in ("train", self.held_split):
             return np.ones(table.num_rows, dtype=bool)
-        keys = self.holdout_keys(table)
-        ordered = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode()).hexdigest())
-        held = set(ordered[: math.ceil(self.holdout * len(ordered))])
-        if len(held) == len(ordered):
-            raise DataError(
-                f"{self.sources['train']} has too few different rows to hold out {self.holdout:g} of them: give "
-                "data.validation=FILE."
-            )
-        return np.array([(key in held) == (split == "validation") for key in keys])
+        held = held_out(self.holdout_keys(table), self.holdout)
+        if held.all():
+            instead = "give data.validation=FILE" if self.held_split == "validation" else "leave data.holdout out"
+            source = self.sources["train"]
+            raise DataError(f"{source} has too few different rows to hold out {self.holdout:g} of them: {instead}.")
+        return held if split == self.held_split else ~held
 
     def holdout_keys(self, table: Any) -> list[str]:
         """Return what decides on which side of `holdout` each row is: its content without labels."""

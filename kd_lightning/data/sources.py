@@ -12,7 +12,7 @@ from typing import Any
 
 from kd_lightning.core.errors import DataError, hint
 from kd_lightning.core.hashing import digest
-from kd_lightning.data.readers import TABLES, find_place, read_table
+from kd_lightning.data.readers import TABLES, class_files, find_place, read_table
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,7 @@ class Source:
         if self.path is None:
             return _hash(self._existing())
         if self.path.is_dir():
-            return digest(
-                [(str(file.relative_to(self.path)), _hash(file)) for file in sorted(self.path.glob("*/*.txt"))]
-            )
+            return digest([(str(file.relative_to(self.path)), _hash(file)) for file in class_files(self.path)])
         return digest(self.format or self.path.suffix, _hash(self.path))
 
     def table(self, texts: Sequence[str] = ()) -> Any:

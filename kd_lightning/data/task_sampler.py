@@ -42,7 +42,7 @@ class TaskBatches(Batches):
         self.seed = seed
         self.steps = steps
         self.shuffle = shuffle
-        self.with_epoch = any(getattr(task, "with_epoch", False) for task in tasks)
+        self.with_view = any(getattr(task, "with_view", False) for task in tasks)
         sizes = np.array([task.per_epoch for task in tasks], dtype=np.float64)
         self.shares = (sizes / sizes.max()) ** tau
         self.shares /= self.shares.sum()
@@ -51,7 +51,7 @@ class TaskBatches(Batches):
     def __iter__(self) -> Iterator[list[Any]]:
         start, self.start = self.start, 0
         for around, rows in self._drawn()[start:]:
-            yield [(row, around) for row in rows.tolist()] if self.with_epoch else rows.tolist()
+            yield [(row, around) for row in rows.tolist()] if self.with_view else rows.tolist()
 
     def __len__(self) -> int:
         return self.steps or sum(len(task) for task in self.tasks)

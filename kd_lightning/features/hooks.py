@@ -33,9 +33,14 @@ class Record:
     stop_after: int
     """After how many features the pass is ended by `AllCollected`; 0: never."""
 
-    def __init__(self) -> None:
+    copies: bool
+    """Whether tensors are copied when they are collected, because the model writes into them later."""
+
+    def __init__(self, copies: bool = False) -> None:
+        self.copies = copies
         self.state: State = "idle"
         self.values: dict[str, Any] = {}
+        self.versions: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.without_grad: dict[str, bool] = {}
         self.collected: dict[str, int] = {}
@@ -45,6 +50,7 @@ class Record:
     def clear(self, state: State = "idle") -> None:
         """Forget everything."""
         self.values.clear()
+        self.versions.clear()
         self.calls.clear()
         self.without_grad.clear()
         self.collected.clear()
@@ -67,10 +73,19 @@ class Record:
 
         """
         if self.state == "running":
-            self.values[address] = value
+            self.values[address] = value.clone() if self.copies and isinstance(value, Tensor) else value
+            self._note_version(address)
             self.without_grad[address] = self.grad and not torch.is_grad_enabled()
         if final:
             self.finalize(address)
+
+    def _note_version(self, address: str) -> None:
+        if (version := _version(self.values[address])) is not None:
+            self.versions[address] = version
+
+    def is_overwritten(self, address: str) -> bool:
+        """Return whether a collected tensor was written into since; False where tensors have no versions."""
+        return address in self.versions and _version(self.values[address]) != self.versions[address]
 
     def finalize(self, address: str) -> None:
         """Declare the collected value to be the feature itself.
@@ -90,6 +105,13 @@ class Record:
         """Count the calls of modules that run as several layers; returns 1 for the first."""
         self.calls[address] = self.calls.get(address, 0) + 1
         return self.calls[address]
+
+
+def _version(value: Any) -> int | None:
+    """Return how often a tensor was written into; None in inference mode and in compiled graphs, which do not count."""
+    if torch.compiler.is_compiling() or not isinstance(value, Tensor) or value.is_inference():
+        return None
+    return value._version
 
 
 def no_hook(*args: Any, **kwargs: Any) -> None:

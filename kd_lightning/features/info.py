@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
 from kd_lightning.core.errors import AddressError
 from kd_lightning.core.types import FeatureInfo, Kind, ModelInfo
 from kd_lightning.features.addresses import LayerAddress, address_kind, split_input
-from kd_lightning.features.attention import attends
+from kd_lightning.features.fake import FakePass
 from kd_lightning.features.resolver import Resolver
 from kd_lightning.features.stacks import Stack
 from kd_lightning.features.structure import Node, clean, is_transformers_model
+from kd_lightning.features.widths import module_kinds, module_widths, norm_widths
 
 _HEADS = ("classifier", "classification_head", "qa_outputs", "score", "head", "heads", "fc", "lm_head", "out", "output")
-_OF_MAPS = (
-    nn.Conv2d,
-    nn.ConvTranspose2d,
-    nn.BatchNorm2d,
-    nn.InstanceNorm2d,
-    nn.Dropout2d,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveAvgPool2d,
-)
-_ELEMENTWISE = (nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid)
-_Widths: TypeAlias = tuple[int | None, int | None]
 
 
 class LiveModelInfo(ModelInfo):
-    """Layers, features and addresses of a model, from its structure and config.
+    """Layers, features and addresses of a model, from its structure and config; of image models also from a fake pass.
 
     Args:
         model: any module.
@@ -41,6 +30,7 @@ class LiveModelInfo(ModelInfo):
 
     def __init__(self, model: nn.Module, has_outputs: bool = False) -> None:
         self._resolver = Resolver(model, has_outputs=has_outputs)
+        self._fake_pass = FakePass(self._resolver.model)
 
     def layers(self, stack: str = "") -> int:
         """Return the number of layers of a stack; calls count where modules are shared (ALBERT).
@@ -66,8 +56,30 @@ class LiveModelInfo(ModelInfo):
             AddressError: if the model has no such feature.
 
         """
+        self._resolver.probe(address)
+        known = self._from_structure(address)
+        if None not in (known.kind, known.width) or known.kind not in (None, "map", "tokens", "vector", "classes"):
+            return known
+        seen = self._fake_pass.feature(self._canonical(address))
+        agrees = known.kind in (None, seen.kind) or (known.kind, seen.kind) == ("classes", "vector")
+        if not agrees or (None not in (known.width, seen.width) and known.width != seen.width):
+            return known
+        return replace(known, kind=known.kind or seen.kind, width=known.width or seen.width)
+
+    def _canonical(self, address: str) -> str:
+        """Return the one name that a fake pass has for a feature; "" where an adapter decides what it is."""
         resolver = self._resolver
-        resolver.probe(address)
+        if (layer := resolver.layer(address)) is not None:
+            prefix = self._name(layer[0])
+            return f"{prefix}.{layer[1].kind}.{layer[1].index}".lstrip(".")
+        path, takes_input = split_input(address)
+        path = clean(path, resolver.nodes)
+        if address not in resolver.fields and path in resolver.nodes:
+            return f"{path}:in" if takes_input else path
+        return "" if resolver.any_field else address
+
+    def _from_structure(self, address: str) -> FeatureInfo:
+        resolver = self._resolver
         if (layer := resolver.layer(address)) is not None:
             return self._layer_feature(*layer)
         if address in resolver.fields:
@@ -99,8 +111,8 @@ class LiveModelInfo(ModelInfo):
         stacks = self._resolver.stacks.names()
         side = "encoder" if address.startswith("encoder_") else "decoder"
         name = side if side in stacks else ""
-        if address == "logits":
-            return FeatureInfo("classes", _logits_width(self._resolver.model), name)
+        if address_kind(address) == "classes":
+            return FeatureInfo("classes", _logits_width(self._resolver.model, address), name)
         if address in ("last_hidden_state", "encoder_last_hidden_state", "pooler_output"):
             stack = stacks.get(name, next(iter(stacks.values()))) if name or len(stacks) == 1 else None
             kind = None if stack is None else self._hidden_kind(stack)
@@ -178,7 +190,7 @@ def _hidden_width(stack: Stack) -> int | None:
     width = getattr(config, "hidden_size", None)
     if isinstance(width, int):
         return width
-    norms = [_norm_widths(module) for layer in stack.layers for module in layer.module.modules()]
+    norms = [norm_widths(module) for layer in stack.layers for module in layer.module.modules()]
     widths = {found[1] for found in norms if found is not None}
     return widths.pop() if len(widths) == 1 else None
 
@@ -193,103 +205,16 @@ def _head_width(attention: nn.Module, kind: str) -> int | None:
     return getattr(config, "head_dim", None)
 
 
-def module_widths(module: nn.Module) -> _Widths:
-    """Return the widths of what a module takes and gives; None for what its structure does not tell.
-
-    A convolution's width is its channels, although they are not on its features' last axis.
-
-    Example:
-        >>> module_widths(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.GRU(8, 3, bidirectional=True)))
-        (4, 6)
-
-    """
-    if isinstance(module, (nn.Linear, nn.Bilinear)):
-        return getattr(module, "in_features", None), module.out_features
-    if _is_convolution(module):
-        return module.in_channels, module.out_channels  # type: ignore[return-value]
-    if isinstance(module, nn.RNNBase):
-        size = module.proj_size or module.hidden_size
-        return module.input_size, size * (2 if module.bidirectional else 1)
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return None, module.embedding_dim
-    if isinstance(module, nn.MultiheadAttention):
-        return module.embed_dim, module.embed_dim
-    return _norm_widths(module) or _composite_widths(module)
-
-
-def module_kinds(module: nn.Module) -> tuple[Kind | None, Kind | None]:
-    """Return what the axes are of what a module takes and gives; None for what its class does not tell.
-
-    Example:
-        >>> module_kinds(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()))
-        ('map', 'map')
-
-    """
-    if isinstance(module, nn.Sequential):
-        ends = [child for child in module.children() if not isinstance(child, _ELEMENTWISE)] or [nn.Identity()]
-        return module_kinds(ends[0])[0], module_kinds(ends[-1])[1]
-    if isinstance(module, _OF_MAPS):
-        return "map", "map"
-    if isinstance(module, nn.RNNBase) and module.batch_first:
-        return "tokens", "tokens"
-    return None, None
-
-
-def _logits_width(model: nn.Module) -> int | None:
-    """Return the number of classes or words of a model's `logits`."""
+def _logits_width(model: nn.Module, address: str) -> int | None:
+    """Return the number of classes or words of a model's logits; of an image model with a distillation token, three."""
     if is_transformers_model(model):
-        embeddings: Any = model.get_output_embeddings()  # type: ignore[operator]
+        embeddings: Any = model.get_output_embeddings() if address == "logits" else None  # type: ignore[operator]
         if embeddings is not None:
             return module_widths(embeddings)[1]
-        kinds = ("SequenceClassification", "TokenClassification", "ImageClassification", "AudioClassification")
-        labels = type(model).__name__.endswith(kinds)
+        kinds = ("SequenceClassification", "TokenClassification", "AudioClassification")
+        labels = "ForImageClassification" in type(model).__name__ or type(model).__name__.endswith(kinds)
         return model.config.num_labels if labels else None  # type: ignore[union-attr,return-value]
     if isinstance(model, nn.Sequential):
         return module_widths(model)[1]
     heads = [getattr(model, name) for name in _HEADS if isinstance(getattr(model, name, None), nn.Module)]
-    return module_widths(heads[0])[1] if len(heads) == 1 else None
-
-
-def _norm_widths(module: nn.Module) -> _Widths | None:
-    shape = getattr(module, "normalized_shape", None)
-    if shape:
-        return shape[-1], shape[-1]
-    features = getattr(module, "num_features", None)
-    if isinstance(features, int) and isinstance(module, nn.modules.batchnorm._NormBase):
-        return features, features
-    weights = dict(module.named_parameters())
-    if "Norm" in type(module).__name__ and set(weights) <= {"weight", "bias"} and "weight" in weights:
-        return weights["weight"].shape[-1], weights["weight"].shape[-1]
-    if type(module).__name__ == "Conv1D" and "weight" in weights:  # GPT-2's linear layer, with its weight transposed
-        return weights["weight"].shape[0], weights["weight"].shape[1]
-    return None
-
-
-def _composite_widths(module: nn.Module) -> _Widths:
-    """Return the ends of a chain of modules."""
-    trained = [child for child in module.children() if any(True for _ in child.parameters())]
-    if not trained:
-        return None, None
-    if isinstance(module, nn.Sequential):
-        return module_widths(trained[0])[0], module_widths(trained[-1])[1]
-    if type(module).__module__.startswith("transformers."):
-        return _transformers_widths(module, trained[0], trained[-1])
-    return _encoder_layer_widths(module)
-
-
-def _transformers_widths(module: nn.Module, first: nn.Module, last: nn.Module) -> _Widths:
-    # Transformers registers the parts of a module in the order they run, apart from norms in front and tables behind,
-    # and norms of single heads.
-    takes = None if _norm_widths(first) or _is_convolution(first) else module_widths(first)[0]
-    elsewhere = isinstance(last, nn.Embedding) or _is_convolution(last) or (_norm_widths(last) and attends(module))
-    return takes, None if elsewhere else module_widths(last)[1]
-
-
-def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd)
-
-
-def _encoder_layer_widths(module: nn.Module) -> _Widths:
-    if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)):
-        return module.linear1.in_features, module.linear2.out_features
-    return None, None
+    return module_widths(heads[0])[1] if len(heads) == 1 and address == "logits" else None

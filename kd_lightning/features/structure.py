@@ -74,6 +74,23 @@ def is_transformers_model(module: nn.Module) -> bool:
     return modeling is not None and isinstance(module, modeling.PreTrainedModel)
 
 
+def takes_images(model: nn.Module) -> bool:
+    """Return whether a model's main input is `pixel_values`: by its attribute `main_input_name`, or its forward.
+
+    Example:
+        >>> class Net(nn.Module):
+        ...     def forward(self, pixel_values): ...
+        >>> takes_images(Net()), takes_images(nn.Conv2d(3, 8, 3))
+        (True, False)
+
+    """
+    named = getattr(type(model), "main_input_name", None)
+    if isinstance(named, str):
+        return named == "pixel_values"
+    names = [name for name in inspect.signature(inspect.unwrap(type(model).forward)).parameters if name != "self"]
+    return names[:1] == ["pixel_values"]
+
+
 def output_fields(output: Any) -> Mapping[str, Any]:
     """Return a model's output as named fields.
 

@@ -14,6 +14,7 @@ from kd_lightning.core.errors import AddressError
 from kd_lightning.core.types import Features
 from kd_lightning.features import hooks
 from kd_lightning.features.hooks import Record, Remover
+from kd_lightning.features.inplace import overwrites
 from kd_lightning.features.resolver import Resolver
 
 _REASONS = {
@@ -32,7 +33,7 @@ class FeatureTap:
 
     Addresses are resolved once, here; the tap may then be entered for every step, at a few microseconds per address.
     Features belong to the last forward pass of `model`, and in it to a module's last call. They carry gradients if that
-    pass did.
+    pass did. Of a model that works in place (`ReLU(inplace=True)`, `x += y`) they are copies, made before it does.
 
     Args:
         model: any module; wrappers of DDP and `torch.compile` are seen through.
@@ -71,7 +72,7 @@ class FeatureTap:
         self._encoders = resolver.encoders
         self._probes = {address: resolver.probe(address) for address in self.addresses}
         self._stop = EarlyStop(resolver, self.addresses) if stop_early else None
-        self._record = Record()
+        self._record = Record(copies=overwrites(resolver.model))
         self._removers: list[Remover] = []
         self._depth = 0
 
@@ -105,8 +106,8 @@ class FeatureTap:
         Attention maps and scores are computed here, from the recorded queries and keys.
 
         Raises:
-            AddressError: if there was no complete forward pass since the last call, a feature was not collected, or
-                gradient checkpointing cut off its gradient.
+            AddressError: if there was no complete forward pass since the last call, a feature was not collected or was
+                overwritten in place, or gradient checkpointing cut off its gradient.
 
         """
         record = self._record
@@ -126,6 +127,11 @@ class FeatureTap:
             raise AddressError(
                 f"'{address}' was not collected: its module did not run in the last forward pass, or it ran in code "
                 "compiled before the tap was entered; in that case compile a TappedModel instead."
+            )
+        if self._record.is_overwritten(address):
+            raise AddressError(
+                f"'{address}' was overwritten in place after it was computed, so what was there is lost: write the "
+                "operation behind it out of place, such as F.relu(x) for F.relu_(x) and x = x + y for x += y."
             )
         feature = self._probes[address].finish(value)
         if self._record.without_grad[address] and self._model.training and not feature.requires_grad:

@@ -21,7 +21,7 @@ from kd_lightning.functional.masking import (
     token_pairs,
 )
 from kd_lightning.functional.precision import matmul, widen
-from kd_lightning.functional.shapes import SAME_TOKENS, same_shape
+from kd_lightning.functional.shapes import SAME_TOKENS, one_feature, same_shape
 
 Inputs = Literal["probabilities", "scores"]
 Heads = Literal["each", "mean", "sum"]
@@ -138,6 +138,7 @@ def check_maps(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None,
         MatchError: if head counts differ where heads are compared each, lengths differ, or the mask has another length.
 
     """
+    one_feature(loss, student, teacher)
     if heads != "each":
         student, teacher = (maps[:, 0] if maps.dim() == 4 else maps for maps in (student, teacher))
     same_shape(loss, student, teacher, axis=1, fix=_OTHER_HEADS if student.dim() == 4 else SAME_TOKENS)
@@ -202,6 +203,7 @@ def self_relation(
         tensor(0.)
 
     """
+    one_feature("SelfRelation", student, teacher)
     sizes = [(x.shape[0], x.shape[2]) if x.dim() == 4 else None for x in (student, teacher)]
     if sizes[0] is None or sizes[0] != sizes[1]:
         raise MatchError(

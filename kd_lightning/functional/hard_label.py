@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.logits import check_logits_mask, entries, mean_over_logits
-from kd_lightning.functional.masking import blank, masked_log_softmax, masked_mean
+from kd_lightning.functional.masking import blank, cross_entropy, masked_log_softmax, masked_mean
 from kd_lightning.functional.precision import widen
 
 IGNORED = -100
@@ -19,7 +20,8 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
 
     Args:
         logits: (B, C), (B, L, C), or (B, L) over positions.
-        labels: integers, the logits' shape without the last axis.
+        labels: integers, the logits' shape without the last axis; or probabilities of the classes (mixup), the logits'
+            shape.
         mask: (B, L). For (B, L, C) logits: which tokens count. For (B, L) logits: which positions are in the softmax.
         label_smoothing: share of the target that is spread evenly over all classes (positions in the softmax).
 
@@ -36,10 +38,22 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
 
     """
     keep = counted_labels(logits, labels, mask)
-    if labels.is_floating_point():
-        raise MatchError("HardLabel takes class numbers but got floats: use LabelMSE, or HardLabels for 0 and 1.")
+    if labels.is_floating_point() and not _are_probabilities(labels, logits):
+        raise MatchError(
+            "HardLabel takes class numbers, or probabilities that sum to one, but got other floats: use LabelMSE, or "
+            "HardLabels for 0 and 1."
+        )
     inside = entries(logits, mask)
     return mean_over_logits(_cross_entropy, logits, (logits, labels, keep, inside, label_smoothing), keep)
+
+
+def _are_probabilities(labels: Tensor, logits: Tensor) -> bool:
+    """Tell whether labels are probabilities of classes; on a GPU, where looking would wait for it, by their shape."""
+    if labels.shape != logits.shape:
+        return False
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return bool(((labels.sum(-1) - 1).abs() < 1e-3).all())
 
 
 def hard_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
@@ -96,7 +110,8 @@ def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, s
 
     Args:
         logits: (B, C), (B, L, C), or (B, L) over positions.
-        labels: the logits' shape without the last axis; with `several`, the logits' shape.
+        labels: the logits' shape without the last axis, or as probabilities the logits' shape; with `several`, the
+            logits' shape.
         mask: (B, L); with `several`, also the logits' shape.
         several: whether every row has a label for each class, and not one class.
 
@@ -109,6 +124,8 @@ def counted_labels(logits: Tensor, labels: Tensor, mask: Tensor | None = None, s
         tensor([ True, False, False])
 
     """
+    if not several and labels.is_floating_point() and labels.shape == logits.shape and logits.dim() > 1:
+        labels = labels[..., 0]  # the probabilities of a row's classes count together
     expected = logits.shape if several else logits.shape[:-1]
     if labels.shape != expected:
         raise MatchError(
@@ -133,7 +150,10 @@ def _cross_entropy(
 ) -> Tensor:
     """Return one value per row."""
     log_p = masked_log_softmax(blank(widen(logits), keep), inside)
-    loss = -log_p.gather(-1, labels.long().masked_fill(~keep, 0).unsqueeze(-1)).squeeze(-1)
+    if labels.shape == logits.shape:
+        loss = cross_entropy(blank(labels.to(log_p.dtype), keep), log_p)
+    else:
+        loss = -log_p.gather(-1, labels.long().masked_fill(~keep, 0).unsqueeze(-1)).squeeze(-1)
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * _mean_entry(log_p, inside)
     return loss

@@ -1,7 +1,7 @@
 """Hidden states (B, L, D) against hidden states, and how two layers relate; masked tokens count for nothing.
 
 A (B, D) tensor, such as a pooled output, has one vector per sample: a mask over tokens has no meaning for it and
-is not used.
+is not used. Of a feature map (B, C, H, W) the pixels are the tokens, and the channels the width.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.chunks import chunked, chunked_mean
+from kd_lightning.functional.maps import as_tokens
 from kd_lightning.functional.masking import blank, masked_mean
 from kd_lightning.functional.precision import matmul, widen
-from kd_lightning.functional.shapes import SAME_TOKENS, layer_pair, mask_fits, same_shape
+from kd_lightning.functional.shapes import SAME_TOKENS, layer_pair, mask_fits, one_feature, same_features, same_shape
 from kd_lightning.functional.squares import squared_distance, token_gram_distance
 
 LayerPair: TypeAlias = tuple[Tensor, Tensor]
-"""Hidden states of two layers of one model, each (B, L, D)."""
+"""Hidden states of two layers of one model, each (B, L, D), or maps (B, C, H, W)."""
 
 
 def token_mask(hidden: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -28,10 +30,10 @@ def token_mask(hidden: Tensor, mask: Tensor | None) -> Tensor | None:
 
 
 def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over unmasked tokens and the width of (h_s − h_t)².
+    """Mean over unmasked tokens and the width of (h_s − h_t)²; of maps, over everything: FitNets' loss (1412.6550).
 
     Args:
-        student: (B, L, D) or (B, D).
+        student: (B, L, D), (B, D), or (B, C, H, W).
         teacher: the same shape; detached.
         mask: (B, L).
 
@@ -42,6 +44,8 @@ def hidden_mse(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> 
 
     """
     mask = _checked("HiddenMSE", student, teacher, mask)
+    if student.dim() == 4:  # one row per sample, so that nothing is transposed
+        student, teacher = student.flatten(1), teacher.flatten(1)
     return masked_mean(squared_distance(student, teacher, mask), mask) / student.shape[-1]
 
 
@@ -49,7 +53,7 @@ def hidden_cosine(student: Tensor, teacher: Tensor, mask: Tensor | None = None) 
     """Mean over unmasked tokens of 1 − cos(h_s, h_t). DistilBERT, Sanh et al. 2019 (1910.01108), section 3.
 
     Args:
-        student: (B, L, D) or (B, D).
+        student: (B, L, D), (B, D), or (B, C, H, W), whose pixels are compared as tokens are.
         teacher: the same shape; detached.
         mask: (B, L).
 
@@ -60,6 +64,7 @@ def hidden_cosine(student: Tensor, teacher: Tensor, mask: Tensor | None = None) 
 
     """
     mask = _checked("HiddenCosine", student, teacher, mask)
+    student, teacher = as_tokens(student), as_tokens(teacher)
     # Padding becomes ones, not zeros: at zero the norm has no gradient.
     student, teacher = blank(widen(student), mask, 1.0), blank(widen(teacher.detach()), mask, 1.0)
     return masked_mean(1 - cosine_similarity(student, teacher, dim=-1), mask)
@@ -81,6 +86,13 @@ def pkd(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         tensor(2.)
 
     """
+    one_feature("PKD", student, teacher)
+    for x in (student, teacher):
+        if x.dim() not in (2, 3):
+            raise MatchError(
+                f"PKD compares first tokens of (B, L, D), or vectors (B, D), and {tuple(x.shape)} has none: use "
+                "HiddenCosine for feature maps, or PKD on pooled features."
+            )
     if mask is None:  # then only first tokens are compared, and lengths may differ, as of images in two resolutions
         student, teacher = first_token(student, None), first_token(teacher, None)
     mask = _checked("PKD", student, teacher, mask)
@@ -109,7 +121,7 @@ def first_token(hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 def _checked(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor | None:
     """Check the shapes and return the mask that applies."""
-    same_shape(loss, student, teacher, axis=-1, fix="their widths differ, add projection='linear'")
+    same_features(loss, student, teacher)
     mask = token_mask(student, mask)
     mask_fits(loss, mask, student)
     return mask
@@ -118,10 +130,10 @@ def _checked(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -
 def fsp(student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
     """Mean over samples and D×D′ of (G_s − G_t)², with G = Σ_l a_l b_lᵀ / len the flow from layer a to layer b.
 
-    Yim et al., CVPR 2017, eq. 1 and 2, over tokens instead of pixels.
+    Yim et al., CVPR 2017, eq. 1 and 2: of maps as there, over pixels; of hidden states over tokens.
 
     Args:
-        student: two layers, (B, L, D) and (B, L, D′).
+        student: two layers, (B, L, D) and (B, L, D′); or maps (B, C, H, W) and (B, C′, H, W).
         teacher: two layers of the same shapes; detached.
         mask: (B, L); a sample without unmasked token counts for nothing.
 
@@ -134,7 +146,8 @@ def fsp(student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> T
     """
     layer_pair("FSP", student, teacher)
     for s, t in zip(student, teacher, strict=True):
-        same_shape("FSP", s, t, axis=-1, fix="their widths differ, add projection='linear'")
+        same_features("FSP", s, t)
+    student, teacher = _pair_of_tokens(student), _pair_of_tokens(teacher)
     mask_fits("FSP", mask, *student)
     samples = None if mask is None else mask.bool().any(-1)
     entries = student[0].shape[0] * student[0].shape[-1] * student[1].shape[-1]
@@ -152,7 +165,7 @@ def nst(
     The token-Gram form that toolkits call NST or MMD; the MMD of Huang & Wang 2017 (1707.01219) is another loss.
 
     Args:
-        student: two layers, each (B, L, D_s).
+        student: two layers, each (B, L, D_s); or maps (B, C_s, H, W), whose pixels are the tokens.
         teacher: two layers, each (B, L, D_t); detached. D_t may differ from D_s.
         mask: (B, L).
         divide_by: "length" divides both products by L, padding included, instead of D_s and D_t.
@@ -165,6 +178,7 @@ def nst(
 
     """
     layer_pair("NST", student, teacher, equal_widths=True)
+    student, teacher = _pair_of_tokens(student), _pair_of_tokens(teacher)
     for s, t in zip(student, teacher, strict=True):
         same_shape("NST", s[..., 0], t[..., 0], axis=-1, fix=SAME_TOKENS)
     mask_fits("NST", mask, *student)
@@ -175,6 +189,12 @@ def nst(
     sums = chunked(partial(token_gram_distance, axis=axis), (*layers, mask), entries)
     batch, length, _ = student[0].shape
     return sums.sum() / (batch * length**2 if mask is None else mask.bool().sum(-1).square().sum().clamp(min=1))
+
+
+def _pair_of_tokens(pair: LayerPair) -> LayerPair:
+    first, second = pair
+    tokens = as_tokens(first)
+    return tokens, tokens if second is first else as_tokens(second)
 
 
 def _channel_squares(a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import Kind
 from kd_lightning.functional.attention import (
     Divergence,
     Heads,
@@ -16,13 +17,17 @@ from kd_lightning.functional.attention import (
     self_relation,
 )
 from kd_lightning.functional.masking import count, token_pairs
-from kd_lightning.losses.base import DistillationLoss, check_choice, refuse_removed
+from kd_lightning.losses.base import OneFeatureLoss, check_choice, refuse_removed
+
+_NO_ATTENTION: dict[Kind, str] = {"map": "use HiddenMSE or HiddenCosine, or address attention.k"}
+_NO_HEADS: dict[Kind, str] = {"map": "use HiddenMSE or HiddenCosine, or address query.k, key.k or value.k"}
 
 
-class _PairMean(DistillationLoss):
+class _PairMean(OneFeatureLoss):
     """Mean over pairs of unmasked tokens of the squared difference of attention maps."""
 
     widens = True
+    refuses = _NO_ATTENTION
     heads: ClassVar[Heads]
 
     def __init__(self, **removed: Any) -> None:
@@ -90,10 +95,11 @@ class AttentionMSESum(_PairMean):
     heads = "sum"
 
 
-class _RowMean(DistillationLoss):
+class _RowMean(OneFeatureLoss):
     """Mean over unmasked queries of a divergence between rows of attention."""
 
     widens = True
+    refuses = _NO_ATTENTION
     heads: ClassVar[Heads]
     divergence: ClassVar[Divergence]
 
@@ -181,7 +187,7 @@ class AttentionKL(_RowMean):
     divergence = "kl"
 
 
-class SelfRelation(DistillationLoss):
+class SelfRelation(OneFeatureLoss):
     """Mean over relation heads and unmasked rows of KL(R_t ‖ R_s), R = softmax(X Xᵀ / √d). MiniLMv2, 2012.15828.
 
     X is any of `query.k`, `key.k`, `value.k`, with heads put side by side and split anew, so that head counts may
@@ -205,6 +211,7 @@ class SelfRelation(DistillationLoss):
     """
 
     widens = True
+    refuses = _NO_HEADS
 
     def __init__(self, relation_heads: int | None = None) -> None:
         super().__init__()

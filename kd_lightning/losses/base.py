@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from kd_lightning.core.errors import ConfigError, hint
-from kd_lightning.core.types import FeatureInfo
+from kd_lightning.core.errors import ConfigError, MatchError, hint
+from kd_lightning.core.types import FeatureInfo, Kind
+from kd_lightning.functional.shapes import ONE_FEATURE
 
 ARGUMENTS = ("mask", "labels", "batch", "progress", "sample_id", "seed")
 """What a loss may name in its `forward`, after the student's and the teacher's tensor, and is then given.
@@ -80,6 +81,36 @@ class DistillationLoss(nn.Module):
         hidden = ("training", "equal_widths", "per_address", "widens", "scheduled")
         own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
         return ", ".join(f"{k}={v!r}" for k, v in own.items() if v is not None and not isinstance(v, LossTraits))
+
+
+class OneFeatureLoss(DistillationLoss):
+    """Base of losses that compare one feature with one: other matches are refused before the first step.
+
+    Example:
+        >>> class Absolute(OneFeatureLoss):
+        ...     refuses = {"map": "use HiddenMSE"}
+        >>> Absolute().bind((FeatureInfo("map", 8),), (FeatureInfo("map", 8),))
+        Traceback (most recent call last):
+        kd_lightning.core.errors.MatchError: Absolute does not compare features of kind 'map': use HiddenMSE.
+
+    """
+
+    refuses: ClassVar[Mapping[Kind, str]] = {}
+    """Kinds of features that have no meaning for the loss, and what to use for them."""
+
+    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+        """Check that each side has one feature, of a kind that the loss compares.
+
+        Raises:
+            MatchError: if it has several, or one of another kind.
+
+        """
+        name = type(self).__name__
+        if len(student) > 1 or len(teacher) > 1:
+            raise MatchError(ONE_FEATURE.format(loss=name))
+        for info in (*student, *teacher):
+            if info.kind is not None and info.kind in self.refuses:
+                raise MatchError(f"{name} does not compare features of kind '{info.kind}': {self.refuses[info.kind]}.")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,28 @@
-"""Losses on hidden states, and on how two layers of a model relate; masked tokens count for nothing."""
+"""Losses on hidden states and feature maps, and on how two layers relate; masked tokens count for nothing."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from kd_lightning.core.types import Kind
 from kd_lightning.functional.hidden import LayerPair, fsp, hidden_cosine, hidden_mse, nst, pkd, token_mask
+from kd_lightning.functional.maps import as_tokens
 from kd_lightning.functional.masking import count, token_pairs
-from kd_lightning.losses.base import DistillationLoss, refuse_removed
+from kd_lightning.losses.base import DistillationLoss, OneFeatureLoss, refuse_removed
+
+_HEADS: dict[Kind, str] = {
+    "attention": "use AttentionMSE or AttentionKL",
+    "heads": "use SelfRelation",
+}
 
 
-class HiddenMSE(DistillationLoss):
+class HiddenMSE(OneFeatureLoss):
     """Mean over unmasked tokens and the width of (h_s − h_t)². The same as TextBrewer's `hidden_mse`.
+
+    Of feature maps, the mean over everything: the loss of FitNets (1412.6550), with `projection="conv"` its regressor.
 
     Raises:
         MatchError: if shapes differ, or the mask does not cover batch and tokens.
@@ -28,16 +38,18 @@ class HiddenMSE(DistillationLoss):
     widens = True
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Compare hidden states (B, L, D), or (B, D); mask (B, L)."""
+        """Compare hidden states (B, L, D), vectors (B, D), or maps (B, C, H, W); mask (B, L)."""
         return hidden_mse(student, teacher, mask)
 
     def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the number of unmasked tokens."""
-        return count(student, token_mask(student, mask), student.shape[:-1])
+        """Return the number of unmasked tokens, or pixels."""
+        return count(student, token_mask(student, mask), as_tokens(student).shape[:-1])
 
 
-class HiddenCosine(DistillationLoss):
+class HiddenCosine(OneFeatureLoss):
     """Mean over unmasked tokens of 1 − cos(h_s, h_t). DistilBERT, 1910.01108; the same as TextBrewer's `cos`.
+
+    The tokens of a feature map are its pixels.
 
     Raises:
         MatchError: if shapes differ, or the mask does not cover batch and tokens.
@@ -51,17 +63,18 @@ class HiddenCosine(DistillationLoss):
 
     equal_widths = True
     widens = True
+    refuses = _HEADS
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Compare hidden states (B, L, D), or (B, D); mask (B, L)."""
+        """Compare hidden states (B, L, D), vectors (B, D), or maps (B, C, H, W); mask (B, L)."""
         return hidden_cosine(student, teacher, mask)
 
     def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the number of unmasked tokens."""
-        return count(student, token_mask(student, mask), student.shape[:-1])
+        """Return the number of unmasked tokens, or pixels."""
+        return count(student, token_mask(student, mask), as_tokens(student).shape[:-1])
 
 
-class PKD(DistillationLoss):
+class PKD(OneFeatureLoss):
     """Mean over samples of ‖h_s/‖h_s‖ − h_t/‖h_t‖‖² at the first unmasked token. 1908.09355, eq. 7 for one layer.
 
     The paper's own code divides by the width too: its value is ours / D.
@@ -78,6 +91,7 @@ class PKD(DistillationLoss):
 
     equal_widths = True
     widens = True
+    refuses: ClassVar[Mapping[Kind, str]] = _HEADS | {"map": "use HiddenCosine, or PKD on pooled features"}
 
     def __init__(self, **removed: Any) -> None:
         refuse_removed(type(self), removed, {"compat": "kd.compat.textbrewer.PKD"})
@@ -96,7 +110,7 @@ class PKD(DistillationLoss):
 class FSP(DistillationLoss):
     """Mean over samples and D×D′ of (G_s − G_t)², G = Σ_l a_l b_lᵀ / len. CVPR 2017 (Yim et al.), eq. 1 and 2.
 
-    The same as TextBrewer's `fsp` and `gram`.
+    Of feature maps, over pixels as in the paper: then len is H·W. The same as TextBrewer's `fsp` and `gram`.
 
     Raises:
         MatchError: if a side is not a pair of layers, or shapes differ where they may not.
@@ -113,7 +127,7 @@ class FSP(DistillationLoss):
     widens = True
 
     def forward(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
-        """Compare pairs of hidden states (B, L, D), (B, L, D′); mask (B, L)."""
+        """Compare pairs of hidden states (B, L, D), (B, L, D′), or of maps (B, C, H, W), (B, C′, H, W); mask (B, L)."""
         return fsp(student, teacher, mask)
 
     def count(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
@@ -124,7 +138,8 @@ class FSP(DistillationLoss):
 class NST(DistillationLoss):
     """Mean over pairs of unmasked tokens of (a_s b_sᵀ/D_s − a_t b_tᵀ/D_t)²; the two models' widths may differ.
 
-    What toolkits call NST or MMD, a Gram matrix of tokens; not the MMD of the NST paper (1707.01219).
+    What toolkits call NST or MMD, a Gram matrix of tokens, or of the pixels of feature maps; not the MMD of the NST
+    paper (1707.01219), which compares channels.
 
     Raises:
         MatchError: if a side is not a pair of layers, or shapes differ where they may not.
@@ -144,10 +159,10 @@ class NST(DistillationLoss):
         super().__init__()
 
     def forward(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
-        """Compare pairs of hidden states (B, L, D_s) with pairs (B, L, D_t); mask (B, L)."""
+        """Compare pairs of hidden states (B, L, D_s) with pairs (B, L, D_t), or pairs of maps; mask (B, L)."""
         return nst(student, teacher, mask)
 
     def count(self, student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> Tensor:
-        """Return the number of pairs of unmasked tokens."""
-        batch, length, _ = student[0].shape
+        """Return the number of pairs of unmasked tokens, or of pixels."""
+        batch, length, _ = as_tokens(student[0]).shape
         return count(student[0], None if mask is None else token_pairs(mask), (batch, length, length))

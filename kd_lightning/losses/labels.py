@@ -35,6 +35,8 @@ class _LabelLoss(DistillationLoss):
 class HardLabel(_LabelLoss):
     """Mean cross entropy of the student's logits with the batch's labels: one class per row.
 
+    Labels may be probabilities of the classes too, of the logits' shape, as those of mixed images are.
+
     Equals a Hugging Face model's own loss for classification. Labels of −100 are ignored, and so are masked tokens.
     With start and end logits (B, L) and a mask of that shape, masked positions are left out of the softmax and labels
     that name one, or lie outside [0, L), are ignored. Without a mask the last axis is classes, and a label that is none
@@ -48,7 +50,8 @@ class HardLabel(_LabelLoss):
 
     Raises:
         ConfigError: if `label_smoothing` is outside [0, 1).
-        MatchError: if the labels do not have the logits' shape without its last axis, or are not integers.
+        MatchError: if the labels do not have the logits' shape without its last axis, or are not integers, and are no
+            probabilities of that shape.
 
     Example:
         >>> import torch

@@ -104,7 +104,10 @@ class Scores(nn.Module):
             score: metric.best_value if isinstance(metric, BatchMetric) else 1.0 for score, metric in pairs
         }
         self.of_batches = nn.ModuleDict({n: m for n, m in own.items() if isinstance(m, BatchMetric)})
-        self.of_logits = MetricCollection({n: m for n, m in own.items() if not isinstance(m, BatchMetric)})
+        # Without groups: two metrics that agree on the first batch would be taken for one.
+        of_logits: dict[str, Metric | MetricCollection]
+        of_logits = {n: m for n, m in own.items() if not isinstance(m, BatchMetric)}
+        self.of_logits = MetricCollection(of_logits, compute_groups=False)
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"Two metrics compute a score named '{twice}'. Leave one of them out.")

@@ -50,7 +50,7 @@ def copy_layers(teacher: nn.Module, student: nn.Module, layers: str | Sequence[i
     teacher_path, teacher_depth = _layer_list(teacher, "teacher")
     student_path, student_depth = _layer_list(student, "student")
     chosen = _resolve(layers, student_depth, teacher_depth)
-    source, targets, own = _tensors(teacher), _tensors(student), []
+    source, targets, own = tensors_of(teacher), tensors_of(student), []
     _check_embeddings(source, targets)
     units, tables = kept_units(teacher, student), _tables(student)
     with torch.no_grad():
@@ -124,7 +124,8 @@ def _check_embeddings(teacher: dict[str, Tensor], student: dict[str, Tensor]) ->
         )
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's parameters and buffers by name, without the name that Transformers gives the body."""
     return {_without_base(model, name): tensor for name, tensor in _plain(model).state_dict(keep_vars=True).items()}
 
 
@@ -192,7 +193,7 @@ def kept_units(teacher: nn.Module, student: nn.Module) -> Kept:
         return Kept({}, {})
     width = (wide["hidden_size"], narrow["hidden_size"])
     inner = (wide["intermediate_size"], narrow["intermediate_size"])
-    return Kept(_blocks(*width, _by_head(wide, narrow)), _blocks(*inner, _even(*inner)))
+    return Kept(_blocks(*width, _by_head(wide, narrow)), _blocks(*inner, evenly_spread(*inner)))
 
 
 def narrowed(
@@ -241,9 +242,16 @@ def _by_head(wide: dict[str, int], narrow: dict[str, int]) -> Tensor:
     heads, fewer = wide["num_attention_heads"], narrow["num_attention_heads"]
     size, smaller = wide["hidden_size"] // heads, narrow["hidden_size"] // fewer
     if fewer > heads or smaller > size:  # heads of the student are larger: they must mix some of the teacher's
-        return _even(wide["hidden_size"], narrow["hidden_size"])
-    return (_even(heads, fewer)[:, None] * size + _even(size, smaller)[None]).flatten()
+        return evenly_spread(wide["hidden_size"], narrow["hidden_size"])
+    return (evenly_spread(heads, fewer)[:, None] * size + evenly_spread(size, smaller)[None]).flatten()
 
 
-def _even(size: int, smaller: int) -> Tensor:
+def evenly_spread(size: int, smaller: int) -> Tensor:
+    """Return the numbers of some units of many, evenly spread from the first on.
+
+    Example:
+        >>> evenly_spread(6, 3)
+        tensor([0, 2, 4])
+
+    """
     return torch.arange(smaller) * size // max(smaller, 1)

@@ -14,6 +14,7 @@ AUTO_CLASSES = {
     "question-answering": "AutoModelForQuestionAnswering",
     "multiple-choice": "AutoModelForMultipleChoice",
     "masked-lm": "AutoModelForMaskedLM",
+    "image-classification": "AutoModelForImageClassification",
     "feature-extraction": "AutoModel",
 }
 """Task → name of the Auto class; values of the argument `task` of every student builder."""
@@ -46,4 +47,7 @@ def build(task: str, config: Any) -> Any:
     mapping = getattr(auto, "_model_mapping", None)
     if mapping is not None and type(config) not in mapping:
         raise ConfigError(f"A {type(config).__name__} model has no head for task '{task}'.")
+    found = mapping[type(config)] if mapping is not None else None
+    if isinstance(found, list | tuple) and not config.architectures:  # DeiT has one with a distillation token, too
+        config.architectures = [found[0].__name__]
     return auto.from_config(config, dtype="float32")

@@ -1,4 +1,4 @@
-"""Loading models and tokenizers by name: from the Hugging Face hub, a folder, or an installed package."""
+"""Loading models and their processors by name: from the Hugging Face hub, a folder, or an installed package."""
 
 from __future__ import annotations
 
@@ -52,6 +52,30 @@ def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
             f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
             "Give a folder on this machine, as in teacher.path=DIR, or use teacher=minilm_l6, which needs no hub."
         ) from error
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """Return the tokenizer of a model on the hub, in a folder or in a package.
+
+    Raises:
+        ConfigError: if there is none.
+
+    """
+    from transformers import AutoTokenizer
+
+    return from_hub(AutoTokenizer.from_pretrained, str(name))
+
+
+def load_image_processor(name: str | Path) -> Any:
+    """Return the image processor of a model on the hub, in a folder or in a package, in its form without torchvision.
+
+    Raises:
+        ConfigError: if there is none.
+
+    """
+    from transformers import AutoImageProcessor
+
+    return from_hub(AutoImageProcessor.from_pretrained, str(name), backend="pil")
 
 
 def model_folder(folder: Path, key: str, what: str) -> Path:

@@ -21,6 +21,8 @@ from kd_lightning.models.plain import first_line
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOKEN_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 TOLERANCE = 1e-4
+IMAGE_SIZE = 224
+"""Height and width of images of a model that does not tell its own."""
 _SHAPES = ((2, 8), (3, 13))
 """Batch and length of the trace, and of a second check that neither is fixed in the graph."""
 _LIMIT_IN_ONE_FILE = 1 << 30
@@ -32,7 +34,8 @@ def write_onnx(model: nn.Module, path: Path, example: Mapping[str, Tensor] | tup
     Args:
         model: in eval mode on the CPU; changed to float32.
         path: the file; weights beyond 1 GiB go to a second file beside it.
-        example: the model's inputs, batch first; None for Transformers models of `input_ids` or `pixel_values`.
+        example: the model's inputs, batch first; None for Transformers models of `input_ids`, and for models whose
+            `main_input_name` is `pixel_values`.
 
     Raises:
         ConfigError: if packages are missing, the model has other inputs and there is no example, the exporter does not
@@ -94,14 +97,20 @@ def _named_outputs(output: Any) -> Mapping[str, Any]:
 
 
 def _encoder_inputs(model: Any, batch: int, length: int) -> dict[str, Tensor]:
-    """Return random inputs of a Transformers encoder, from a generator of their own; the last row is half padding."""
+    """Return random inputs of an encoder of texts or images, from a generator of their own.
+
+    The last text is half padding. Sizes of images are the configuration's, or those of a model without one.
+    """
     config: Any = getattr(model, "config", None)
-    main = None if config is None else getattr(model, "main_input_name", None)
+    main = getattr(model, "main_input_name", None)
     generator = torch.Generator().manual_seed(0)
     if main == "pixel_values":
-        shape = (batch, config.num_channels, config.image_size, config.image_size)
+        about = model if config is None else config
+        size = getattr(about, "image_size", IMAGE_SIZE)
+        height, width = (size, size) if isinstance(size, int) else size
+        shape = (batch, getattr(about, "num_channels", 3), height, width)
         return {"pixel_values": torch.rand(shape, generator=generator)}
-    if main != "input_ids" or config.is_encoder_decoder:
+    if config is None or main != "input_ids" or config.is_encoder_decoder:
         raise ConfigError(
             f"Without example inputs, ONNX export supports Transformers encoders of text or images, not "
             f"{type(model).__name__}: give example={{'name': tensor}}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def pretrained(
     like: Like | None = None,
     vocab_size: int | None = None,
     pad_token_id: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Load a pretrained model with the head of a task, to distil into it or just to fine-tune it.
@@ -34,7 +36,7 @@ def pretrained(
         like: unused, because the architecture is the pretrained one; accepted because every student builder is called
             with it.
         vocab_size: size of the tokenizer's vocabulary, which must not exceed the model's.
-        pad_token_id: unused: the model's own is kept.
+        pad_token_id, image_size: unused: the model's own are kept.
         options: for `from_pretrained`.
 
     Raises:
@@ -61,6 +63,7 @@ def saved(
     like: Like | None = None,
     vocab_size: int | None = None,
     pad_token_id: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     **options: Any,
 ) -> nn.Module:
     """Load a saved student with the head of a task; a head that was saved for the same task and labels is kept.
@@ -74,7 +77,7 @@ def saved(
         like: unused, because the architecture is the saved one; accepted because every student builder is called with
             it.
         vocab_size: size of the tokenizer's vocabulary, which must not exceed the model's.
-        pad_token_id: unused: the model's own is kept.
+        pad_token_id, image_size: unused: the model's own are kept.
         options: fields of the configuration that describe the labels, such as `id2label` or `problem_type`.
 
     Raises:

@@ -34,8 +34,8 @@ def shrink(
     """Build a student of the teacher's architecture family, with some sizes changed.
 
     Works for encoders whose configuration has a depth, a width, a number of heads and a feed-forward size: BERT,
-    RoBERTa, ELECTRA, DistilBERT, ModernBERT and their like. Nothing is shared with the teacher; the student is
-    float32, on the CPU.
+    RoBERTa, ELECTRA, DistilBERT, ModernBERT and their like, and of images ViT and DeiT. Nothing is shared with the
+    teacher; the student is float32, on the CPU.
 
     Args:
         like: the teacher, or its configuration.
@@ -99,6 +99,26 @@ def resized(config: PreTrainedConfig, num_labels: int | None, changes: dict[str,
     if missing or config.is_encoder_decoder:
         what = f"its configuration has no {missing[0]}" if missing else "it is an encoder-decoder"
         raise ConfigError(f"Cannot shrink a {config.model_type} model: {what}. Build the student yourself and pass it.")
+    new = changed(config, num_labels, changes)
+    _follow(new, changes)
+    if new.hidden_size % new.num_attention_heads:
+        raise ConfigError(
+            f"Attention heads must divide the student's width, but {new.num_attention_heads} do not divide "
+            f"{new.hidden_size}."
+        )
+    if hasattr(new, "vocab_size"):
+        check_padding(new.pad_token_id, new.vocab_size)
+    # Fields that are derived when a configuration is made (layer types, say) must follow from the new sizes.
+    return _clone(new)
+
+
+def changed(config: PreTrainedConfig, num_labels: int | None, changes: dict[str, Any]) -> Any:
+    """Return a new configuration of the same class with other fields; names of labels stay where their number does.
+
+    Raises:
+        ConfigError: if a field is unknown, or there are no labels.
+
+    """
     new: Any = _clone(config)
     for name, value in changes.items():
         if not hasattr(new, _field(new, name)):
@@ -108,15 +128,7 @@ def resized(config: PreTrainedConfig, num_labels: int | None, changes: dict[str,
         raise ConfigError(f"Expected argument `num_labels` to be at least 1 but got {num_labels}.")
     if num_labels not in (None, config.num_labels):
         new.num_labels, new.problem_type = num_labels, None
-    _follow(new, changes)
-    if new.hidden_size % new.num_attention_heads:
-        raise ConfigError(
-            f"Attention heads must divide the student's width, but {new.num_attention_heads} do not divide "
-            f"{new.hidden_size}."
-        )
-    check_padding(new.pad_token_id, new.vocab_size)
-    # Fields that are derived when a configuration is made (layer types, say) must follow from the new sizes.
-    return _clone(new)
+    return new
 
 
 def _clone(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -134,6 +146,7 @@ def _follow(config: Any, changes: dict[str, Any]) -> None:
     """Set the sizes that depend on width and heads, unless they were given."""
     width, heads = config.hidden_size, config.num_attention_heads
     follow = {"pooler_hidden_size": width, "num_key_value_heads": heads, "head_dim": width // heads}
+    follow["pooler_output_size"] = width  # of image models
     if hasattr(config, "embedding_size"):  # ELECTRA, ALBERT: a narrow embedding stays, one wider than the student not
         follow["embedding_size"] = min(config.embedding_size, width)
     for name, value in follow.items():

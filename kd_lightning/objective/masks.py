@@ -1,4 +1,4 @@
-"""What the axes of a feature mean: which mask of the batch goes with it, which labels, and which axis is its width.
+"""What the axes of a feature mean: which mask of the batch goes with it, and which labels.
 
 The only place that decides so. A feature's kind is known from the model (`FeatureInfo.kind`); where it is not, the
 address and the tensor's shape decide.
@@ -111,12 +111,6 @@ def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None
 def labels_of(address: str, batch: Batch) -> Tensor | None:
     """Return the batch's labels of an output, or None where it has none."""
     return field(batch, LABELS_OF.get(address, "labels"))
-
-
-def width_is_last(address: str, feature: Tensor, known: Kind | None = None) -> bool:
-    """Return whether the last axis of a feature is its width, which a linear projection maps."""
-    kind = kind_of(address, feature, known)
-    return kind not in ("attention", "map") if kind is not None else feature.ndim != 4
 
 
 def described(kind: Kind | None, shape: Sequence[int]) -> str:

@@ -8,21 +8,27 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from kd_lightning.core.errors import MatchError, hint
-from kd_lightning.core.types import FeatureInfo
+from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.features import module_widths
 
-Projection: TypeAlias = Literal["linear", "relu", "tanh"] | nn.Module | None
+Projection: TypeAlias = Literal["linear", "relu", "tanh", "conv", "conv_bn", "conv_bn_relu"] | nn.Module | None
 
-ACTIVATIONS: dict[str, type[nn.Module] | None] = {"linear": None, "relu": nn.ReLU, "tanh": nn.Tanh}
+LINEAR: dict[str, type[nn.Module] | None] = {"linear": None, "relu": nn.ReLU, "tanh": nn.Tanh}
+"""Projections of the last axis, and what follows the linear layer."""
+
+CONVOLUTIONS = ("conv", "conv_bn", "conv_bn_relu")
+"""Projections of the channels of maps: a 1×1 convolution, and what follows it."""
 
 
 def build_projection(kind: Projection, student_width: int | None, teacher_width: int | None) -> nn.Module | None:
-    """Build what maps (…, student_width) to (…, teacher_width).
+    """Build what maps (…, student_width) to (…, teacher_width), or the channels of (B, student_width, H, W).
 
     Args:
-        kind: `"linear"`; `"relu"` or `"tanh"`, the same followed by that activation; a module, used as it is; or None.
-        student_width: size of the student feature's last axis.
-        teacher_width: size of the teacher feature's last axis.
+        kind: `"linear"`; `"relu"` or `"tanh"`, the same followed by that activation; `"conv"`, a 1×1 convolution of
+            maps; `"conv_bn"`, the same without bias and with a batch norm; `"conv_bn_relu"`, with a ReLU after it; a
+            module, used as it is; or None.
+        student_width: size of the student feature's last axis, or its channels.
+        teacher_width: size of the teacher feature's last axis, or its channels.
 
     Raises:
         MatchError: if the kind is unknown, or a width is not known from the model's structure.
@@ -30,21 +36,87 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
     Example:
         >>> build_projection("linear", 312, 768)
         Linear(in_features=312, out_features=768, bias=True)
+        >>> build_projection("conv", 16, 64)
+        Conv2d(16, 64, kernel_size=(1, 1), stride=(1, 1))
 
     """
     if kind is None or isinstance(kind, nn.Module):
         return kind
-    if kind not in ACTIVATIONS:
-        raise MatchError(f"Unknown projection '{kind}'. {hint(kind, ACTIVATIONS)} Or give an nn.Module.")
+    if kind not in (*LINEAR, *CONVOLUTIONS):
+        raise MatchError(f"Unknown projection '{kind}'. {hint(kind, [*LINEAR, *CONVOLUTIONS])} Or give an nn.Module.")
     if student_width is None or teacher_width is None:
         side = "student" if student_width is None else "teacher"
+        example = "nn.Conv2d(16, 64, kernel_size=1)" if kind in CONVOLUTIONS else "nn.Linear(312, 768)"
         raise MatchError(
             f"The width of the {side}'s feature cannot be known before it runs, so no '{kind}' projection can be "
-            "built. Give an nn.Module, such as nn.Linear(312, 768), as the projection."
+            f"built. Give an nn.Module, such as {example}, as the projection."
         )
-    activation = ACTIVATIONS[kind]
+    if kind in CONVOLUTIONS:
+        return _convolution(kind, student_width, teacher_width)
+    activation = LINEAR[kind]
     linear = nn.Linear(student_width, teacher_width)
     return linear if activation is None else nn.Sequential(linear, activation())
+
+
+def _convolution(kind: str, student_width: int, teacher_width: int) -> nn.Module:
+    if kind == "conv":
+        return nn.Conv2d(student_width, teacher_width, kernel_size=1)
+    convolution = nn.Conv2d(student_width, teacher_width, kernel_size=1, bias=False)  # the norm has one
+    activation = [nn.ReLU()] if kind == "conv_bn_relu" else []
+    return nn.Sequential(convolution, nn.BatchNorm2d(teacher_width), *activation)
+
+
+def projection_between(kind: str, student: Sequence[FeatureInfo], teacher: Sequence[FeatureInfo]) -> nn.Module | None:
+    """Build the projection of a term's student features, as they are at their addresses.
+
+    Args:
+        kind: as for `build_projection`.
+        student: what is known of the student's features; they share the projection.
+        teacher: what is known of the teacher's.
+
+    Raises:
+        MatchError: if the projection does not suit the kind of a student's feature, the features of one side have
+            several widths, or a width is not known.
+
+    """
+    for info in student:
+        check_suits(kind, info.kind, f"a feature of kind '{info.kind}'")
+    return build_projection(kind, _only(student, "student"), _only(teacher, "teacher"))  # type: ignore[arg-type]
+
+
+def check_suits(projection: str, kind: Kind | None, what: str) -> None:
+    """Check that a projection by name maps the axis of a feature that is its width.
+
+    Args:
+        projection: its name.
+        kind: of the student's feature; None, where it is not known, suits all.
+        what: the feature, for the message.
+
+    Raises:
+        MatchError: if it does not; names the projection that does.
+
+    """
+    if projection in LINEAR and kind == "map":
+        raise MatchError(
+            f"projection='{projection}' maps the last axis, which is no width in {what}: use projection='conv', "
+            "'conv_bn' or 'conv_bn_relu', or give a module for channels."
+        )
+    if projection in LINEAR and kind == "attention":
+        raise MatchError(f"projection='{projection}' maps the last axis, which is no width in {what}: leave it out.")
+    if projection in CONVOLUTIONS and kind not in (None, "map"):
+        fix = "use projection='linear'" if kind in ("vector", "tokens", "heads", "queries") else "leave it out"
+        raise MatchError(f"projection='{projection}' maps the channels of feature maps, but this is {what}: {fix}.")
+
+
+def _only(infos: Sequence[FeatureInfo], side: str) -> int | None:
+    """Return the one width of several features that share a projection."""
+    widths = [info.width for info in infos]
+    if len(set(widths)) > 1:
+        raise MatchError(
+            f"one projection is shared by the {side}'s features, but their widths differ: "
+            f"{', '.join(map(str, widths))}."
+        )
+    return next(iter(widths), None)
 
 
 def check_widths(projection: nn.Module | None, student: Sequence[FeatureInfo], teacher: Sequence[FeatureInfo]) -> None:
@@ -60,10 +132,10 @@ def check_widths(projection: nn.Module | None, student: Sequence[FeatureInfo], t
     takes, gives = (None, None) if projection is None else module_widths(projection)
     for own, target in zip(student, teacher, strict=False):
         kind = "" if own.kind is None else f" (kind '{own.kind}')"
+        fix = "'conv'" if own.kind == "map" else "'linear', or for logits give both models the same number of labels"
         if projection is None and _differ(own.width, target.width):
             raise MatchError(
-                f"the student's width is {own.width} and the teacher's {target.width}{kind}. "
-                "Add projection='linear', or for logits give both models the same number of labels."
+                f"the student's width is {own.width} and the teacher's {target.width}{kind}. Add projection={fix}."
             )
         if _differ(takes, own.width):
             raise MatchError(f"its projection takes {takes} features, but the student's width is {own.width}{kind}.")

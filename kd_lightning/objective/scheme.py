@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.core.types import ModelInfo, Schedule
+from kd_lightning.functional.maps import Pooling
 from kd_lightning.losses import EMD
 from kd_lightning.objective.layer_maps import LEARNED, LayerMap, layer_map
 from kd_lightning.objective.match import Match
@@ -39,6 +40,7 @@ class MatchScheme:
         schedule: of each term's weight.
         projection: used only where the two widths differ.
         projection_lr: learning rate of the projections.
+        resize: of each term: how feature maps of different sizes become comparable.
 
     Raises:
         ConfigError: if the loss is `losses.EMD` and `layers` is not `emd`.
@@ -65,6 +67,7 @@ class MatchScheme:
         schedule: Schedule | None = None,
         projection: Projection = None,
         projection_lr: float | None = None,
+        resize: Pooling | None = "avg",
     ) -> None:
         if isinstance(loss, EMD) and layers != LEARNED:
             raise ConfigError(f"losses.EMD learns which layers belong together: use layers='emd', not {layers!r}.")
@@ -75,6 +78,7 @@ class MatchScheme:
         self.student_layers = student_layers
         self.weight, self.schedule = weight, schedule
         self.projection, self.projection_lr = projection, projection_lr
+        self.resize: Pooling | None = resize
 
     def __repr__(self) -> str:
         parameters = inspect.signature(type(self)).parameters
@@ -133,7 +137,7 @@ class MatchScheme:
         loss = copy.deepcopy(self.loss)
         if self.layers == LEARNED and not isinstance(loss, EMD):
             loss = EMD(loss)
-        return Term(match, loss, self.weight, self.schedule, projection, self.projection_lr)
+        return Term(match, loss, self.weight, self.schedule, projection, self.projection_lr, self.resize)
 
     def _side(self, feature: str, layer: int) -> str | tuple[str, str]:
         address = f"{feature}.{layer}"

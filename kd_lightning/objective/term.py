@@ -14,12 +14,14 @@ from kd_lightning.core.batch import field, is_batch_field, required_field
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
 from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, Schedule
 from kd_lightning.features import module_widths
+from kd_lightning.functional.maps import Pooling
 from kd_lightning.functional.precision import no_autocast, widen
-from kd_lightning.losses.base import DistillationLoss, LossTraits
+from kd_lightning.losses.base import DistillationLoss, LossTraits, check_choice
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
-from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of, width_is_last
+from kd_lightning.objective.maps import Side, as_compared, comparable
+from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of
 from kd_lightning.objective.match import Match
-from kd_lightning.objective.projections import Projection, build_projection, check_widths
+from kd_lightning.objective.projections import Projection, check_suits, check_widths, projection_between
 
 
 class Term(nn.Module):
@@ -36,9 +38,13 @@ class Term(nn.Module):
         projection: applied to the student's feature, in the precision of the student's own layers; built from the
             models' widths when the term is bound to them.
         projection_lr: learning rate of the projection alone; None: the student's.
+        resize: how feature maps of different height and width become comparable, behind the projection: larger ones
+            are pooled to the smallest, by `"avg"` or `"max"`; None: they must be equal. Where one side has maps and the
+            other tokens of image patches, the tokens become a map.
 
     Raises:
-        ConfigError: if the weight is not a finite number, or the loss or the schedule cannot be called.
+        ConfigError: if the weight is not a finite number, the loss or the schedule cannot be called, or `resize` is no
+            way of pooling.
 
     Example:
         >>> import torch
@@ -58,8 +64,10 @@ class Term(nn.Module):
         schedule: Schedule | None = None,
         projection: Projection = None,
         projection_lr: float | None = None,
+        resize: Pooling | None = "avg",
     ) -> None:
         super().__init__()
+        check_choice("resize", resize, ("avg", "max", None))
         if not callable(loss):
             raise ConfigError(f"Expected argument `loss` of a term to be an nn.Module or a function but got {loss!r}.")
         if isinstance(loss, type):
@@ -78,6 +86,7 @@ class Term(nn.Module):
         self.weight = float(weight)
         self.schedule = schedule
         self.projection_lr = projection_lr
+        self.resize: Pooling | None = resize
         self.projection = projection if isinstance(projection, nn.Module) else None
         self._projection_kind = None if isinstance(projection, nn.Module) else projection
         self._traits = LossTraits.of(loss)
@@ -119,21 +128,13 @@ class Term(nn.Module):
         student = [self._student[a] for a in self.match.student_addresses]
         teacher = [self._teacher[a] for a in self.teacher_addresses]
         if self._projection_kind is not None:
-            flat = next((info for info in student if info.kind in ("attention", "map")), None)
-            if flat is not None:
-                channels = "…" if flat.width is None else f"{flat.width}, …"
-                raise MatchError(
-                    f"projection='{self._projection_kind}' maps the last axis, which is no width in a feature of kind "
-                    f"'{flat.kind}'. Give a module for channels, such as nn.Conv2d({channels}, kernel_size=1)."
-                )
-            widths = _only(student, "student"), _only(teacher, "teacher")
-            self.projection = build_projection(self._projection_kind, *widths)
+            self.projection = projection_between(self._projection_kind, student, teacher)
         elif self._traits.equal_widths:
             check_widths(self.projection, student, teacher)
         if isinstance(self.loss, DistillationLoss):
             if self.projection is not None:
                 student = [replace(info, width=module_widths(self.projection)[1]) for info in student]
-            self.loss.bind(tuple(student), tuple(teacher))
+            self.loss.bind(*(tuple(side) for side in as_compared(student, teacher)))
 
     @property
     def scheduled(self) -> bool:
@@ -176,8 +177,10 @@ class Term(nn.Module):
             raw, target = aligned.student, aligned.teacher
             given |= {"mask": aligned.mask} if "mask" in given else {}
         projected = [self._project(x, a) for x, a in zip(raw, match.student_addresses, strict=True)]
+        own = Side(match.student_addresses, projected, self._student)
+        other = Side(match.teacher_addresses, target, self._teacher)
         with no_autocast(projected[0]):
-            sides = [self._wide(side) for side in (projected, target) if side]
+            sides = [self._wide(side) for side in comparable(own, other, batch, self.resize) if side]
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
             value = _scalar(self.loss(*tensors, **given), match)
             return value, self.loss.count(*tensors, **given) if isinstance(self.loss, DistillationLoss) else None
@@ -195,12 +198,11 @@ class Term(nn.Module):
     def _project(self, x: Tensor, address: str) -> Tensor:
         if self.projection is None:
             return x
-        if self._projection_kind is not None and not width_is_last(address, x, _kind(self._student, address)):
-            raise MatchError(
-                f"projection='{self._projection_kind}' maps the last axis, but {self.match} gives a feature of "
-                f"{described(kind_of(address, x), x.shape)}. "
-                f"Give a module for channels, such as nn.Conv2d({x.shape[1]}, …, kernel_size=1)."
-            )
+        if self._projection_kind is not None:
+            kind = kind_of(address, x, _kind(self._student, address))
+            kind = "map" if kind is None and x.ndim == 4 else kind
+            what = f"a feature of {described(kind_of(address, x), x.shape)}"
+            check_suits(self._projection_kind, kind, f"{what}, at {self.match}")
         if torch.is_autocast_enabled(x.device.type):
             return self.projection(x)
         return self.projection(x.to(next(self.projection.parameters(), x).dtype))
@@ -274,14 +276,3 @@ def _scalar(value: object, match: Match) -> Tensor:
         return value.reshape(())
     got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
     raise MatchError(f"Expected the loss of {match} to be a scalar tensor but got {got}.")
-
-
-def _only(infos: list[FeatureInfo], side: str) -> int | None:
-    """Return the one width of several features that share a projection."""
-    widths = [info.width for info in infos]
-    if len(set(widths)) > 1:
-        raise MatchError(
-            f"one projection is shared by the {side}'s features, but their widths differ: "
-            f"{', '.join(map(str, widths))}."
-        )
-    return next(iter(widths), None)

@@ -97,8 +97,9 @@ def _check_same_processors(processors: Mapping[str, Any], data: DataModule) -> N
     for name, other in processors.items():
         if one is not None and not data.interchangeable(one, other):
             raise ConfigError(
-                f"The teachers '{first}' ({len(one)} pieces) and '{name}' ({len(other)} pieces) have different "
-                "tokenizers, and all teachers get one batch. Choose teachers with one vocabulary."
+                f"The teachers '{first}' ({data.describe_processor(one)}) and '{name}' "
+                f"({data.describe_processor(other)}) have different {data.processor_key}s, and all teachers get one "
+                "batch. Choose teachers that share theirs."
             )
 
 

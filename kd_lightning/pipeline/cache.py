@@ -13,7 +13,7 @@ import numpy as np
 from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 
-from kd_lightning.core.errors import CacheError
+from kd_lightning.core.errors import CacheError, ConfigError
 from kd_lightning.core.locks import cache_root
 from kd_lightning.objective import Objective
 from kd_lightning.pipeline.build import build_modules, load_setups, quiet_trainer
@@ -52,8 +52,8 @@ class BuildCache(Stage):
         bar = {"enable_progress_bar": settings.fitting.trainer.get("enable_progress_bar", True)}
         trainer = quiet_trainer(settings.fitting, one_device=True, **whole, **bar)
         for name, own in build_modules(setups).items():
-            rows = None if len(setups) > 1 else _rows_of_cut_run(settings.fitting, setups[name])
-            path, spent = _fill(setups[name], own.objective, rows, partial(trainer, folder))
+            ids = None if len(setups) > 1 else _ids_of_run(settings.fitting, setups[name])
+            path, spent = _fill(setups[name], own.objective, ids, partial(trainer, folder))
             seconds += spent
             if path is not None:
                 folders[name] = str(path)
@@ -74,14 +74,14 @@ def is_complete(path: Path) -> bool:
 
 
 def _fill(
-    setup: TaskSetup, objective: Objective, rows: np.ndarray | None, make_trainer: Callable[..., Trainer]
+    setup: TaskSetup, objective: Objective, ids: np.ndarray | None, make_trainer: Callable[..., Trainer]
 ) -> tuple[Path | None, float]:
     """Return the folder of the cache of a task's teachers, and the seconds that its building took now.
 
     Args:
         setup: the task, with its teachers and data.
         objective: bound to them; its teacher addresses are cached. Where it has none, there is nothing to cache.
-        rows: the numbers of those that are trained on; None: all.
+        ids: of the rows, or of their views, that are trained on; None: all.
         make_trainer: builds a Trainer of callbacks.
 
     """
@@ -90,23 +90,27 @@ def _fill(
         return None, 0.0
     data, teacher = setup.data, setup.settings.teacher
     assert source is not None and teacher is not None, "a run without a teacher has no such stage"  # noqa: PT018
-    stored: dict[str, Any] = {"top_k": teacher.cache_top_k, "dtype": teacher.cache_dtype, "data": data.fingerprint}
+    data.setup("fit")
+    if data.varies and data.views is None:
+        raise ConfigError(
+            f"cache=true stores the teacher's outputs of each row once, and {type(data).__name__} changes rows in "
+            "every epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
+        )
+    stored: dict[str, Any] = {"top_k": teacher.cache_top_k, "dtype": teacher.cache_dtype, "data": data.cached_as}
     expected = TeacherCache.fingerprint_of(source, wanted, **stored)
     path = _covering(expected)
     if path is None:
         path = cache_root() / "caches" / f"{teacher.name}-{data.name}-{expected}"
-    data.setup("fit")
     cached = TeacherCache(path).sample_ids if is_complete(path) else np.zeros(0, np.int64)
-    if rows is None and data.train_rows is not None:
-        rows = np.arange(len(data.train_rows))
-    if len(cached) if rows is None else not len(np.setdiff1d(rows, cached)):
+    ids = data.cache_ids() if ids is None else ids
+    if len(cached) if ids is None else not len(np.setdiff1d(ids, cached)):
         log.info("Teacher cache: found in %s.", path)
         return path, 0.0
     if (path / MANIFEST).is_file():  # more rows are added to a finished cache, of the features it has
         wanted = list(Manifest.open(path).fingerprint.parts["addresses"])
     build_cache(
         source,
-        data.iterate_once(rows),
+        data.iterate_once(ids),
         path,
         wanted,
         **stored,
@@ -131,13 +135,16 @@ def _covering(expected: Fingerprint) -> Path | None:
     return None
 
 
-def _rows_of_cut_run(fitting: FittingSettings, setup: TaskSetup) -> np.ndarray | None:
-    """Return the rows that a run with `limit_train_batches`, and nothing else out of the ordinary, trains on."""
+def _ids_of_run(fitting: FittingSettings, setup: TaskSetup) -> np.ndarray | None:
+    """Return the cache ids of what a run trains on: some rows with `limit_train_batches`, no more views than epochs.
+
+    None, which means all, where anything else in the Trainer's arguments is out of the ordinary.
+    """
     trainer, devices = fitting.trainer, fitting.trainer.get("devices")
     limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
-    if limit is None or trainer.get("num_nodes") != 1 or set(trainer) - ORDINARY:
-        return None
-    if not (isinstance(devices, int) and devices > 0 and isinstance(epochs, int) and epochs > 0):
+    if trainer.get("num_nodes") != 1 or set(trainer) - ORDINARY or not (isinstance(epochs, int) and epochs > 0):
         return None
     setup.data.setup("fit")
-    return setup.data.visited_rows(epochs, limit, devices)
+    if limit is None:
+        return setup.data.cache_ids(epochs)
+    return setup.data.visited_rows(epochs, limit, devices) if isinstance(devices, int) and devices > 0 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.utils import instantiate
@@ -43,15 +43,24 @@ def check_settings(settings: RunSettings) -> None:
 def _check_cache(settings: TaskSettings) -> None:
     if settings.teacher is None:
         raise ConfigError("cache=true stores a teacher's outputs, and there is no teacher: leave cache out.")
-    if any(node is not None for node in (settings.data.get("augment") or {}).values()):
-        raise ConfigError(
-            "cache=true stores the teacher's outputs of each row once, and 'augment' changes rows in every epoch: "
-            "leave one of them out."
+    views = settings.teacher.cache_views
+    if views is not None and (not isinstance(views, int) or views < 1):
+        raise ConfigError(f"'teacher.cache.views' is a number of views of each row, such as 8; got {views!r}.")
+    if views == 1:
+        log.warning(
+            "teacher.cache.views=1 shows the student one view of each row in every epoch: 8 or more are better."
         )
-    if not instantiate({**settings.task, "metrics": {}}).cacheable:
+    augment = settings.data.get("augment") or {}
+    changing = any(node is not None for node in augment.values()) or settings.data.get("mix") is not None
+    if views is None and changing:
+        raise ConfigError(
+            "cache=true stores the teacher's outputs of each row once, and the augmentation changes rows in every "
+            "epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
+        )
+    if views is None and not instantiate({**settings.task, "metrics": {}}).cacheable:
         raise ConfigError(
             "cache=true stores the teacher's outputs of each row once, and this task hides other tokens of a row in "
-            "every epoch: leave cache out."
+            "every epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
         )
     Codec(settings.teacher.cache_dtype, settings.teacher.cache_top_k)  # raises an error for what cannot be
 
@@ -132,6 +141,69 @@ def missing_positions(model: nn.Module, data: DataModule) -> int:
     """Return for how many tokens of the longest possible rows a model has no position."""
     known = positions(model)
     return max(0, data.max_length - known) if data.max_length is not None and known is not None else 0
+
+
+def build_for_data(builder: Callable[..., Any], **options: Any) -> Any:
+    """Call a student's builder; what it does not take of the data's sizes is an error that names it.
+
+    Raises:
+        ConfigError: for a builder of another kind of data, such as of images where rows are tokens.
+
+    """
+    try:
+        return builder(**options)
+    except TypeError as error:
+        wrong = next((name for name in options if f"unexpected keyword argument '{name}'" in str(error)), None)
+        if wrong is None:
+            raise
+        raise ConfigError(
+            f"The student's builder takes no '{wrong}', which this data has ({' '.join(str(error).split())}): choose a "
+            "student for such data, or let a builder of your own take **options."
+        ) from error
+
+
+def check_inputs(model: nn.Module, data: DataModule, role: str) -> None:
+    """Raise an error for rows that a model cannot take: too many tokens, or images of another size.
+
+    Args:
+        model: teacher or student.
+        data: the data module, whose `max_length` or size of images counts.
+        role: `teacher` or `student`.
+
+    Raises:
+        ConfigError: with what to type instead.
+
+    """
+    check_positions(model, data, role)
+    check_image_size(model, data, role)
+
+
+def check_image_size(model: nn.Module, data: DataModule, role: str) -> None:
+    """Raise an error for images of another size than a model has position embeddings for.
+
+    Args:
+        model: teacher or student; convolutional networks take images of any size.
+        data: the data module, whose sizes of images count.
+        role: `teacher` or `student`.
+
+    Raises:
+        ConfigError: with the size that it takes.
+
+    """
+    size = data.input_options(teacher=role == "teacher").get("image_size")
+    known = getattr(getattr(model, "config", None), "image_size", None)
+    fixed = any(name.endswith("embeddings.position_embeddings") for name, _ in model.named_parameters())
+    if size is None or known is None or not fixed or _pair(size) == _pair(known):
+        return
+    (height, width), key = _pair(known), "data.teacher_size" if role == "teacher" else "data.size"
+    raise ConfigError(
+        f"The {role} takes images of {height}×{width}, but the data's have {'×'.join(map(str, _pair(size)))}. Type "
+        f"{key}={height if height == width else [height, width]}, or choose another {role}."
+    )
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def check_positions(model: nn.Module, data: DataModule, role: str) -> None:

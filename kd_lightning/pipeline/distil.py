@@ -55,17 +55,17 @@ def finish(built: Fit, home: Path) -> dict[str, Any]:
 
     """
     recorders = {name: setup.task.recorder(setup.data) for name, setup in built.setups.items()}
-    metrics = evaluate(built.make_trainer, built.module, built.data, home, recorders)
+    scores = evaluate(built.make_trainer, built.module, built.data, home, recorders)
     students = {name: module.student for name, module in built.modules.items()}
     if built.trainer.is_global_zero:
         for name, setup in built.setups.items():
             place, processor = home / "student" / name, setup.data.processor
             export(built.modules[name], place, processor=processor, recipe=built.recipes[name])
-    task, student = next(iter(built.setups.values())).task, next(iter(students.values()))
+    setup, student = next(iter(built.setups.values())), next(iter(students.values()))
     return {
-        "metrics": metrics,
+        **scores,
         "parameters": parameters(nn.ModuleList(students.values())),
-        "latency_ms": latency_ms(student, task.example_input(student)),
+        "latency_ms": latency_ms(student, setup.task.example_input(student, setup.data)),
     }
 
 
@@ -76,7 +76,8 @@ def announce(built: Fit, trainer: Trainer) -> None:
         data.setup("fit")
         sizes: dict[str, Any] = dict(data.sizes)
         if data.teacher_processor is not None:
-            sizes |= {"student's pieces": len(data.processor), "teacher's pieces": len(data.teacher_processor)}
+            for role, processor in (("student", data.processor), ("teacher", data.teacher_processor)):
+                sizes[f"{role}'s {data.processor_key}"] = data.describe_processor(processor)
         startup(
             Console(),
             teacher_name=(" + ".join(setup.models) + ", cached" * own.cache) if setup.models else None,

@@ -1,4 +1,4 @@
-"""Evaluation: teachers as they teach, students as they are, on every split that is evaluated."""
+"""Evaluation: teachers as they teach, students as they are, on every split that is chosen on or reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torchmetrics import Metric
 
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.data import DataModule
-from kd_lightning.data.base import OTHER_SPLITS
 from kd_lightning.metrics import BatchMetric, Scores
 from kd_lightning.models.inspection import latency_ms
 from kd_lightning.pipeline.build import MakeTrainer, parameters
@@ -68,8 +67,8 @@ def evaluate_teachers(setups: Mapping[str, TaskSetup], folder: Path, make_traine
 
     """
     first = next(iter(setups.values()))
-    scores: dict[str, dict[str, float]] = {}
-    main: dict[str, float] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    mains: dict[str, tuple[str, float]] = {}
     models: list[nn.Module] = []
     for name, setup in setups.items():
         teacher = setup.source()
@@ -77,25 +76,48 @@ def evaluate_teachers(setups: Mapping[str, TaskSetup], folder: Path, make_traine
         setup.check(teacher, first.model if len(setups) > 1 else None)
         evaluator = TeacherEvaluator(teacher, setup.task.metrics_for(setup.data))
         home, recorders = folder / name, {"": setup.task.recorder(setup.data)}
-        scores[name] = evaluate(make_trainer, evaluator, setup.data, home, recorders)
-        main[name] = scores[name][setup.task.metric] / evaluator.metrics.best_values.get(setup.task.metric, 1.0)
+        found[name] = evaluate(make_trainer, evaluator, setup.data, home, recorders)
+        mains[name] = setup.task.metric, evaluator.metrics.best_values.get(setup.task.metric, 1.0)
         models += teacher.models()
         if name == next(iter(setups)):
-            latencies = [latency_ms(model, setup.task.example_input(model)) for model in models]
+            inputs = (setup.task.example_input(model, setup.data, teacher=True) for model in models)
+            latencies = [latency_ms(model, example) for model, example in zip(models, inputs, strict=True)]
     known = [latency for latency in latencies if latency is not None]
     return {
-        "metrics": _joined(scores, main),
+        **_joined(found, mains),
         "parameters": sum(map(parameters, models)),
         "latency_ms": round(sum(known), 3) if known and len(known) == len(latencies) else None,
     }
 
 
-def _joined(scores: Mapping[str, Mapping[str, float]], main: Mapping[str, float]) -> dict[str, float]:
-    """Return one task's metrics as they are, several tasks' as `task/metric`, with the mean of their main ones."""
+def _joined(
+    found: Mapping[str, Mapping[str, Mapping[str, float]]], mains: Mapping[str, tuple[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Return the entries of all tasks; those of a task that holds no rows out were chosen on what it reports."""
+    joined = {"metrics": _flat({task: own["metrics"] for task, own in found.items()}, mains)}
+    if any("selection" in own for own in found.values()):
+        joined["selection"] = _flat({task: _chosen(own) for task, own in found.items()}, mains)
+    return joined
+
+
+def _chosen(own: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
+    """Return a task's scores on what its checkpoints were chosen on."""
+    return own.get("selection") or {name: value for name, value in own["metrics"].items() if "/" not in name}
+
+
+def _flat(scores: Mapping[str, Mapping[str, float]], mains: Mapping[str, tuple[str, float]]) -> dict[str, float]:
+    """Return one task's scores as they are, several tasks' as `task/metric`, with the mean of their main ones.
+
+    Args:
+        scores: by task.
+        mains: of each task the main metric, and its value of a perfect model.
+
+    """
     if len(scores) == 1:
         return dict(next(iter(scores.values())))
+    main = [scores[task][name] / perfect for task, (name, perfect) in mains.items()]
     flat = {f"{task}/{name}": value for task, own in scores.items() for name, value in own.items()}
-    return {MEAN: sum(main.values()) / len(main), **flat}
+    return {MEAN: sum(main) / len(main), **flat}
 
 
 def evaluate(
@@ -104,8 +126,11 @@ def evaluate(
     data: DataModule,
     folder: Path,
     recorders: Mapping[str, BatchMetric | None],
-) -> dict[str, float]:
-    """Return the metrics on the validation split by their bare names, and those on others as `<split>/<metric>`.
+) -> dict[str, dict[str, float]]:
+    """Return entries of `metrics.json`: `metrics` and, where rows are held out to choose on, `selection`.
+
+    Metrics on the validation split (see `DataModule.report_split`) have their bare names, those on others are
+    `<split>/<metric>`; predictions are written of them all, but not of the held-out rows.
 
     Args:
         make_trainer: builds a Trainer of a folder and callbacks.
@@ -115,13 +140,19 @@ def evaluate(
         recorders: by task, what records the predictions.
 
     """
-    scores: dict[str, float] = {}
-    for split in ("validation", *OTHER_SPLITS):
-        if split == "validation" or split in data.available_splits:
-            own = folder / "predictions" / ("" if split == "validation" else split)
-            trainer = make_trainer(folder, [WritePredictions(recorders, own)])
-            loader = {"datamodule": data} if split == "validation" else {"dataloaders": data.eval_loader(split)}
-            found = trainer.validate(module, **loader, verbose=False)
-            prefix = "" if split == "validation" else f"{split}/"
-            scores |= {prefix + name.removeprefix("val/"): float(v) for name, v in (found[0] if found else {}).items()}
-    return scores
+    reported: dict[str, float] = {}
+    chosen: dict[str, float] | None = None
+    for split in dict.fromkeys((data.selection_split, data.report_split, *data.other_splits)):
+        report = split != data.selection_split or split == data.report_split
+        folder_of_split = folder / "predictions" / ("" if split == data.report_split else split)
+        trainer = make_trainer(folder, [WritePredictions(recorders, folder_of_split)] if report else [])
+        # `val_dataloader` gives the selection split; the others have no hook of Lightning's.
+        loader = {"datamodule": data} if split == data.selection_split else {"dataloaders": data.eval_loader(split)}
+        found = trainer.validate(module, **loader, verbose=False)
+        scores = {name.removeprefix("val/"): float(value) for name, value in (found[0] if found else {}).items()}
+        if report:
+            prefix = "" if split == data.report_split else f"{split}/"
+            reported |= {prefix + name: value for name, value in scores.items()}
+        else:
+            chosen = scores
+    return {"metrics": reported} | ({"selection": chosen} if chosen is not None else {})

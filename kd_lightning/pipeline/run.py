@@ -100,7 +100,8 @@ def report(config: dict[str, Any], run_dir: Path, stages: Sequence[Stage]) -> di
     metrics = scored | {"seconds": seconds, "config": config}
     if outer_rank() == 0:
         write_json(run_dir / "metrics.json", metrics)
-        draw_curves(run_dir, run_dir / "curves.png")
+        chosen = any("selection" in result for result in scored.values())
+        draw_curves(run_dir, run_dir / "curves.png", "selection" if chosen else "validation")
         console = Console()
         final_table(console, metrics)
         text = f"Everything of this run is in {run_dir}; the student is in {run_dir / 'student'}."

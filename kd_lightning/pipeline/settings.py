@@ -56,6 +56,7 @@ class TeacherSettings:
         compile: whether it runs compiled.
         cache_dtype: of stored outputs: `bf16`, `fp16` or `fp32`.
         cache_top_k: only the largest logits are stored; None: all.
+        cache_views: of rows that are augmented: how many views are stored, which come round; None: rows are not.
         weights: of several teachers.
         combine: what of several teachers is averaged: `logits` or `probabilities`.
 
@@ -72,6 +73,7 @@ class TeacherSettings:
     compile: bool = False
     cache_dtype: str = "bf16"
     cache_top_k: int | None = None
+    cache_views: int | None = None
     weights: dict[str, float] | str | None = None
     combine: str = "logits"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -19,9 +19,9 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.data import DataModule
 from kd_lightning.models import saved, transfer_vocabulary
 from kd_lightning.models.export import check_exportable
-from kd_lightning.models.hub import from_hub, model_folder
+from kd_lightning.models.hub import model_folder
 from kd_lightning.objective import Objective
-from kd_lightning.pipeline.checks import check_positions
+from kd_lightning.pipeline.checks import build_for_data, check_inputs
 from kd_lightning.pipeline.settings import FittingSettings, Node, TaskSettings, without_module_paths
 from kd_lightning.pipeline.teacher_model import origin_of, pretrained_teacher, random_teacher
 from kd_lightning.tasks import Task
@@ -86,10 +86,10 @@ class TaskSetup:
     def teacher_recipe(self) -> Node | None:
         """Return the `_target_` and all arguments that build the teacher; None for Transformers models.
 
-        A `_partial_` builder is also told the labels and the vocabulary.
+        A `_partial_` builder is also told the labels, and the vocabulary or the size of images.
         """
         node = self.settings.teacher.model if self.settings.teacher is not None else None
-        return None if node is None else self._recipe(node)
+        return None if node is None else self._recipe(node, teacher=True)
 
     def teacher_shape(self) -> Any:
         """Return everything that shapes the fine-tuned weights: what the teacher's fingerprint is made of.
@@ -143,9 +143,10 @@ class TaskSetup:
         if not isinstance(builder, partial):
             return builder
         self._check_own_processor()
-        student = builder(like=like or self.model or _bert(), **self._builder_options())
+        student = build_for_data(builder, like=like or self.model or _bert(), **self._builder_options())
         from_layers, theirs = self.settings.student.get("layers") is not None, self.data.teacher_processor
-        if like is None and self.model is not None and theirs is not None and from_layers:
+        are_tokens = self.data.max_length is not None
+        if like is None and self.model is not None and theirs is not None and from_layers and are_tokens:
             transfer_vocabulary(self.model, student, theirs, self.data.processor)
         return student
 
@@ -155,27 +156,24 @@ class TaskSetup:
             return None
         return self._recipe({key: value for key, value in self.settings.student.items() if key != "path"})
 
-    def _recipe(self, node: Node) -> Node:
+    def _recipe(self, node: Node, teacher: bool = False) -> Node:
         plain = {key: value for key, value in node.items() if key != "_partial_"}
-        return plain | (self._builder_options() if node.get("_partial_") else {})
+        return plain | (self._builder_options(teacher) if node.get("_partial_") else {})
 
-    def _builder_options(self) -> dict[str, Any]:
-        """Return what a builder of models is told beside its own settings: head, labels and vocabulary."""
+    def _builder_options(self, teacher: bool = False) -> dict[str, Any]:
+        """Return what a builder of models is told beside its own settings: head, labels, and inputs."""
         options = {key: value for key, value in self.task.model_options(self.data).items() if value is not None}
         # A builder for classification alone need not have an argument `task`.
         head = {} if self.task.head in (None, "sequence-classification") else {"task": self.task.head}
-        if self.data.max_length is None or self.data.processor is None:  # rows are no tokens
-            return head | options
-        tokenizer = self.data.processor
-        return head | options | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        return head | options | self.data.input_options(teacher)
 
     def _check_own_processor(self) -> None:
         """Raise an error where a pretrained student is given tokens of another vocabulary."""
         name = _students_processor(self.settings.student)
         if name is not None and not self.data.interchangeable(self.data.load_processor(name), self.data.processor):
             raise ConfigError(
-                f"The student '{name}' has a tokenizer of its own, and the data another. Type data.tokenizer={name}, "
-                "or choose another student."
+                f"The student '{name}' has a {self.data.processor_key} of its own, and the data another. Type "
+                f"data.{self.data.processor_key}={name}, or choose another student."
             )
 
     # -- training ----------------------------------------------------------------------------------------------
@@ -196,7 +194,7 @@ class TaskSetup:
             compile: run the student as the settings say, compiled or not; without it it never is.
 
         """
-        check_positions(student, self.data, "student")
+        check_inputs(student, self.data, "student")
         objective = self.hard_objective() if teacher is None else instantiate(self.settings.objective, _convert_="all")
         own, metrics = recipe(fitting or self.settings.fitting), self.task.metrics_for(self.data)
         compile = compile and self.settings.compile
@@ -216,7 +214,7 @@ class TaskSetup:
 
         """
         for model in [teacher] if isinstance(teacher, nn.Module) else teacher.models():
-            check_positions(model, self.data, "teacher")
+            check_inputs(model, self.data, "teacher")
         student = self.student(like)
         check_exportable(student, self.student_recipe(student), required=True)
         module = self.module(student, teacher)
@@ -271,6 +269,8 @@ def student_setup(
         data.set_processors(teacher_processor)
     if data.processor is None and data.needs_processor:  # no teacher, and none given
         data.processor = data.load_processor("train")
+    if settings.cache and settings.teacher is not None and not labels_only:
+        data.views = settings.teacher.cache_views or data.views
     own = settings.teacher.source if settings.teacher is not None else None
     return TaskSetup(settings, task, data, dict(models), as_teacher(instantiate(own)) if own is not None else None)
 
@@ -278,16 +278,17 @@ def student_setup(
 def teacher_setup(settings: TaskSettings) -> TaskSetup:
     """Build task and data for the teacher's own training: its own processor, or the data's where it brings none.
 
-    Augmentations and unlabelled text are for the teacher to label, not to learn from.
+    Unlabelled text, mixed images, and augmentations that may change a row's label are for the teacher to label, not to
+    learn from.
     """
-    from transformers import AutoTokenizer
-
     pretrained = settings.teacher.pretrained if settings.teacher is not None else None
-    without = ("augment", "unlabelled") if pretrained is None else ("augment", "unlabelled", "tokenizer")
+    without = ["unlabelled", "mix", "views"] + ["tokenizer"] * (pretrained is not None)
+    kept = getattr(get_object(settings.data["_target_"]), "augments_labelled", False)
+    without += [] if kept else ["augment"]
     task, data = _task_and_data(settings, {key: None for key in without if key in settings.data})
     if data.needs_processor:
         if pretrained is not None:
-            data.processor = from_hub(AutoTokenizer.from_pretrained, pretrained)
+            data.processor = data.load_processor(pretrained)
         else:
             wanted = data.processor or _students_processor(settings.student) or "train"
             data.processor = data.load_processor(wanted) if isinstance(wanted, str) else wanted

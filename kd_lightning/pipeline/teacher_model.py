@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.hashing import digest
@@ -32,9 +33,10 @@ def pretrained_teacher(name: str, task: Task, data: DataModule, trained: bool) -
         ConfigError: it cannot be found, or has a new head that is never to be trained.
 
     """
-    options = task.model_options(data)
-    model, info = from_hub(task.auto_class().from_pretrained, name, output_loading_info=True, **options)
-    if info["missing_keys"] and not trained:
+    options = task.model_options(data) | {"ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, info = from_hub(task.auto_class().from_pretrained, name, **options)
+    _check_only_heads_differ(model, name, info["mismatched_keys"])
+    if (info["missing_keys"] or info["mismatched_keys"]) and not trained:
         raise ConfigError(
             f"The teacher '{name}' has no head for {task.head}, and a new one that is never trained teaches nothing: "
             "type teacher.trainer.max_epochs=1, or choose a teacher that has one."
@@ -42,17 +44,31 @@ def pretrained_teacher(name: str, task: Task, data: DataModule, trained: bool) -
     return model
 
 
+def _check_only_heads_differ(model: Any, name: str, mismatched: Iterable[tuple[str, Any, Any]]) -> None:
+    """Raise an error where more than a head of another number of labels would start anew."""
+    body = f"{model.base_model_prefix}."
+    wrong = next(((key, theirs, ours) for key, theirs, ours in mismatched if key.startswith(body)), None)
+    if wrong is not None:
+        key, theirs, ours = wrong
+        raise ConfigError(
+            f"The weights of the teacher '{name}' do not fit its configuration: '{key}' is {list(theirs)}, but "
+            f"{list(ours)} in the model."
+        )
+
+
 def random_teacher(architecture: dict[str, Any], task: Task, data: DataModule) -> nn.Module:
-    """Return a model with random weights for the data's vocabulary, with positions for its longest rows.
+    """Return a model with random weights for the data's vocabulary or images, with positions for its longest rows.
 
     Args:
         architecture: fields of its configuration, `model_type` among them.
         task: whose head it gets.
-        data: whose vocabulary and labels it has.
+        data: whose labels it has, and whose vocabulary or size of images.
 
     """
-    tokens = {"vocab_size": len(data.processor), "pad_token_id": data.processor.pad_token_id}
-    config = AutoConfig.for_model(**(tokens | architecture), **task.model_options(data))
+    inputs = data.input_options(teacher=True)
+    if "image_size" in inputs and not hasattr(AutoConfig.for_model(**architecture), "image_size"):
+        del inputs["image_size"]  # ResNet's has none, and takes images of any size
+    config = AutoConfig.for_model(**(inputs | architecture), **task.model_options(data))
     model = build(task.head or "", config)
     if "max_position_embeddings" not in architecture and (missing := missing_positions(model, data)):
         config.max_position_embeddings += missing
@@ -70,7 +86,7 @@ def origin_of(name: str) -> str:
 
 
 def load_teacher(folder: Path, task: Task, trust: bool = False) -> tuple[nn.Module, Any]:
-    """Load a fine-tuned teacher with its head, and its processor (None where it was saved without one).
+    """Load a fine-tuned teacher with its head, and the processor saved with it (see `Task.saved_processor`).
 
     Args:
         folder: what `kd.export` or `save_pretrained` wrote.
@@ -82,7 +98,7 @@ def load_teacher(folder: Path, task: Task, trust: bool = False) -> tuple[nn.Modu
 
     """
     if not (folder / "config.json").is_file():
-        return load(folder, trust), None
+        return load(folder, trust), task.saved_processor(folder)
     model, info = task.auto_class().from_pretrained(folder, output_loading_info=True)
     saved = model.config.architectures or [type(model).__name__]
     if info["missing_keys"] or type(model).__name__ not in saved:
@@ -91,4 +107,4 @@ def load_teacher(folder: Path, task: Task, trust: bool = False) -> tuple[nn.Modu
             f"The teacher in {folder} was not fine-tuned for {task.head}: {lacks}. Choose one "
             "that was, or give its folder as teacher.pretrained, from which a teacher is fine-tuned first."
         )
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, task.saved_processor(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.losses import HardLabel, SoftCrossEntropy, SoftTarget
 from kd_lightning.metrics import BatchMetric
 from kd_lightning.models.heads import auto_class
+from kd_lightning.models.hub import load_tokenizer
 from kd_lightning.objective import Match, Objective, Term
 
 if TYPE_CHECKING:
@@ -117,18 +119,36 @@ class Task:
             options["label2id"] = {name: number for number, name in enumerate(data.classes)}
         return options
 
-    def example_input(self, model: nn.Module, length: int = LATENCY_LENGTH) -> Mapping[str, Tensor] | tuple[Any, ...]:
+    def saved_processor(self, folder: Path) -> Any:
+        """Return the tokenizer, or what else makes a model's inputs, that was saved with a model.
+
+        Args:
+            folder: what `kd.export` or `save_pretrained` wrote.
+
+        Returns:
+            None where there is none, as for a model that is no Transformers model: it takes the data's own.
+
+        """
+        return load_tokenizer(folder) if (folder / "config.json").is_file() else None
+
+    def example_input(
+        self, model: nn.Module, data: DataModule | None = None, teacher: bool = False
+    ) -> Mapping[str, Tensor] | tuple[Any, ...]:
         """Return one row of inputs for a model, on its device: for latencies and ONNX graphs.
 
         Args:
             model: a model that takes `input_ids` and `attention_mask`, unless a subclass says otherwise.
-            length: tokens, or as many as the model has positions for.
+            data: tells what rows are like; of texts it does not count.
+            teacher: whether the model is the teacher, whose rows may differ from the student's.
+
+        Returns:
+            128 tokens, or as many as the model has positions for.
 
         """
         config = getattr(model, "config", None)
-        positions = getattr(config, "max_position_embeddings", None) or length
+        positions = getattr(config, "max_position_embeddings", None) or LATENCY_LENGTH
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        ids = torch.ones(1, min(length, positions), dtype=torch.long, device=device)
+        ids = torch.ones(1, min(LATENCY_LENGTH, positions), dtype=torch.long, device=device)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     # -- training ----------------------------------------------------------------------------------------------
@@ -178,6 +198,7 @@ TASK_OF_HEAD = {
     "token-classification": "tagging",
     "question-answering": "question_answering",
     "masked-lm": "masked_lm",
+    "image-classification": "image_classification",
 }
 """What is typed for data that is made for a head, as task=NAME."""
 

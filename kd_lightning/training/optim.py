@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.objective import Objective
@@ -177,3 +177,29 @@ def _warmup_factor(step: int, rise: float, total: int) -> float:
     if step < rise:
         return step / rise
     return max(0.0, (total - step) / max(total - rise, 1e-9))
+
+
+def multistep(
+    optimizer: Optimizer, total_steps: int, milestones: Sequence[float] = (0.5, 0.75), factor: float = 0.1
+) -> MultiStepLR:
+    """Multiply the learning rate by a factor at each of some milestones, as He et al. (2016) train on CIFAR-10.
+
+    Args:
+        optimizer: whose learning rates are scaled.
+        total_steps: optimizer steps of the whole run.
+        milestones: shares of the steps, in (0, 1).
+        factor: what the learning rate is multiplied by.
+
+    Raises:
+        ConfigError: if a milestone is not in (0, 1), such as an epoch.
+
+    Example:
+        >>> optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+        >>> sorted(multistep(optimizer, total_steps=200).milestones)
+        [100, 150]
+
+    """
+    wrong = next((share for share in milestones if not 0 < share < 1), None)
+    if wrong is not None:
+        raise ConfigError(f"Expected argument `milestones` to be shares of the steps in (0, 1) but got {wrong}.")
+    return MultiStepLR(optimizer, [round(share * total_steps) for share in milestones], gamma=factor)

@@ -98,6 +98,24 @@ def test_best_is_smallest_where_the_metric_falls(tmp_path: Path) -> None:
     assert winner.name == "1"
 
 
+def test_best_is_that_on_held_out_rows_where_all_jobs_have_some(tmp_path: Path) -> None:
+    for number, (reported, chosen) in enumerate(((0.9, 0.6), (0.7, 0.8), (0.8, 0.7))):
+        found = reached(reported)
+        found["student"]["selection"] = {"accuracy": chosen}
+        job(tmp_path / str(number), [f"match={number}"], found)
+    text = told(tmp_path)
+    assert "selection" in text
+    assert [(row["best"], row["student/accuracy"], row["student/selection/accuracy"]) for row in table(tmp_path)] == [
+        ("", "0.9", "0.6"),
+        ("yes", "0.7", "0.8"),
+        ("", "0.8", "0.7"),
+    ]
+    job(tmp_path / "3", ["match=3"], reached(0.85))  # without: all are compared by what they report
+    winner = best(read_jobs(tmp_path))
+    assert winner is not None
+    assert winner.name == "0"
+
+
 def test_jobs_with_different_metrics_are_not_ranked(tmp_path: Path) -> None:
     job(tmp_path / "0", ["data=sst2"], reached(0.9))
     job(tmp_path / "1", ["data=cola"], reached(0.5, "mcc"))

@@ -121,3 +121,14 @@ def test_a_missing_required_argument_raises():
         rule((1, 2))
     with pytest.raises(DataError, match=r"also requires left"):
         rule({"right": 2, "labels": 3})
+
+
+def test_images_are_the_one_argument_of_a_network_that_calls_it_otherwise() -> None:
+    class Network(nn.Module):
+        def forward(self, x: Any, training: bool = False) -> None: ...
+
+    batch = {"pixel_values": torch.zeros(2, 3, 4, 4), "labels": torch.zeros(2), "sample_id": torch.zeros(2)}
+    (given,), named = ArgumentRule(Network())(batch)
+    assert given is batch["pixel_values"]
+    assert named == {}
+    assert names(type("Own", (nn.Module,), {"forward": lambda self, pixel_values: None})(), batch) == {"pixel_values"}

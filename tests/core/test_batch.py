@@ -8,6 +8,7 @@ from kd_lightning.core.batch import batch_size, field, is_batch_field, required_
 from kd_lightning.core.errors import AddressError
 
 X, Y, M = torch.zeros(3, 4), torch.tensor([0, 1, 2]), torch.ones(3, 4)
+IMAGES = [torch.zeros(3, 8, 6), torch.zeros(3, 5, 8)]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,11 @@ def test_only_a_token_mask_is_a_token_mask():
         (torch.tensor(1.0), 1),
         ({"n": 5}, 1),
         ([[X]], 3),
+        ({"pixel_values": IMAGES, "labels": torch.tensor([0, 1])}, 2),
+        ({"pixel_values": IMAGES, "labels": [{"boxes": X}, {"boxes": Y}]}, 2),
+        ({"student": {"pixel_values": IMAGES}, "teacher": {"pixel_values": IMAGES}}, 2),
+        ((IMAGES, [{"boxes": X}, {"boxes": M}]), 2),
+        ([[X, M], torch.zeros(5)], 5),
     ],
 )
 def test_rows_are_those_of_the_first_tensor(batch, rows):

@@ -261,6 +261,6 @@ def test_on_the_hub_and_of_a_share_of_the_training_split_too():
     given = {"hub": "some/reads", "extra_hubs": hubs}
     with pytest.raises(DataError, match=r"some/reads:validation, from which the validation split is read"):
         QuestionAnswering("reads", extra="reads/validation", **given)
-    with pytest.raises(DataError, match=r"some/reads:train, from which the validation split is read"):
+    with pytest.raises(DataError, match=r"some/reads:train, from which the selection split is read"):
         QuestionAnswering("reads", extra="reads", holdout=0.1, **given)
     assert len(QuestionAnswering("reads", extra="reads/test", **given).extra) == 1

@@ -30,13 +30,14 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
 def sizes(model: nn.Module, batch: Any, addresses: list[str]) -> dict[str, int]:
-    """Return the size of the last axis of every feature that arrives, one by one."""
-    found = {}
+    """Return the size of the axis that is the width of every feature that arrives, one by one: of maps, channels."""
+    info, found = model_info(model), {}
     for address in addresses:
         with torch.no_grad(), FeatureTap(model, [address]) as tap:
             model(**batch)
             try:
-                found[address] = tap.take()[address].shape[-1]
+                axis = 1 if info.feature(address).kind == "map" else -1
+                found[address] = tap.take()[address].shape[axis]
             except AddressError:
                 continue
     return found
@@ -58,6 +59,8 @@ def wrong(model: nn.Module, batch: Any, addresses: list[str]) -> list[tuple[str,
             fits = fits and feature.shape[1] in (7, 5)  # words of an encoder; of a decoder, or four patches and a token
         if said.kind == "map" and said.width is not None:
             fits = fits and feature.shape[1] == said.width
+        if said.kind in ("vector", "tokens") and said.width is not None:
+            fits = fits and feature.shape[-1] == said.width
         if not fits:
             found.append((address, said, tuple(feature.shape)))
     return found
@@ -88,7 +91,7 @@ PICTURES: dict[str, tuple[Any, str | None]] = {
     "DINOv3ConvNextModel": ({"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4}, "map"),
     "SwinModel": (
         {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4},
-        None,
+        "tokens",
     ),
     "YolosForObjectDetection": (
         {"image_size": [32, 32], "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -131,7 +134,7 @@ def test_a_detectors_decoder_has_queries() -> None:
         ("bert", "bert.encoder.layer.1.attention.self.query", FeatureInfo(None, 16)),
         ("bert", "bert.pooler", FeatureInfo(None, 16)),
         ("bert_qa", "end_logits", FeatureInfo("positions")),
-        ("dinov2", "pooler_output", FeatureInfo("vector")),
+        ("dinov2", "pooler_output", FeatureInfo("vector", 16)),
         ("dinov2", "embeddings.patch_embeddings.projection", FeatureInfo("map", 16)),
         ("qwen2", "last_hidden_state", FeatureInfo("tokens", 16)),
         ("t5", "encoder.hidden.1", FeatureInfo("tokens", 16, "encoder")),
@@ -251,11 +254,158 @@ def test_logits_of_plain_models() -> None:
     assert model_info(model).width("logits") is None
 
 
-def test_layers_of_different_widths_are_unknown() -> None:
+def test_layers_of_different_widths_are_measured_where_their_model_takes_images() -> None:
     config = tf.SwinConfig(image_size=8, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2)
     info = model_info(tf.SwinModel(config))
     assert info.layers() == 2
-    assert info.width("hidden.1") is None
+    assert [info.feature(f"hidden.{k}") for k in range(3)] == [FeatureInfo("tokens", width) for width in (8, 16, 16)]
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(nn.Conv2d(width, out, 3, stride, 1), nn.BatchNorm2d(out))
+        self.short = nn.Conv2d(width, out, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.path(x) + self.short(x)).relu()
+
+
+class ResNet(nn.Module):
+    """What is not a module of torch's own has no width by its structure."""
+
+    def __init__(self, image: int | None = None) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, 1, 1)
+        self.stages = nn.ModuleDict({"1": Residual(4, 8, 1), "2": Residual(8, 16, 2)})
+        self.drop, self.pool = nn.Dropout(), nn.AdaptiveAvgPool2d(1)
+        self.classify = nn.Linear(16 if image is None else 16 * image**2 // 4, 5)
+        self.flat = image is not None
+        self.register_buffer("calls", torch.zeros(()))
+        self.last = None
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.last = x = self.stages["2"](self.stages["1"](self.stem(pixel_values)))
+        return self.classify(self.drop((x if self.flat else self.pool(x)).flatten(1)))
+
+
+@pytest.mark.parametrize("image", [None, 28])
+def test_kinds_and_widths_of_ones_own_image_model_are_measured(image: int | None) -> None:
+    info = model_info(ResNet(image))
+    expected = {
+        "stages.1": FeatureInfo("map", 8),
+        "stages.2": FeatureInfo("map", 16),
+        "stages.2:in": FeatureInfo("map", 8),
+        "drop": FeatureInfo("vector", 16 if image is None else 16 * 14 * 14),
+        "logits": FeatureInfo("classes", 5),
+    }
+    assert {address: info.feature(address) for address in expected} == expected
+
+
+def test_a_fake_pass_leaves_a_model_and_chance_as_they_were() -> None:
+    model, called = ResNet().train(), []
+    model.stages["2"].eval()
+    model.stages["1"].register_forward_hook(lambda *args: called.append(args))
+    model.stages["1"].path[1].register_forward_pre_hook(lambda *args: called.append(args))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes, chance = [module.training for module in model.modules()], torch.get_rng_state()
+    assert model_info(model).width("stages.2") == 16
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.last is None
+    assert not called
+    assert sum(len(module._forward_hooks) for module in model.modules()) == 1
+
+
+def test_it_runs_once_for_all_features(monkeypatch: Any) -> None:
+    runs, forward = [], ResNet.forward
+
+    def counted(self: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+        runs.append(len(pixel_values))
+        return forward(self, pixel_values)
+
+    monkeypatch.setattr(ResNet, "forward", counted)
+    info = model_info(ResNet())
+    assert not runs
+    assert [info.width(f"stages.{k}") for k in (1, 2)] == [8, 16]
+    assert len(runs) == 2  # for two sizes of images
+
+
+def test_text_models_and_models_of_other_inputs_never_run(bert: nn.Module) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError
+
+    bert.bert.forward = refuse
+    assert model_info(bert).feature("bert.encoder.layer.1.attention.self.query") == FeatureInfo(None, 16)
+    other = nn.Sequential(Residual(3, 4, 1))
+    other[0].forward = refuse
+    assert model_info(other).feature("0") == FeatureInfo()
+
+
+class DependsOnValues(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Residual(3, 4, 1)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.block(pixel_values) if pixel_values.sum().item() > 0 else pixel_values
+
+
+class CannotBeCopied(DependsOnValues):
+    def __deepcopy__(self, memo: Any) -> None:
+        raise TypeError
+
+
+@pytest.mark.parametrize("model", [DependsOnValues(), CannotBeCopied()], ids=type)
+def test_a_model_that_does_not_run_on_fake_images_is_unknown_as_before(model: nn.Module) -> None:
+    info = model_info(model)
+    assert info.feature("block") == FeatureInfo()
+    assert info.feature("block.short") == FeatureInfo("map", 4)
+
+
+TINY = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+MEASURED: dict[str, tuple[dict[str, Any], dict[str, FeatureInfo]]] = {
+    "ResNetForImageClassification": (
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "num_labels": 3},
+        {
+            "hidden.0": FeatureInfo("map", 8),
+            "hidden.2": FeatureInfo("map", 16),
+            "resnet.encoder.stages.1.layers.0": FeatureInfo("map", 16),
+            "logits": FeatureInfo("classes", 3),
+        },
+    ),
+    "ConvNextForImageClassification": (
+        {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
+        {"hidden.1": FeatureInfo("map", 8), "hidden.2": FeatureInfo("map", 16)},
+    ),
+    "MobileNetV2ForImageClassification": (
+        {"image_size": 32, "depth_multiplier": 0.35},
+        {"hidden.1": FeatureInfo("map", 8), "mobilenet_v2.layer.15": FeatureInfo("map", 112)},
+    ),
+    "ViTForImageClassification": (
+        {"image_size": 16, "patch_size": 4, **TINY},
+        {"hidden.1": FeatureInfo("tokens", 8), "vit.layernorm": FeatureInfo("tokens", 8)},
+    ),
+    "DeiTForImageClassificationWithTeacher": (
+        {"image_size": 16, "patch_size": 4, "num_labels": 7, **TINY},
+        {"hidden.2": FeatureInfo("tokens", 8)}
+        | dict.fromkeys(["logits", "cls_logits", "distillation_logits"], FeatureInfo("classes", 7)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_features_of_transformers_image_models(name: str) -> None:
+    options, expected = MEASURED[name]
+    model = getattr(tf, name)(getattr(tf, name.partition("For")[0] + "Config")(**options)).eval()
+    info = model_info(model)
+    assert {address: info.feature(address) for address in expected} == expected
+    images = torch.randn(2, 3, options.get("image_size", 32), options.get("image_size", 32))
+    addresses = all_addresses(model, FIELDS)
+    some = addresses[:: 1 + len(addresses) // 60]
+    assert not wrong(model, {"pixel_values": images}, [*expected, *some])
 
 
 def test_albert_counts_calls(families: dict[str, Any]) -> None:

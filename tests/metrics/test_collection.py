@@ -75,3 +75,11 @@ def test_a_metric_collection_is_accepted():
 def test_two_scores_of_one_name_raise():
     with pytest.raises(ConfigError, match="Two metrics compute a score named 'rows'"):
         Scores({"rows": MulticlassAccuracy(2), "others": Rows()})
+
+
+def test_two_metrics_that_agree_on_the_first_batch_stay_two():
+    found = Scores({f"top{k}": MulticlassAccuracy(3, top_k=k, average="micro") for k in (1, 2)})
+    logits = torch.tensor([[3.0, 2.0, 1.0]])
+    for label in (0, 1):  # first both are right, then the second one only
+        found.update({"logits": logits}, {"labels": torch.tensor([label])})
+    assert found.compute() == {"top1": 0.5, "top2": 1.0}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import kd_lightning as kd
 from kd_lightning.core.errors import MatchError
 from kd_lightning.core.types import FeatureInfo
-from kd_lightning.objective.masks import feature_mask, has_token_axis, kind_of, width_is_last
+from kd_lightning.objective.masks import feature_mask, has_token_axis, kind_of
 
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
 
@@ -74,19 +74,18 @@ def test_unlabelled_tokens_are_left_out_of_class_logits_wherever_they_are():
 
 
 @pytest.mark.parametrize(
-    ("address", "shape", "kind", "last"),
+    ("address", "shape", "kind"),
     [
-        ("query.2", (2, 5, 3, 4), "heads", True),
-        ("a/key.2", (2, 5, 3, 4), "heads", True),
-        ("features.3", (2, 5, 3, 3), None, False),
-        ("hidden.1", (2, 3, 4), "tokens", True),
-        ("a/end_logits", (2, 3), "positions", True),
-        ("loss", (), "scalar", True),
+        ("query.2", (2, 5, 3, 4), "heads"),
+        ("a/key.2", (2, 5, 3, 4), "heads"),
+        ("features.3", (2, 5, 3, 3), None),
+        ("hidden.1", (2, 3, 4), "tokens"),
+        ("a/end_logits", (2, 3), "positions"),
+        ("loss", (), "scalar"),
     ],
 )
-def test_without_a_known_kind_address_and_shape_decide(address, shape, kind, last):
+def test_without_a_known_kind_address_and_shape_decide(address, shape, kind):
     assert kind_of(address, torch.zeros(shape)) == kind
-    assert width_is_last(address, torch.zeros(shape)) is last
 
 
 class Keeps(nn.Module):
@@ -105,10 +104,10 @@ def test_a_term_takes_the_kind_from_the_student(kind, masked):
     assert (loss.mask is not None) == masked
 
 
-@pytest.mark.parametrize("kind", ["map", "attention"])
-def test_a_built_projection_of_what_has_no_width_last_is_an_error_when_bound(kind):
+@pytest.mark.parametrize(("kind", "fix"), [("map", "projection='conv'"), ("attention", "leave it out")])
+def test_a_built_projection_of_what_has_no_width_last_is_an_error_when_bound(kind, fix):
     term = kd.Term(kd.Match("x", "x"), nn.MSELoss(), projection="linear")
-    with pytest.raises(MatchError, match=rf"Term 't' \(x ← x\): .*kind '{kind}'.*nn\.Conv2d"):
+    with pytest.raises(MatchError, match=rf"Term 't' \(x ← x\): .*kind '{kind}'.*{fix}"):
         term.bind("t", Info(kind), Info(kind))
 
 

@@ -14,7 +14,7 @@ from transformers import get_linear_schedule_with_warmup
 import kd_lightning as kd
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.features import model_info
-from kd_lightning.training.optim import build_scheduler, default_optimizer, linear_warmup, parameter_groups
+from kd_lightning.training.optim import build_scheduler, default_optimizer, linear_warmup, multistep, parameter_groups
 
 from ..toys import mlp
 
@@ -121,6 +121,27 @@ def test_the_ends_of_warm_up(warmup, first):
 def test_a_warm_up_in_steps_raises(warmup):
     with pytest.raises(ConfigError, match=r"`warmup` to be a share"):
         linear_warmup(sgd(), 10, warmup)
+
+
+@pytest.mark.parametrize(("milestones", "drops"), [([0.5, 0.75], {10: 0.1, 15: 0.01}), ([0.4], {8: 0.1}), ([], {})])
+def test_the_learning_rate_drops_at_shares_of_the_run(milestones: list[float], drops: dict[int, float]):
+    optimizer, expected, now = sgd(), [], 1.0
+    for step in range(20):
+        now = drops.get(step, now)
+        expected.append(now)
+    scheduler = build_scheduler(partial(multistep, milestones=milestones), optimizer, lambda: 20)
+    assert rates(scheduler, optimizer, 20) == pytest.approx(expected)
+
+
+def test_milestones_at_one_step_of_a_short_run_both_count():
+    optimizer = sgd()
+    assert rates(multistep(optimizer, 2, [0.5, 0.6]), optimizer, 2) == pytest.approx([1.0, 0.01])
+
+
+@pytest.mark.parametrize("milestones", [[100], [0.5, 1], [0]])
+def test_a_milestone_in_epochs_raises(milestones: list[float]):
+    with pytest.raises(ConfigError, match=r"`milestones` to be shares"):
+        multistep(sgd(), 10, milestones)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

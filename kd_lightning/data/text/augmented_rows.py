@@ -19,7 +19,7 @@ Augmentations: TypeAlias = Augmentation | Sequence[Augmentation] | Mapping[str, 
 
 
 class AugmentedRows(EpochRows):
-    """Rows after augmentations, one after the other; what a row becomes is a function of (seed, epoch, row) alone.
+    """Rows after augmentations, one after the other; what a row becomes is a function of (seed, view, row) alone.
 
     So a resumed run, other workers and other processes get the same. Each text of a row is changed by itself: special
     tokens ([CLS], [SEP], …) stay where they are, tokens never move from one text of a pair to the other, and each text
@@ -29,7 +29,8 @@ class AugmentedRows(EpochRows):
         rows: tokenised rows of texts.
         augment: the augmentations, in this order.
         tokenizer: made the rows; its special tokens stay.
-        seed: with epoch and row, decides what happens.
+        seed: with view and row, decides what happens.
+        views: number of views, for rows that come round.
 
     Raises:
         DataError: if the tokenizer lacks what an augmentation needs, or tokens have fields that cannot follow them.
@@ -40,15 +41,20 @@ class AugmentedRows(EpochRows):
         >>> ids = np.array([2, 10, 11, 12, 13, 3])  # [CLS], four words, [SEP]
         >>> rows = TokenRows({"input_ids": ids}, np.array([0, 6]), {"labels": np.array([1])})
         >>> augmented = AugmentedRows(rows, [Delete(0.5)], word_tokenizer(), seed=0)
-        >>> [augmented[0, epoch]["input_ids"].tolist() for epoch in (0, 1, 1)]
+        >>> [augmented[0, view]["input_ids"].tolist() for view in (0, 1, 1)]
         [[2, 12, 3], [2, 10, 12, 13, 3], [2, 10, 12, 13, 3]]
 
     """
 
     def __init__(
-        self, rows: TokenRows | MixedRows, augment: Sequence[Augmentation], tokenizer: Any, seed: int = 0
+        self,
+        rows: TokenRows | MixedRows,
+        augment: Sequence[Augmentation],
+        tokenizer: Any,
+        seed: int = 0,
+        views: int | None = None,
     ) -> None:
-        super().__init__(rows, seed)
+        super().__init__(rows, seed, views)
         self.fields = list((rows.labelled if isinstance(rows, MixedRows) else rows).fields)
         if others := set(self.fields) - FIELDS:
             raise DataError(f"Augmentations cannot change a row's {', '.join(sorted(others))} along with its tokens.")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from kd_lightning.core.errors import DataError
+from kd_lightning.data.labelled import LabelledDataModule
+from kd_lightning.data.labels import Labels
 from kd_lightning.data.readers import Row
-from kd_lightning.data.sources import Source, check_columns, texts_of
-from kd_lightning.data.text.labels import Labels
+from kd_lightning.data.sources import Source, texts_of
 from kd_lightning.data.text.sourced import TextDataModule
 from kd_lightning.data.text.tokenizing import check_room, check_tokenizer
 from kd_lightning.data.text.tokens import Rows
@@ -20,7 +21,7 @@ from kd_lightning.functional.hard_label import IGNORED
 log = logging.getLogger(__name__)
 
 
-class TextClassification(TextDataModule):
+class TextClassification(LabelledDataModule, TextDataModule):
     """A data set of texts, or pairs of texts, with one label each, or with any number of labels.
 
     Args:
@@ -75,7 +76,8 @@ class TextClassification(TextDataModule):
         count = num_labels or (1 if regression else len(names) if names else None)
         if count is None and not isinstance(self.label, str):
             count = len(self.label)
-        self._labels = Labels(self.label, count, names, multilabel, regression) if count is not None else None
+        if count is not None:
+            self.known_labels = Labels(self.label, count, names, multilabel, regression)
         self._check(count, names)
 
     def _check(self, count: int | None, names: tuple[str, ...] | None) -> None:
@@ -91,35 +93,9 @@ class TextClassification(TextDataModule):
             raise DataError("regression predicts one number per row: num_labels is 1 then, and multilabel=False.")
 
     @property
-    def labels(self) -> Labels:
-        """How the label columns are read; classes that were not given are those of all training rows."""
-        if self._labels is None:
-            source = self.sources["train"]
-            table = source.table(self.text_columns)
-            check_columns(table, source, self.columns)
-            assert isinstance(self.label, str)
-            self._labels = Labels.find(self.label, table, source, self.multilabel)
-        return self._labels
-
-    @property
-    def num_labels(self) -> int:  # type: ignore[override]
-        """Number of classes, or of labels."""
-        return self.labels.count
-
-    @property
-    def classes(self) -> list[str] | None:  # type: ignore[override]
-        """The names of the classes, by number; None: they have none."""
-        return list(self.labels.names) if self.labels.names is not None else None
-
-    @property
     def columns(self) -> list[str]:
         """The columns that are read: texts first, then labels."""
         return [*self.text, *self.label_columns]
-
-    @property
-    def label_columns(self) -> list[str]:
-        """What extra data may lack."""
-        return [self.label] if isinstance(self.label, str) else self.label
 
     @property
     def cache_key_fields(self) -> tuple[Any, ...]:
@@ -168,8 +144,7 @@ class TextClassification(TextDataModule):
     def _read(self, split: str) -> tuple[list[list[str]], np.ndarray]:
         """Return the texts, column by column, and the labels of a split, each source's by the names it has for them."""
         first, *more = self.tables(split)
-        named = self.labels.named_as(first[0])
-        labels = [self.labels.read(*first), *(named.read_known(*one) for one in more)]
+        labels = self.labels_of([first, *more])
         for (_, source), known in zip(more, labels[1:], strict=True):
             if without := int((known.reshape(len(known), -1)[:, 0] == IGNORED).sum()):
                 log.info("%s: %d of %d rows have no label; a teacher labels them.", source, without, len(known))

@@ -14,9 +14,11 @@ import numpy as np
 from kd_lightning.core.errors import DataError
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
+from kd_lightning.data.base import SELECTION
+from kd_lightning.data.holdout import log_both
 from kd_lightning.data.text.masking import MaskedRows, Masking
 from kd_lightning.data.text.module import TokenDataModule
-from kd_lightning.data.text.texts import Origin
+from kd_lightning.data.text.origin import Origin
 from kd_lightning.data.text.tokenizing import CHUNK, batched, check_tokenizer
 from kd_lightning.data.text.tokens import TokenRows
 
@@ -44,7 +46,9 @@ class LanguageModelling(TokenDataModule):
         subset: the hub's configuration name, such as `wikitext-103-raw-v1`.
         validation: text to validate on, as `path`. None: the file `validation.*` beside `train.*`, or on the hub the
             split of this name; where there is none, `holdout`.
-        holdout: share of the documents to validate on; they are chosen by what is in them and never trained on.
+        holdout: share of the documents that is held out; they are chosen by what is in them and never trained on. Where
+            there is text to validate on, they are the split `selection`: checkpoints and settings are chosen on it, and
+            validation is only reported. Else they are validated on, 0.05 if None.
         tokenizer: a transformers tokenizer with a mask token; may also be set as attribute before `setup`.
         share: of the tokens that are hidden.
         whole_word: hide words with all their pieces.
@@ -83,7 +87,7 @@ class LanguageModelling(TokenDataModule):
         hub: str | None = None,
         subset: str | None = None,
         validation: str | Path | None = None,
-        holdout: float = 0.05,
+        holdout: float | None = None,
         tokenizer: Any = None,
         share: float = 0.15,
         whole_word: bool = False,
@@ -104,6 +108,12 @@ class LanguageModelling(TokenDataModule):
             raise DataError(f"limit is a number of rows, at least 1; got {limit}.")
 
     @property
+    def available_splits(self) -> Iterable[str]:
+        """The splits there are: train, validation, and `selection` where that is held out."""
+        held = self.origin.holdout is not None and self.origin.held_split == SELECTION
+        return (*super().available_splits, *([SELECTION] if held else []))
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the text and of all that was done to it; batch size and order do not count. Needs the tokenizer."""
         return digest([self._key(split) for split in self.available_splits], self.share, self.whole_word)
@@ -119,6 +129,8 @@ class LanguageModelling(TokenDataModule):
         check_tokenizer(self.tokenizer, self.max_length)
         self.masking()  # what the tokenizer lacks is an error before texts are packed
         super().setup(stage)
+        if self.origin.held_split == "validation":
+            log_both(self.name, self.origin.share, "documents")
 
     def masking(self) -> Masking:
         """Return what hides tokens."""
@@ -143,7 +155,7 @@ class LanguageModelling(TokenDataModule):
 
     def train_dataset(self) -> MaskedRows:
         """Return the training rows with other tokens hidden in every epoch."""
-        return MaskedRows(self._token_rows("train"), self.masking(), self.seed)
+        return MaskedRows(self._token_rows("train"), self.masking(), self.seed, self.views)
 
     def eval_dataset(self, split: str) -> MaskedRows:
         """Return the rows of a split, the same tokens hidden every time."""

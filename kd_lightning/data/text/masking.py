@@ -114,7 +114,7 @@ def _continuations(tokenizer: Any) -> np.ndarray:
 
 
 class MaskedRows(EpochRows):
-    """Rows with tokens hidden; which ones is a function of (seed, epoch, row) alone.
+    """Rows with tokens hidden; which ones is a function of (seed, view, row) alone.
 
     So a resumed run, other workers and other processes get the same. A row has `input_ids`; `labels`, what the hidden
     tokens were and −100 elsewhere; `logits_mask`, 1 where something is to be guessed; and `sample_id`.
@@ -122,7 +122,8 @@ class MaskedRows(EpochRows):
     Args:
         rows: tokenised rows.
         masking: hides tokens.
-        seed: with epoch and row, decides which; None hides the same in every epoch of every run, for validation.
+        seed: with view and row, decides which; None hides the same in every view of every run, for validation.
+        views: number of views, for rows that come round.
 
     Example:
         >>> from kd_lightning.data import build_tokenizer
@@ -137,14 +138,14 @@ class MaskedRows(EpochRows):
 
     stream, once = 0x3A5C, 0x3A5D
 
-    def __init__(self, rows: TokenRows, masking: Masking, seed: int | None = None) -> None:
-        super().__init__(rows, seed or 0)
+    def __init__(self, rows: TokenRows, masking: Masking, seed: int | None = None, views: int | None = None) -> None:
+        super().__init__(rows, seed or 0, views)
         self.masking = masking
         self.fixed = seed is None
 
-    def random(self, row: int, epoch: int) -> np.random.Generator:
-        """Return the generator of a row in an epoch; without a seed, the same in all."""
-        return np.random.default_rng([self.once, row]) if self.fixed else super().random(row, epoch)
+    def random(self, row: int, view: int) -> np.random.Generator:
+        """Return the generator of a row in a view; without a seed, the same in all."""
+        return np.random.default_rng([self.once, row]) if self.fixed else super().random(row, view)
 
     def change(self, row: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
         """Return a row with tokens hidden, and what they were."""

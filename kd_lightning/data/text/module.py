@@ -16,7 +16,7 @@ from kd_lightning.data.text.augmented_rows import Augmentations, AugmentedRows, 
 from kd_lightning.data.text.padding import DualTokenizedPadding, Padding
 from kd_lightning.data.text.tokenizing import build_tokenizer, check_tokenizer, encode, tokenizer_fingerprint
 from kd_lightning.data.text.tokens import DualTokenizedRows, Rows
-from kd_lightning.models.hub import from_hub
+from kd_lightning.models.hub import load_tokenizer
 
 
 class TokenDataModule(RowDataModule):
@@ -41,6 +41,7 @@ class TokenDataModule(RowDataModule):
     """
 
     needs_processor = True
+    processor_key = "tokenizer"
 
     token_fields: tuple[str, ...] = ()
     """What rows have one of for every token beside the tokenizer's own: of `padding.LIKE_TOKENS`."""
@@ -97,15 +98,17 @@ class TokenDataModule(RowDataModule):
             ConfigError: if there is no such tokenizer.
 
         """
-        from transformers import AutoTokenizer
-
         if name == "train":
             return build_tokenizer(self.texts("train"), self.max_length, lowercase=self.lowercase)
-        return from_hub(AutoTokenizer.from_pretrained, name)
+        return load_tokenizer(name)
 
     def interchangeable(self, one: Any, other: Any) -> bool:
         """Return whether two tokenizers have the same vocabulary, so that one batch is for both their models."""
         return one.get_vocab() == other.get_vocab()
+
+    def describe_processor(self, processor: Any) -> str:
+        """Return the number of a tokenizer's pieces."""
+        return f"{len(processor)} pieces"
 
     def check_one_tokenizer(self, why: str) -> None:
         """Check that there are no two tokenizers: the data's or the student's own, or those of several tasks' teachers.
@@ -163,13 +166,18 @@ class TokenDataModule(RowDataModule):
         """Whether training rows differ from epoch to epoch."""
         return bool(self.augment) or super().varies
 
+    @property
+    def augmentation(self) -> Any:
+        """What changes training rows, as JSON-like settings."""
+        return describe(self.augment) if self.augment else super().augmentation
+
     def train_dataset(self) -> Any:
-        """Return the training rows as an epoch has them: augmented, where they are."""
+        """Return the training rows as a view has them: augmented, where they are."""
         rows = self.train_rows
         if not self.augment:
             return super().train_dataset()
         assert not isinstance(rows, DualTokenizedRows), "setup refuses two tokenizers"
-        return AugmentedRows(rows, self.augment, self.tokenizer, self.seed)
+        return AugmentedRows(rows, self.augment, self.tokenizer, self.seed, self.views)
 
     @property
     def collate(self) -> Collate:

@@ -82,17 +82,18 @@ class QuestionAnswering(TextDataModule):
     @property
     def columns(self) -> Sequence[str]:
         """The columns that are read."""
-        return (*COLUMNS, "title") if self.holdout is not None and self.path is None else COLUMNS
+        return COLUMNS
 
     @property
     def optional(self) -> Sequence[str]:
         """The columns that are read where they are there."""
-        return OPTIONAL
+        first = ("title",) if self.holdout is not None and self.path is None else ()  # as fingerprints have it
+        return (*first, *OPTIONAL)
 
     @property
     def label_columns(self) -> Sequence[str]:
         """What extra data may lack."""
-        return "answers", "title"
+        return ("answers",)
 
     @property
     def cache_key_fields(self) -> tuple[Any, ...]:

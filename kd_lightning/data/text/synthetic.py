@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.core.hashing import digest
+from kd_lightning.data.base import SELECTION
+from kd_lightning.data.holdout import check_share, held_out
 from kd_lightning.data.text.augmented_rows import Augmentations
 from kd_lightning.data.text.module import TokenDataModule
 from kd_lightning.data.text.tokens import Rows
@@ -90,9 +93,11 @@ class SyntheticSentiment(TokenDataModule):
             `pad_to_multiple_of`, as `TokenDataModule` describes them.
         limit: use only so many sentences of each split, for trying things.
         augment: random changes of training rows, such as `[Delete(0.1), ShortReorder()]`.
+        holdout: share of the training sentences that is the split `selection`, with their noisy labels: checkpoints and
+            settings are chosen on it, and validation is only reported.
 
     Raises:
-        DataError: a size below one, or noise that leaves nothing to learn.
+        DataError: a size below one, a share that is none, or noise that leaves nothing to learn.
 
     Example:
         >>> data = SyntheticSentiment(train_size=100, validation_size=20)
@@ -124,6 +129,7 @@ class SyntheticSentiment(TokenDataModule):
         group_by_length: bool = True,
         pad_to_multiple_of: int | None = None,
         augment: Augmentations = None,
+        holdout: float | None = None,
     ) -> None:
         super().__init__(
             tokenizer=tokenizer or word_tokenizer(max_length=max_length),
@@ -144,22 +150,35 @@ class SyntheticSentiment(TokenDataModule):
         if not 0 <= label_noise < 0.5:
             raise DataError(f"label_noise is from 0 to below 0.5, where labels say nothing; got {label_noise}.")
         self.train_size, self.validation_size = sizes
+        if holdout is not None:
+            check_share(holdout, "training rows")
         self.label_noise = label_noise
+        self.holdout = holdout
+
+    @property
+    def available_splits(self) -> Iterable[str]:
+        """The splits there are: train, validation, and `selection` where that is held out."""
+        return (*super().available_splits, *([SELECTION] if self.holdout is not None else []))
 
     @property
     def fingerprint(self) -> str:
         """Hash of the language, the sizes, the noise, the seed and the tokenizer; batch size and order do not count."""
-        made_of = (FORMAT, WORDS, self.train_size, self.validation_size, self.label_noise, self.seed)
+        made_of: tuple[Any, ...] = (FORMAT, WORDS, self.train_size, self.validation_size, self.label_noise, self.seed)
+        made_of += (("holdout", self.holdout),) if self.holdout is not None else ()
         return self.augmented_fingerprint(digest(made_of, self.max_length, self.tokenizer_fingerprints))
 
     def sentences(self, split: str) -> tuple[list[str], np.ndarray]:
-        """Return a split's sentences and labels: 1 for praise, 0 for blame; some turned round in `train`."""
+        """Return a split's sentences and labels: 1 for praise, 0 for blame; some of training turned round."""
         validation = _reviews(Random(f"validation {self.seed}"), self.validation_size)
         if split == "validation":
             return list(validation), np.array(list(validation.values()))
         train = _reviews(Random(f"train {self.seed}"), self.train_size, without=validation)
         noise = np.random.default_rng(self.seed).random(self.train_size) < self.label_noise
-        return list(train), np.array(list(train.values())) ^ noise
+        texts, labels = list(train), np.array(list(train.values())) ^ noise
+        if self.holdout is None:
+            return texts, labels
+        kept = held_out(texts, self.holdout) == (split == SELECTION)
+        return [text for text, stays in zip(texts, kept, strict=True) if stays], labels[kept]
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all sentences of a split, such as a tokenizer is trained on."""

@@ -78,12 +78,13 @@ def _number(text: object) -> float | None:
         return None
 
 
-def draw_curves(run_dir: Path, out: Path) -> None:
-    """Draw a run's curves into a PNG file: one panel of losses per stage, one panel per validation metric.
+def draw_curves(run_dir: Path, out: Path, split: str = "validation") -> None:
+    """Draw a run's curves into a PNG file: one panel of losses per stage, one panel per metric.
 
     Args:
         run_dir: holds `stages/<stage>`; stages without curves are left out.
         out: the picture, replaced as a whole.
+        split: what checkpoints were chosen on, for the titles of the metrics.
 
     """
     stages = {name: curves for name in _stage_names(run_dir) if (curves := read_curves(run_dir / "stages" / name))}
@@ -96,7 +97,7 @@ def draw_curves(run_dir: Path, out: Path) -> None:
     for name in losses:
         _draw_losses(next(axes), name, stages[name])
     for metric in metrics:
-        _draw_metric(next(axes), metric, stages)
+        _draw_metric(next(axes), f"{split} {metric.removeprefix('val/')}", metric, stages)
     if not losses and not metrics:
         next(axes).set_title("nothing was logged")
     write_figure(out, figure)
@@ -139,14 +140,14 @@ def _sum(curves: Iterable[Curve]) -> Curve:
     return list(totals), list(totals.values())
 
 
-def _draw_metric(axes: Axes, metric: str, stages: Mapping[str, Mapping[str, Curve]]) -> None:
-    """Draw one validation metric of every stage that has it."""
+def _draw_metric(axes: Axes, title: str, metric: str, stages: Mapping[str, Mapping[str, Curve]]) -> None:
+    """Draw one metric of every stage that has it."""
     for i, (stage, curves) in enumerate(stages.items()):
         if metric in curves:
             steps, values = curves[metric]
             color = STAGES.get(stage, LINES[(i + 1) % len(LINES)])
             axes.plot(steps, values, marker="o", markersize=4, color=color, label=stage)
-    axes.set(title=f"validation {metric.removeprefix('val/')}", xlabel="step")
+    axes.set(title=title, xlabel="step")
     _finish(axes)
 
 

@@ -46,7 +46,23 @@ def main_metric(metrics: Mapping[str, Any]) -> Metric | None:
 
 def metric_of(metrics: Mapping[str, Any], role: str, metric: Metric | None) -> float | None:
     """Return what the teacher, the student alone or the student reached; None where it did not run."""
-    value = ((metrics.get(role) or {}).get("metrics") or {}).get(metric.name) if metric is not None else None
+    return _score(metrics, role, metric, "metrics")
+
+
+def selection_of(metrics: Mapping[str, Any], role: str, metric: Metric | None) -> float | None:
+    """Return what a model reached on the training rows that are held out to choose on; None where none are.
+
+    Example:
+        >>> entry = {"metrics": {"f1": 0.5}, "selection": {"f1": 0.6}}
+        >>> selection_of({"student": entry}, "student", Metric("f1"))
+        0.6
+
+    """
+    return _score(metrics, role, metric, "selection")
+
+
+def _score(metrics: Mapping[str, Any], role: str, metric: Metric | None, entry: str) -> float | None:
+    value = ((metrics.get(role) or {}).get(entry) or {}).get(metric.name) if metric is not None else None
     return float(value) if value is not None else None
 
 

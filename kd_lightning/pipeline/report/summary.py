@@ -16,10 +16,13 @@ from rich.table import Table
 from torch import nn
 
 from kd_lightning.objective import Objective, Term
-from kd_lightning.pipeline.report.results import ROLES, Metric, main_metric, metric_of, share_kept
+from kd_lightning.pipeline.report.results import ROLES, Metric, main_metric, metric_of, selection_of, share_kept
 
 TITLES = {"teacher": "teacher", "alone": "student alone", "student": "student distilled"}
 """How each entry of `metrics.json` is called on the terminal."""
+
+SOMETIMES = ("selection", "of teacher")
+"""Columns that only some runs have: the main metric on held-out training rows, and the share of the teacher's."""
 
 
 def human(count: float) -> str:
@@ -153,7 +156,7 @@ def final_table(console: Console, metrics: Mapping[str, Any]) -> None:
     """
     main, roles = main_metric(metrics), [role for role in ROLES if role in metrics]
     names = list(dict.fromkeys(name for role in roles for name in metrics[role].get("metrics", {})))
-    rows = [["", *names, "of teacher", "parameters", "latency", "time"]]
+    rows = [["", *names, *SOMETIMES, "parameters", "latency", "time"]]
     rows += [_final_row(metrics, role, names, main) for role in roles]
     rows = [list(row) for row in zip(*_told(list(zip(*rows, strict=True))), strict=True)]
     upright = _upright(rows, roles)
@@ -164,8 +167,8 @@ def final_table(console: Console, metrics: Mapping[str, Any]) -> None:
 
 
 def _told(columns: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return the columns without `of teacher` where it has nothing to say."""
-    return [column for column in columns if column[0] != "of teacher" or any(column[1:])]
+    """Return the columns without those of `SOMETIMES` that are empty."""
+    return [column for column in columns if column[0] not in SOMETIMES or any(column[1:])]
 
 
 def _upright(rows: list[list[str]], roles: list[str]) -> Table:
@@ -201,6 +204,7 @@ def _final_row(metrics: Mapping[str, Any], role: str, names: list[str], main: Me
     return [
         TITLES[role] if "teacher" in metrics else "student",
         *(_number(entry.get("metrics", {}).get(name)) for name in names),
+        _number(selection_of(metrics, role, main)),
         "" if kept is None or role == "teacher" else f"{100 * kept:.1f} %",
         human(entry["parameters"]) if "parameters" in entry else "",
         "" if latency is None else f"{latency:.1f} ms",

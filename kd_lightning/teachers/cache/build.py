@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ def build_cache(
     top_k: int | None = None,
     dtype: str = "bf16",
     trainer: Trainer | None = None,
-    data: str | None = None,
+    data: str | Mapping[str, Any] | None = None,
     announce: Callable[[str], None] = rank_zero_info,
 ) -> None:
     """Build a cache as `TeacherCache.build` describes; `announce` is called with a forecast of rows, bytes and time."""
@@ -83,7 +83,7 @@ def unique_addresses(addresses: Sequence[str]) -> list[str]:
 
 
 def plan_of(
-    source: TeacherSource, addresses: Sequence[str], dtype: str, top_k: int | None, data: str | None
+    source: TeacherSource, addresses: Sequence[str], dtype: str, top_k: int | None, data: str | Mapping[str, Any] | None
 ) -> Manifest:
     """Return the manifest of a cache that is to be built, without files.
 
@@ -102,10 +102,10 @@ def plan_of(
             stacks[stack] = info.layers(stack)
     parts = {
         "teacher": source.identity(),
-        "data": data,
         "addresses": sorted(set(addresses)),
         "dtype": dtype,
         "top_k": top_k,
+        **(data if isinstance(data, Mapping) else {"data": data}),
     }
     return Manifest(Fingerprint(parts), stacks, {address: info.feature(address) for address in addresses})
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lightning.core.batch import BOOKKEEPING, field, is_batch_field, sub_batch, token_mask
+from kd_lightning.core.batch import BOOKKEEPING, ROW_MARK, VIEW_ID, field, is_batch_field, sub_batch, token_mask
 from kd_lightning.core.errors import CacheError
 from kd_lightning.core.types import Batch
 
@@ -55,20 +55,24 @@ class Rows(NamedTuple):
 
 
 def rows_of(batch: Batch) -> Rows:
-    """Return a batch's sample ids, and the mask and inputs of its teacher.
+    """Return a batch's ids in a cache, and the mask and inputs of its teacher.
+
+    The ids are its `sample_id`s, or its `view_id`s where rows come in several views. Where the batch has a `row_mark`,
+    a hash that the data module made of what rows are, it stands for the inputs.
 
     Raises:
         CacheError: if the batch has no `sample_id`, or not one integer per row.
 
     """
     ids = field(batch, "sample_id")
+    ids = ids if (views := field(batch, VIEW_ID)) is None else views
     if not isinstance(ids, Tensor) or ids.is_floating_point():
         raise CacheError(
             "The batch has no 'sample_id', by which a teacher cache finds its rows. Make batches mappings with such a "
             "tensor: one integer per row, the row's index in the data set."
         )
-    own = sub_batch(batch, "teacher")
-    inputs = dict(_inputs(own))
+    own, mark = sub_batch(batch, "teacher"), field(batch, ROW_MARK)
+    inputs = dict(_inputs(own)) if mark is None else {ROW_MARK: mark}
     mask = token_mask(own)
     if mask is None and isinstance(words := field(own, "input_ids"), Tensor) and words.ndim == 2:
         mask = torch.ones_like(words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,8 @@ class TeacherCache:
         if len(missing):
             held = f"{len(self):,} rows, {self._ids[0]} to {self._ids[-1]}" if len(self) else "no rows"
             raise CacheError(
-                f"Row {missing[0]} (its sample_id) is not in the teacher cache {self.path}, which holds {held}. Build "
-                "it from all rows that are trained on."
+                f"{self._named(missing[0])} (its sample_id) is not in the teacher cache {self.path}, which holds "
+                f"{held}. Build it from all rows that are trained on."
             )
         return [(self._shards[self._shard[i]], int(self._row[i])) for i in found]
 
@@ -134,10 +134,15 @@ class TeacherCache:
         changed = then.differ(fingerprint_rows(rows, spans)) | (tokens != np.array([count for _, count in spans]))
         if changed.any():
             raise CacheError(
-                f"Row {rows.ids[changed][0]} does not look as it did when the teacher cache {self.path} was made: "
-                "other data, another split (validation without metrics uses the teacher too) or tokenizer, or random "
-                "augmentation, which cannot be cached."
+                f"{self._named(rows.ids[changed][0])} does not look as it did when the teacher cache {self.path} was "
+                "made: other data, another split (validation without metrics uses the teacher too) or tokenizer, "
+                "another augmentation or number of views, or random augmentation without views."
             )
+
+    def _named(self, key: int) -> str:
+        """Return what an error calls a row."""
+        views = self.fingerprint.parts.get("views")
+        return f"Row {key}" if views is None else f"View {key % views} of row {key // views}"
 
     def _padded(
         self, name: str, places: list[tuple[Shard, int]], spans: list[tuple[int, int]], length: int, pin_memory: bool
@@ -158,7 +163,7 @@ class TeacherCache:
         addresses: Sequence[str],
         top_k: int | None = None,
         dtype: str = "bf16",
-        data: str | None = None,
+        data: str | Mapping[str, Any] | None = None,
     ) -> Fingerprint:
         """Return the fingerprint of the cache that `build` would make of the same arguments."""
         Codec(dtype, top_k)  # refuses what cannot be
@@ -174,7 +179,7 @@ class TeacherCache:
         top_k: int | None = None,
         dtype: str = "bf16",
         trainer: Trainer | None = None,
-        data: str | None = None,
+        data: str | Mapping[str, Any] | None = None,
     ) -> TeacherCache:
         """Run the teacher over a loader's batches, by a Trainer's predict pass, and store its outputs.
 
@@ -191,7 +196,8 @@ class TeacherCache:
             top_k: of logits over classes or words keep the k largest, and the mass of the rest; None keeps all.
             dtype: `bf16`, `fp16` or `fp32`.
             trainer: decides device and processes; None: one device, without logger and checkpoints.
-            data: what identifies the data, such as a data module's `fingerprint`; is part of the cache's own.
+            data: what identifies the data, such as a data module's `fingerprint`, or named parts of that, such as its
+                `cached_as`; is part of the cache's own.
 
         Raises:
             AddressError: if the teacher has no such feature.

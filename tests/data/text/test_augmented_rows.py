@@ -199,10 +199,10 @@ def test_what_is_no_augmentation_is_named(root, tokenizer):
 
 
 def test_overfitting_repeats_the_first_epochs_rows():
-    repeated = TrainBatches([3, 4, 5], batch_size=3, shuffle=False, with_epoch=True)
+    repeated = TrainBatches([3, 4, 5], batch_size=3, shuffle=False, with_view=True)
     repeated.set_epoch(4)
     assert sorted(next(iter(repeated))) == [(0, 0), (1, 0), (2, 0)]
-    moving = TrainBatches([3, 4, 5], batch_size=3, with_epoch=True)
+    moving = TrainBatches([3, 4, 5], batch_size=3, with_view=True)
     moving.set_epoch(4)
     assert sorted(next(iter(moving))) == [(0, 4), (1, 4), (2, 4)]
 

@@ -146,13 +146,13 @@ def test_a_document_that_comes_twice_is_on_one_side(tmp_path, pieces):
 
 def test_validation_text_that_is_there_is_used(folder, tmp_path, pieces):
     (tmp_path / "other.txt").write_text("the film was good")
-    given = of(folder, pieces, validation=tmp_path / "other.txt")
+    given = of(folder, pieces, validation=tmp_path / "other.txt", holdout=None)
     assert given.texts("validation") == ["the film was good"]
     assert given.texts("train") == sentences(600)
     (tmp_path / "set").mkdir()
     for split in ("train", "validation", "test"):
         (tmp_path / "set" / f"{split}.txt").write_text(f"the {split}")
-    data = of(Path("set"), pieces, root=tmp_path, cache_dir=tmp_path)
+    data = of(Path("set"), pieces, root=tmp_path, cache_dir=tmp_path, holdout=None)
     assert (data.texts("train"), data.texts("validation")) == (["the train"], ["the validation"])
 
 

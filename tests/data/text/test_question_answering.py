@@ -157,10 +157,10 @@ def test_titles_are_held_out_whole(root):
     data = reads(root, holdout=0.4)
     table = parquet.read_table(root / "reads" / "train.parquet").to_pylist()
     title = {row["id"]: row["title"] for row in table}
-    train, validation = ({title[i] for i in data.questions(split).ids} for split in ("train", "validation"))
-    assert (len(train), len(validation)) == (3, 2)
-    assert not train & validation
-    assert sorted(data.questions("train").ids + data.questions("validation").ids) == sorted(title)
+    train, selection = ({title[i] for i in data.questions(split).ids} for split in ("train", "selection"))
+    assert (len(train), len(selection)) == (3, 2)
+    assert not train & selection
+    assert sorted(data.questions("train").ids + data.questions("selection").ids) == sorted(title)
 
 
 def test_a_data_set_without_a_training_split_is_an_error_with_what_to_type(tmp_path):

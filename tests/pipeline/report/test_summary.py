@@ -169,6 +169,18 @@ def test_a_share_of_nothing_is_not_told() -> None:
     assert share_kept(lower, "student", Metric("loss", "min")) == 0.5
 
 
+def test_scores_on_held_out_rows_are_a_column_where_there_are_some(console: Console) -> None:
+    found = results()
+    for number, role in enumerate(("teacher", "alone", "student")):
+        found[role]["selection"] = {"accuracy": 0.7 + number / 100, "f1": 0.1}
+    final_table(console, found)
+    lines = printed(console).splitlines()
+    (row,) = [line.split() for line in lines if "selection" in line]  # too wide for 80 columns: one column per model
+    assert row == ["selection", "0.7000", "0.7100", "0.7200"]
+    assert "0.1000" not in printed(console)  # of the main metric alone
+    assert "Distilled beats alone by 0.0800 accuracy" in printed(console)  # of what is reported
+
+
 def wide(names: list[str], mode: str = "max") -> dict[str, Any]:
     """Three models with a metric of each name, whose values are all different."""
     found = results(mode=mode)

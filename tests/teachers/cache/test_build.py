@@ -66,7 +66,7 @@ def test_order_of_addresses_is_no_difference(tmp_path):
 
 def test_augmented_rows_are_refused(tmp_path):
     augmented = AugmentedRows(token_rows(), [Delete(0.3)], word_tokenizer())
-    batches = TrainBatches(augmented.lengths, batch_size=4, with_epoch=True)
+    batches = TrainBatches(augmented.lengths, batch_size=4, with_view=True)
     loader = Loader(augmented, batches, Padding({"input_ids": 0}))
     with pytest.raises(CacheError, match="rows are augmented at random"):
         build(bert(), loader, tmp_path / "c", ["logits"])

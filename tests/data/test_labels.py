@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.data import TextClassification
-from kd_lightning.data.text.labels import Labels
+from kd_lightning.data.labels import Labels
 
 NLI = ("entailment", "neutral", "contradiction")
 

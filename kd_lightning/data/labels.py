@@ -194,6 +194,28 @@ class Labels:
         return f"{source}, column '{self.column}', row {row}"
 
 
+def check_names(names: Sequence[str], source: object) -> None:
+    """Check that no class has two names, which differ in capital letters or spaces only.
+
+    Args:
+        names: of all classes.
+        source: where they come from, for the error.
+
+    Raises:
+        DataError: naming the two.
+
+    Example:
+        >>> check_names(["cat", "dog"], "here")
+
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        plain = "".join(character for character in name.lower() if character.isalnum()) or name
+        if plain in seen:
+            raise DataError(f"{source} has the classes '{seen[plain]}' and '{name}': give one class one name.")
+        seen[plain] = name
+
+
 def _whole(value: Any) -> Any:
     """Return a whole number as an integer, as pandas writes those beside missing ones."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,1 @@
+"""Rows of images: decoding, the store of decoded pixels, augmentation and mixing of batches."""
