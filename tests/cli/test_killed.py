@@ -29,6 +29,7 @@ def test_killed_in_mid_epoch_and_resumed_a_student_is_bit_equal(
 ) -> None:
     short = ["teacher.trainer.max_epochs=1", "trainer.max_epochs=3", "callbacks.last.every_n_train_steps=8"]
     typed = ["data=sst2", "data.name=films", f"data.root={films_root}", "teacher=tiny_random", "data.batch_size=4"]
+    typed += ["teacher.architecture.num_hidden_layers=2", "student.num_hidden_layers=1"]
     typed += [*short, "baseline=false", "match=[hidden_mse]", "optimizer.lr=1e-3", *tasks, *cache]
     epoch, homes = (STEPS + 25, ["films", "made_up"]) if tasks else (STEPS, [])  # 200 rows in batches of 8
     whole = command(tmp_path, *typed, "hydra.run.dir=whole")
