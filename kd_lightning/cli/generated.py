@@ -7,7 +7,7 @@ group to write the help page: hundreds of small configurations would make that t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -15,6 +15,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
+
+Names: TypeAlias = list[str]
 
 _GROUPS: dict[str, dict[str, tuple[Any, str]]] = {}
 """Group → name → (what the configuration is, its package)."""
@@ -34,7 +36,7 @@ def add(group: str, nodes: Mapping[str, Any], package: str) -> None:
     _GROUPS.setdefault(group, {}).update({name: (node, package) for name, node in nodes.items()})
 
 
-def names(group: str) -> list[str]:
+def names(group: str) -> Names:
     """Return the names in a group, in the order in which they were added."""
     return list(_GROUPS.get(group, {}))
 
@@ -73,7 +75,7 @@ class GeneratedSource(ConfigSource):
         group, name = _split(config_path)
         return name in _GROUPS.get(group, {})
 
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+    def list(self, config_path: str, results_filter: ObjectType | None) -> Names:
         """Return the sorted names in a group."""
         if results_filter == ObjectType.GROUP:
             return []
