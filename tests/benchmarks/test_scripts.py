@@ -10,9 +10,13 @@ from contextlib import redirect_stdout
 from subprocess import CompletedProcess
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from lightning.pytorch import Callback
+from PIL import Image
+from pyarrow import parquet
 from transformers import BertTokenizerFast
 
 import kd_lightning as kd
@@ -180,3 +184,19 @@ def test_a_race_on_the_same_batches(tmp_path, fine_tuned):
     assert column(found, "steps") == [8, 8]
     assert column(found, "reached") == [False, False]
     assert all(0 <= row["best accuracy"] <= 1 and row["train s"] > 0 for row in found["rows"])
+
+
+def test_images_are_measured_against_a_plain_loop(tmp_path):
+    random, cells = np.random.default_rng(0), []
+    for _ in range(24):
+        buffer = io.BytesIO()
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "PNG")
+        cells.append(buffer.getvalue())
+    (tmp_path / "cifar10").mkdir()
+    for split in ("train", "test"):
+        table = pa.table({"image": cells, "label": [row % 10 for row in range(24)]})
+        parquet.write_table(table, tmp_path / "cifar10" / f"{split}.parquet")
+    found = run("images", tmp_path, str(tmp_path))
+    assert len(found["rows"]) == 7
+    assert all(row["median ms"] > 0 for row in found["rows"])
+    assert [row["at most"] for row in found["targets"]] == [1.05, 1.05, 1.08, 0.03]

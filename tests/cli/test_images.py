@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import torch
 from PIL import Image
 
 import kd_lightning as kd
+
+from .test_killed import kill_in_second_epoch
 
 CLASSES = ["bar", "dot"]
 
@@ -95,3 +99,36 @@ def test_transformers_opens_its_own_models(runs: dict[str, Any]) -> None:
 def test_mistakes_are_named_before_training(runs: dict[str, Any], name: str, says: str) -> None:
     assert runs[name]["code"] == 1
     assert says in runs[name]["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", [[], ["cache=true", "teacher.cache.views=2"]], ids=["live", "cached views"])
+def test_killed_in_mid_epoch_with_mixup_and_resumed_a_student_is_bit_equal(
+    cache: list[str], photos: Path, command: Any, environment: dict[str, str], repository: Path, tmp_path: Path
+) -> None:
+    typed = ["data=image_folder", f"data.path={photos}", "data.batch_size=1", "augment=[crop]", "mix=mixup", *cache]
+    typed += ["teacher=resnet20_cifar", "teacher.model.depth=8", "teacher.trainer.max_epochs=1", "student=resnet8"]
+    typed += ["optimizer=sgd", "trainer.max_epochs=4", "callbacks.last.every_n_train_steps=4"]
+    whole = command(tmp_path, *typed, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    argv = [sys.executable, str(repository / "train.py"), *typed, "hydra.run.dir=killed"]
+    with (tmp_path / "output").open("w") as output:
+        process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        kill_in_second_epoch(process, tmp_path / "killed" / "stages" / "student" / "checkpoints")
+    last = tmp_path / "killed" / "stages" / "student" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] % 40
+    resumed = command(tmp_path, "resume=killed")
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("model.safetensors", "preprocessor_config.json"):
+        parts = [(tmp_path / run / "student" / name).read_bytes() for run in ("whole", "killed")]
+        assert parts[0] == parts[1], name
+
+
+@pytest.mark.slow
+def test_two_ranks_and_a_compiled_student_run_to_the_end(photos: Path, command: Any, tmp_path: Path) -> None:
+    typed = ["data=image_folder", f"data.path={photos}", "data.batch_size=8", "augment=[crop]", "mix=cutmix"]
+    typed += ["teacher=resnet20_cifar", "teacher.model.depth=8", "student=resnet8", "optimizer=sgd", "debug=fast"]
+    for name, more in {"ranks": ["trainer=ddp_cpu"], "compiled": ["compile=true"]}.items():
+        done = command(tmp_path, *typed, *more, f"hydra.run.dir={name}")
+        assert done.returncode == 0, done.stderr
+        assert "student" in json.loads((tmp_path / name / "metrics.json").read_text())

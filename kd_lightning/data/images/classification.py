@@ -118,7 +118,7 @@ class ImageClassification(LabelledDataModule):
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
-        return [self.image, self.label]
+        return [self.image, *self.label_columns]
 
     @property
     def stored_size(self) -> Size | None:

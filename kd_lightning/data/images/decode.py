@@ -40,7 +40,7 @@ def decode(content: bytes | str | Path, place: str, size: Size | None = None) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+            image: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
             if image.mode not in MODES:
                 raise DataError(
                     f"{place} has pixels of Pillow's mode '{image.mode}', which cannot become eight bits of red, green "

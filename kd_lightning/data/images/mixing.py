@@ -99,10 +99,9 @@ class CutMix(Mixing):
         mixed, height, width = images.copy(), *images.shape[1:3]
         share = np.ones(len(images), dtype=np.float32)
         for row, (own, *centre) in enumerate(drawn):
-            sides = [_side(size, (1 - own) ** 0.5, at) for size, at in zip((height, width), centre, strict=True)]
-            mixed[(row, *sides)] = partners[(row, *sides)]
-            pasted = np.prod([side.stop - side.start for side in sides])
-            share[row] = 1 - pasted / (height * width)
+            down, across = (_side(size, (1 - own) ** 0.5, at) for size, at in zip((height, width), centre, strict=True))
+            mixed[row, down, across] = partners[row, down, across]
+            share[row] = 1 - (down.stop - down.start) * (across.stop - across.start) / (height * width)
         return mixed, share
 
 

@@ -31,7 +31,7 @@ class LanguageModelling(TokenDataModule):
     """Text as rows full of tokens, some of them hidden for a model to guess.
 
     Documents are packed end to end into rows of `max_length` tokens, once, and kept on disk. Which tokens are hidden
-    changes from epoch to epoch and is a function of (seed, epoch, row); in validation it is always the same, whatever
+    changes from epoch to epoch and is a function of (seed, view, row); in validation it is always the same, whatever
     the seed.
 
     Batches have `input_ids` with tokens hidden, `labels` (what they were, −100 elsewhere) and `logits_mask` (1 where a
