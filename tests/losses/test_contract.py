@@ -15,22 +15,15 @@ from torch import Tensor
 
 from kd_lightning import losses
 
-from .cases import CASES, LossCase, Sample
+from .cases import BY_CLASS, CASES, LossCase, Sample
 from .oracles import numeric_gradient
 
 GARBAGE = [float("nan"), float("inf"), -float("inf"), 1e9]
 
 each_loss = pytest.mark.parametrize("case", CASES, ids=str)
 each_masked_loss = pytest.mark.parametrize("case", [c for c in CASES if c.sample(0).mask is not None], ids=str)
+each_class_first = pytest.mark.parametrize("case", BY_CLASS, ids=str)
 each_mean = pytest.mark.parametrize("case", [c for c in CASES if c.name != "identity"], ids=str)
-FIRST = {case.build.func: case for case in reversed(CASES)}
-"""The first case of each class: options of a class are of the same few operations."""
-
-each_class_first = pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=[] if c is FIRST[c.build.func] else pytest.mark.slow) for c in CASES],
-    ids=str,
-)
 
 
 def gradients(loss: torch.nn.Module, sample: Sample) -> tuple[Tensor, list[Tensor]]:
