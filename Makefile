@@ -5,16 +5,21 @@ BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow lint clean
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test slow lint fast clean
 
 demo: $(STAMP)  ## the quickstart: teacher, student alone, distilled student
 	$(BIN)/python train.py
 
-test: $(STAMP) lint  ## everything that is fast: style, types, tests, doctests
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network"
+test: $(STAMP)  ## everything that is fast: style, types, tests, doctests; mypy runs beside the tests
+	$(MAKE) --jobs=2 fast lint
+
+fast: $(STAMP)
+	$(PYTEST) -m "not slow and not network"
 
 slow: $(STAMP)  ## what takes minutes
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not network"
+	$(PYTEST) -m "slow and not network"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

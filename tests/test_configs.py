@@ -59,6 +59,10 @@ def test_every_match_makes_schemes(name: str) -> None:
 @pytest.mark.parametrize("name", names("match/textbrewer"))
 def test_textbrewers_names_of_matches_need_no_folder(name: str) -> None:
     assert plain(composed(f"match={name}").objective) == plain(composed(f"match=textbrewer/{name}").objective)
+
+
+def test_a_name_of_textbrewers_stands_beside_others() -> None:
+    name = names("match/textbrewer")[0]
     assert plain(composed(f"match=[{name},minilm]").objective.terms).keys() >= {"hard", "logits", "minilm_value"}
 
 
@@ -115,10 +119,13 @@ def test_every_experiment_says_its_command_and_builds_its_objective(name: str) -
 
 
 def crossed() -> list[str]:
-    """Each task with one student, and each student with one task."""
-    pairs = [(task, line["students"][0]) for line in lines(CONFIGS) for task in line["tasks"]]
-    pairs += [(line["tasks"][0], student) for line in lines(CONFIGS) for student in line["students"]]
-    return sorted({f"{task}_{student}" for task, student in pairs})
+    """Each task with a student, and each student with a task, of every line."""
+    found = set()
+    for line in lines(CONFIGS):
+        tasks, students = line["tasks"], line["students"]
+        for i in range(max(len(tasks), len(students))):
+            found.add(f"{tasks[i % len(tasks)]}_{students[i % len(students)]}")
+    return sorted(found)
 
 
 @pytest.mark.parametrize("name", crossed())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from . import processes
 
 pytestmark = [pytest.mark.ddp, pytest.mark.timeout(1000)]
 
@@ -20,22 +20,11 @@ def results(tmp_path_factory: Any) -> tuple[Any, Any, Any]:
     """Run the script for one process, and for the two ranks, at the same time; return their results."""
     folder = tmp_path_factory.mktemp("ddp")
     places = ((0, 1), (0, 2), (1, 2))
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(world), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank, world in places
+    runs = [
+        ([str(SCRIPT), str(rank), str(world), str(folder)], folder / f"{rank}of{world}.txt") for rank, world in places
     ]
-    try:
-        logs = [process.communicate(timeout=900)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for process, text in zip(started, logs, strict=True):
-        assert process.returncode == 0, text[-4000:]
+    codes = processes.together(*runs, timeout=900)
+    assert codes == [0, 0, 0], "\n".join(log.read_text()[-4000:] for _, log in runs)
     whole, first, second = (torch.load(folder / f"{rank}of{world}.pt", weights_only=True) for rank, world in places)
     return whole, first, second
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from kd_lightning.cli.configs import CONFIGS, compose_config, register
 from kd_lightning.cli.experiments import typed_folder
 
+from . import processes
 from .pages import PAGES, ROOT, blocks, run_page, write_files
 
 TYPED = re.compile(r"'?[~+]?[a-z_]+(@[\w.]+)?(\.\w+)*(=\S+)?'?")
@@ -36,7 +34,7 @@ def typed_choices(page: Path) -> list[str]:
 
 
 def jobs(words: list[str]) -> list[list[str]]:
-    """Return the jobs of a sweep, every combination of `key=a,b`; of a single run, the one job."""
+    """Return jobs of a sweep in which every value of `key=a,b` is at least once; of a single run, the one job."""
     if "-m" not in words:
         return [words]
     keys = [word.partition("=") for word in words if word != "-m"]
@@ -44,7 +42,7 @@ def jobs(words: list[str]) -> list[list[str]]:
         [f"{key}={value}"] if "[" in value or "hydra" in key else [f"{key}={one}" for one in value.split(",")]
         for key, _, value in keys
     ]
-    return [list(job) for job in itertools.product(*options)]
+    return [[values[job % len(values)] for values in options] for job in range(max(map(len, options)))]
 
 
 def composed(words: list[str]) -> Any:
@@ -76,8 +74,8 @@ def test_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: P
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_a_page_runs_with_its_commands(page: Path, tmp_path: Path) -> None:
     own = os.environ | {"PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, str(ROOT / "tests" / "pages.py"), str(page), str(tmp_path)]
-    done = subprocess.run(argv, cwd=tmp_path, env=own, text=True, capture_output=True, timeout=500)
+    argv = [str(ROOT / "tests" / "pages.py"), str(page), str(tmp_path)]
+    done = processes.run(argv, tmp_path, own, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

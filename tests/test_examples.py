@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from . import processes
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
@@ -56,8 +56,7 @@ def test_every_check_has_its_example():
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:
     own = os.environ | {"PYTHONPATH": str(FOLDER.parent), "TMPDIR": str(tmp_path), "MPLBACKEND": "Agg"}
-    argv = [sys.executable, str(tutorial)]
-    done = subprocess.run(argv, cwd=tmp_path, env=own, text=True, capture_output=True, timeout=300)
+    done = processes.run([str(tutorial)], tmp_path, own, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip()
 

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from . import processes
+
 SCRIPT = Path(__file__).with_name("resumable.py")
 
 pytestmark = pytest.mark.timeout(1500)
 
 
-def launch(*runs: tuple[Path, str, int, int, int]) -> list[int]:
+def launch(*runs: tuple[Path, str, int, int, int]) -> list[int | None]:
     """Run several processes at the same time and return their exit codes."""
     started = []
     for folder, kind, *numbers in runs:
         folder.mkdir(exist_ok=True)
-        log = (folder / f"{kind}{numbers[1]}.txt").open("w")
-        command = [sys.executable, str(SCRIPT), str(folder), kind, *map(str, numbers)]
-        started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
-    try:
-        return [process.wait(timeout=700) for process in started]
-    finally:
-        for process in started:
-            process.kill()
+        argv = [str(SCRIPT), str(folder), kind, *map(str, numbers)]
+        started.append((argv, folder / f"{kind}{numbers[1]}.txt"))
+    return processes.together(*started, timeout=700)
 
 
-def check(codes: list[int], wanted: list[int], folder: Path) -> None:
+def check(codes: list[int | None], wanted: list[int], folder: Path) -> None:
     texts = "\n".join(f"{file}: {file.read_text()[-3000:]}" for file in folder.rglob("*.txt"))
     assert codes == wanted, texts
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+
+from kd_lightning.cli import generated
 
 LISTED = "experiments.yaml"
 RESOLVER = "kd_choices"
@@ -25,11 +26,9 @@ def register(configs: Path, own: Path | None = None) -> None:
             with every task.
 
     """
-    store = ConfigStore.instance()
-    for name, node in experiments(configs, own).items():
-        store.store(group="experiment", name=name, node=node, package="_global_")
-    for name in _stems(configs / "match" / "textbrewer"):
-        store.store(group="match", name=name, node={"defaults": [f"textbrewer/{name}"]}, package="objective.terms")
+    generated.add("experiment", experiments(configs, own), package="_global_")
+    short = {name: {"defaults": [f"textbrewer/{name}"]} for name in _stems(configs / "match" / "textbrewer")}
+    generated.add("match", short, package="objective.terms")
     OmegaConf.register_new_resolver(RESOLVER, lambda: choices(configs, own), replace=True)
 
 
@@ -49,7 +48,7 @@ def experiments(configs: Path, own: Path | None = None) -> dict[str, dict[str, A
         for student in line["students"]
     }
     written = {name for folder in (configs, own) if folder is not None for name in _stems(folder / "experiment")}
-    return {name: node for name, node in made.items() if name not in written}  # Hydra would take it for a schema
+    return {name: node for name, node in made.items() if name not in written}  # a user's folder comes last
 
 
 def _experiment(task: str, student: str, line: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from hydra.core.config_store import ConfigStore
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -19,6 +18,7 @@ from hydra.utils import get_object
 from omegaconf import errors as omega
 from yaml import YAMLError
 
+from kd_lightning.cli import generated
 from kd_lightning.cli.checks import arguments_of
 from kd_lightning.cli.nearest_key import Known, nearest_key
 from kd_lightning.core.errors import KDError, hint
@@ -66,10 +66,9 @@ def _group_choice(error: Exception, known: Known) -> str | None:
 
 def _all_options(message: str, group: str) -> list[str]:
     """Return a group's choices from the folders the message names: for a list of choices Hydra does not give them."""
-    stored = [name.removesuffix(".yaml") for name in ConfigStore.instance().repo.get(group, {})]
     folders = [Path(unquote(urlparse(url).path)) / group for url in re.findall(r"path=(file://\S+)", message)]
     on_disk = [file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")]
-    return sorted({*on_disk, *stored})
+    return sorted({*on_disk, *generated.names(group)})
 
 
 def _override(error: Exception, known: Known) -> str | None:

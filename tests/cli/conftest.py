@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from .. import processes
+
 Done: TypeAlias = subprocess.CompletedProcess[str]
 HERE = Path(__file__).parent
 WORDS = ["the", "a", "film", "plot", "actor", "scene", "was", "is", "very", "not", "slow", "bright", "dull", "of"]
@@ -61,24 +63,30 @@ def environment(own_cache: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command(environment: dict[str, str], repository: Path) -> Callable[..., Done]:
-    """Run `python train.py` in a folder, as a user would."""
+    """Run `python train.py` in a folder, as a user would.
 
-    def call(folder: Path, *typed: str, before: Sequence[str] = (), **options: Any) -> Done:
-        argv = [sys.executable, *before, str(repository / "train.py"), *typed]
-        return subprocess.run(argv, cwd=folder, env=environment, text=True, capture_output=True, timeout=400, **options)
+    `before` has arguments of Python, as `-m torch.distributed.run`; `fresh` asks for a process that imports everything
+    itself, which takes many seconds.
+    """
+
+    def call(folder: Path, *typed: str, before: Sequence[str] = (), fresh: bool = False) -> Done:
+        argv = [str(repository / "train.py"), *typed]
+        if not (fresh or before):
+            return processes.run(argv, folder, environment, timeout=400)
+        argv = [sys.executable, *before, *argv]
+        return subprocess.run(argv, cwd=folder, env=environment, text=True, capture_output=True, timeout=400)
 
     return call
 
 
 @pytest.fixture(scope="session")
 def many(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """Run many commands in one process, which saves their imports; returns what became of each, by name."""
+    """Run many commands in one process, one after the other; returns what became of each, by name."""
 
     def call(commands: dict[str, list[str]]) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp("many")
         (folder / "commands.json").write_text(json.dumps(commands))
-        argv = [sys.executable, str(HERE / "many_commands.py")]
-        done = subprocess.run(argv, cwd=folder, env=environment, text=True, capture_output=True, timeout=500)
+        done = processes.run([str(HERE / "many_commands.py")], folder, environment, timeout=500)
         assert done.returncode == 0, done.stderr
         results = json.loads((folder / "results.json").read_text())
         return {name: result | {"folder": folder / name} for name, result in results.items()}

@@ -55,7 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, command: Any, films_root:
     typed = ["data=sst2", "data.name=films", f"data.root={films_root}", "teacher=tiny_random", "baseline=true"]
     short = ["trainer.max_epochs=6", "teacher.trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
     shape = ["teacher.optimizer.lr=1e-3", "optimizer.lr=5e-3", "student.num_hidden_layers=2"]
-    done = command(folder, *typed, *short, *shape, "match=[hidden_mse,hidden_smmd]", "hydra.run.dir=here")
+    done = command(folder, *typed, *short, *shape, "match=[hidden_mse,hidden_smmd]", "hydra.run.dir=here", fresh=True)
     assert done.returncode == 0, done.stderr
     return folder / "here", done
 
@@ -432,7 +432,7 @@ def test_a_teacher_for_other_labels_is_refused(many: Any, finished: tuple[Path, 
 
 
 def test_the_shell_sees_one_line_and_an_exit_code(command: Any, tmp_path: Path) -> None:
-    done = command(tmp_path, "temprature=4")
+    done = command(tmp_path, "temprature=4", fresh=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: There is no key 'temprature'")
     assert done.stderr.count("\n") == 1

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from .. import processes
 
 STEPS = 75  # of an epoch: 300 rows in batches of 4
 
@@ -30,15 +29,15 @@ def test_killed_in_mid_epoch_and_resumed_a_student_is_bit_equal(
 ) -> None:
     short = ["teacher.trainer.max_epochs=1", "trainer.max_epochs=3", "callbacks.last.every_n_train_steps=8"]
     typed = ["data=sst2", "data.name=films", f"data.root={films_root}", "teacher=tiny_random", "data.batch_size=4"]
+    typed += ["teacher.architecture.num_hidden_layers=2", "student.num_hidden_layers=1"]
     typed += [*short, "baseline=false", "match=[hidden_mse]", "optimizer.lr=1e-3", *tasks, *cache]
     epoch, homes = (STEPS + 25, ["films", "made_up"]) if tasks else (STEPS, [])  # 200 rows in batches of 8
     whole = command(tmp_path, *typed, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
 
-    argv = [sys.executable, str(repository / "train.py"), *typed, "hydra.run.dir=killed"]
-    with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=output, stderr=output)
-        kill_in_second_epoch(process, tmp_path / "killed" / "stages" / "student" / "checkpoints")
+    argv, output = [str(repository / "train.py"), *typed, "hydra.run.dir=killed"], tmp_path / "output"
+    process = processes.start(argv, tmp_path, environment, output, output)
+    kill_in_second_epoch(process, tmp_path / "killed" / "stages" / "student" / "checkpoints")
     assert not (tmp_path / "killed" / "metrics.json").exists()
     last = tmp_path / "killed" / "stages" / "student" / "checkpoints" / "last.ckpt"
     step = torch.load(last, weights_only=True)["global_step"]
@@ -54,12 +53,12 @@ def test_killed_in_mid_epoch_and_resumed_a_student_is_bit_equal(
     assert len(list((tmp_path / "killed" / "stages" / "student" / "csv").iterdir())) == 2
 
 
-def kill_in_second_epoch(process: subprocess.Popen[bytes], checkpoints: Path) -> None:
+def kill_in_second_epoch(process: BaseProcess, checkpoints: Path) -> None:
     """Wait for the first epoch's best checkpoint, and a moment more; nothing may be tidied up."""
     deadline = time.monotonic() + 400
-    while not (checkpoints / "best.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (checkpoints / "best.ckpt").exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
-    assert process.poll() is None, "the run ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.is_alive(), "the run ended before it could be killed"
+    process.kill()
+    process.join()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,28 +33,18 @@ def test_only_keys_that_are_not_there_by_default_wait_for_the_jobs(typed: list[s
     assert for_jobs_only(typed, known) == passed
 
 
-def sweep(folder: Path, environment: dict[str, str], repository: Path, *typed: str) -> Any:
-    argv = [sys.executable, str(repository / "train.py"), "-m", "hydra.sweep.dir=here", *typed]
-    own = environment | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    return subprocess.run(argv, cwd=folder, env=own, text=True, capture_output=True, timeout=400)
-
-
-def test_a_sweep_over_data_sets_says_once_where_they_are(
-    films_root: Path, environment: dict[str, str], repository: Path, tmp_path: Path
-) -> None:
+def test_a_sweep_over_data_sets_says_once_where_they_are(films_root: Path, command: Any, tmp_path: Path) -> None:
     small = ["debug=fast", "teacher=tiny_random", "teacher.architecture.num_hidden_layers=2", "student=t4tiny"]
     place = [f"data.root={films_root}", "data.name=films", "data.max_length=32", "data.limit=32"]
-    done = sweep(tmp_path, environment, repository, "data=sst2,cola", *small, *place)
+    done = command(tmp_path, "-m", "hydra.sweep.dir=here", "data=sst2,cola", *small, *place)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "here" / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
 
 
-def test_a_key_that_no_job_has_is_refused_before_the_first(
-    environment: dict[str, str], repository: Path, tmp_path: Path
-) -> None:
-    done = sweep(tmp_path, environment, repository, "experiment=rte_t3,sick_t3", "data.rot=DIR")
+def test_a_key_that_no_job_has_is_refused_before_the_first(command: Any, tmp_path: Path) -> None:
+    done = command(tmp_path, "-m", "hydra.sweep.dir=here", "experiment=rte_t3,sick_t3", "data.rot=DIR")
     assert done.returncode == 1
     assert "error: There is no key 'data.rot'. Closest: data.root" in done.stderr
     assert not list((tmp_path / "here").glob("*/metrics.json"))

@@ -79,7 +79,7 @@ def worker(rank: int, folder: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_shares_are_equal_and_metrics_exact_in_two_processes(tmp_path):
-    multiprocessing.spawn(worker, (tmp_path,), nprocs=2)
+    multiprocessing.start_processes(worker, (tmp_path,), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first == second
     assert first["scores"] == pytest.approx(scores(Net()), abs=1e-7)

@@ -29,30 +29,30 @@ SHAPES: dict[str, tuple[int, ...]] = {
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
+def arrived(model: nn.Module, batch: Any, addresses: list[str]) -> dict[str, torch.Tensor]:
+    """Return the features that a forward pass collects; where some do not arrive, halves are tried by themselves."""
+    with torch.no_grad(), FeatureTap(model, addresses) as tap:
+        model(**batch)
+        try:
+            return dict(tap.take())
+        except AddressError:
+            if len(addresses) == 1:
+                return {}
+    half = len(addresses) // 2
+    return arrived(model, batch, addresses[:half]) | arrived(model, batch, addresses[half:])
+
+
 def sizes(model: nn.Module, batch: Any, addresses: list[str]) -> dict[str, int]:
-    """Return the size of the axis that is the width of every feature that arrives, one by one: of maps, channels."""
-    info, found = model_info(model), {}
-    for address in addresses:
-        with torch.no_grad(), FeatureTap(model, [address]) as tap:
-            model(**batch)
-            try:
-                axis = 1 if info.feature(address).kind == "map" else -1
-                found[address] = tap.take()[address].shape[axis]
-            except AddressError:
-                continue
-    return found
+    """Return the size of the axis that is the width of every feature that arrives: of maps, channels."""
+    info = model_info(model)
+    axes = {address: 1 if info.feature(address).kind == "map" else -1 for address in addresses if _has(info, address)}
+    return {address: feature.shape[axes[address]] for address, feature in arrived(model, batch, list(axes)).items()}
 
 
 def wrong(model: nn.Module, batch: Any, addresses: list[str]) -> list[tuple[str, FeatureInfo, tuple[int, ...]]]:
     """Return the features that are not what was said of them, of those that a forward pass collects."""
     info, found = model_info(model), []
-    for address in addresses:
-        with torch.no_grad(), FeatureTap(model, [address]) as tap:
-            model(**batch)
-            try:
-                feature = tap.take()[address]
-            except AddressError:
-                continue
+    for address, feature in arrived(model, batch, addresses).items():
         said = info.feature(address)
         fits = said.kind is None or feature.ndim in SHAPES[said.kind]
         if said.kind == "tokens" and "input_ids" in batch:

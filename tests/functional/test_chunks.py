@@ -14,7 +14,7 @@ from kd_lightning.functional import chunks
 from kd_lightning.functional.hard_label import hard_label
 from kd_lightning.functional.logits import soft_target
 
-from ..losses.cases import CASES, LossCase, Sample
+from ..losses.cases import BY_CLASS, CASES, LossCase, Sample
 
 each_loss = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -61,7 +61,7 @@ def test_every_loss_in_chunks_is_the_loss_at_once(
             torch.testing.assert_close(ours, theirs)
 
 
-@each_loss
+@pytest.mark.parametrize("case", BY_CLASS, ids=str)
 def test_gradcheck_in_chunks(case: LossCase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK", 7)
     sample, loss = case.sample(0).double(), case.build()

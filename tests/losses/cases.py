@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -393,3 +394,7 @@ CASES = [
     case("self_relation", losses.SelfRelation, oracles.self_relation(4), heads),
     case("self_relation_two_heads", losses.SelfRelation, oracles.self_relation(2), heads, relation_heads=2),
 ]
+
+FIRST = {row.build.func: row for row in reversed(CASES)}
+BY_CLASS = [pytest.param(row, marks=[] if row is FIRST[row.build.func] else pytest.mark.slow) for row in CASES]
+"""For what takes long: the first case of each class is fast; options of a class are of the same few operations."""

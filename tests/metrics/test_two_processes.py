@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_names(folder)
     for rank in (0, 1):
         (folder / str(rank)).mkdir()
-    multiprocessing.spawn(worker, (folder,), nprocs=2)
+    multiprocessing.start_processes(worker, (folder,), nprocs=2, start_method="forkserver")
     return folder
 
 

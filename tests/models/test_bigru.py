@@ -117,6 +117,7 @@ def test_a_token_classifier_learns_from_unmasked_labels_only() -> None:
     torch.testing.assert_close(output.loss, expected)
 
 
+@pytest.mark.slow
 def test_a_saved_bigru_loads_with_the_auto_class_in_a_fresh_interpreter(tmp_path: Path) -> None:
     model, ids = tiny(num_labels=3), torch.tensor([[5, 6, 7]])
     model.save_pretrained(tmp_path / "student")

@@ -83,6 +83,7 @@ def onnx_outputs(folder: Path, **inputs: Tensor) -> list[Tensor]:
 # -- huggingface ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # cli/test_command.py does the same with what a run has exported
 def test_an_exported_bert_loads_in_a_fresh_interpreter_without_the_library(tmp_path: Path) -> None:
     export(distillation(bert()), tmp_path / "student")
     torch.save((IDS, MASK, logits(bert())), tmp_path / "expected.pt")
@@ -292,8 +293,14 @@ class TwoHeads(nn.Module):
         return self.classes(states), self.boxes(states)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
-@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "by_name"),
+    [
+        (1, True),
+        (2, False),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in [(1, False), (2, True), (5, True)]),
+    ],
+)
 def test_any_module_is_exported_as_onnx_by_example_inputs(tmp_path: Path, rows: int, by_name: bool) -> None:
     model = TwoHeads().eval()
     image, size = torch.rand(rows, 3, 8, 6), torch.rand(rows)

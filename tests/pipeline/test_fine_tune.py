@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from kd_lightning.pipeline.checks import check_settings
 from kd_lightning.pipeline.setup import teacher_setup
 from kd_lightning.pipeline.teacher_model import load_teacher
 
+from .. import processes
 from .making import run_settings, task_settings
 
 PREPARE = """
@@ -56,15 +53,19 @@ def small(on_films: list[str]) -> list[str]:
     return [*on_films, *(f"teacher.architecture.{text}" for text in shape), "callbacks.progress=null"]
 
 
-def start(overrides: list[str], log: Path, environment: dict[str, str], wait: str = "no") -> subprocess.Popen[str]:
-    argv = [sys.executable, "-c", PREPARE, json.dumps(overrides), str(log), wait]
-    return subprocess.Popen(argv, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+class Preparing:
+    """A process that makes a teacher, or finds it."""
 
+    def __init__(self, name: str, overrides: list[str], folder: Path, environment: dict[str, str], wait: str = "no"):
+        script, self.out, self.err = (folder / f"{name}.{kind}" for kind in ("py", "out", "err"))
+        script.write_text(PREPARE)
+        argv = [str(script), json.dumps(overrides), str(folder / "log"), wait]
+        self.process = processes.start(argv, folder, environment, self.out, self.err)
 
-def told(process: subprocess.Popen[str]) -> Any:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])
+    def told(self) -> Any:
+        self.process.join(300)
+        assert self.process.exitcode == 0, self.err.read_text()
+        return json.loads(self.out.read_text().splitlines()[-1])
 
 
 def prepare(typed: list[str]) -> tuple[Path, bool]:
@@ -148,11 +149,10 @@ def test_the_same_recipe_makes_the_same_weights(
 def test_two_processes_that_want_one_teacher_make_it_once(
     small: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
-    both = [start([*small, "seed=13"], log, environment) for _ in range(2)]
-    found = [told(process) for process in both]
+    both = [Preparing(name, [*small, "seed=13"], tmp_path, environment) for name in ("one", "other")]
+    found = [process.told() for process in both]
     assert found[0][0] == found[1][0]
-    assert log.read_text() == "begun\n"
+    assert (tmp_path / "log").read_text() == "begun\n"
     assert sorted(built for _, built in found) == [False, True]
 
 
@@ -160,13 +160,13 @@ def test_a_killed_builder_leaves_nothing_to_be_mistaken_for_a_teacher(
     small: list[str], environment: dict[str, str], tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    killed = start([*small, "seed=14"], log, environment, wait="forever")
+    killed = Preparing("killed", [*small, "seed=14"], tmp_path, environment, wait="forever").process
     deadline = time.monotonic() + 200
-    while not log.exists() and time.monotonic() < deadline and killed.poll() is None:
+    while not log.exists() and time.monotonic() < deadline and killed.is_alive():
         time.sleep(0.2)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    folder, built = told(start([*small, "seed=14"], log, environment))
+    killed.kill()
+    killed.join()
+    folder, built = Preparing("again", [*small, "seed=14"], tmp_path, environment).told()
     assert log.read_text() == "begun\nbegun\n"
     assert built
     assert (Path(folder) / "model.safetensors").is_file()

@@ -48,7 +48,7 @@ def batches() -> list[Any]:
     return [words(), words(rows=3, length=9, seed=1), words(seed=2)]
 
 
-@pytest.mark.parametrize("build", [bert, gpt2], ids=["bert", "gpt2"])
+@pytest.mark.parametrize("build", [bert, pytest.param(gpt2, marks=pytest.mark.slow)], ids=["bert", "gpt2"])
 def test_taps_break_no_graph_of_a_compiled_teacher(build: Any) -> None:
     model = build(2)
     plain, compiled = (kd.LiveTeacher(model, compile=compile) for compile in (False, True))

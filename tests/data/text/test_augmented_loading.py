@@ -100,7 +100,7 @@ def rank_of_two(rank: int, folder: Path) -> None:
 @pytest.mark.ddp
 @pytest.mark.timeout(120)
 def test_two_processes_see_what_one_would(tmp_path):
-    multiprocessing.spawn(rank_of_two, (tmp_path,), nprocs=2)
+    multiprocessing.start_processes(rank_of_two, (tmp_path,), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = rows_seen()
     assert len(alone) == 46

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from kd_lightning.data import Delete, Loader, Padding, TrainBatches
 from kd_lightning.data.text.augmented_rows import AugmentedRows
 from kd_lightning.data.text.synthetic import word_tokenizer
 
+from ... import processes
 from ...toys import bert, hooks_on, mlp, pairs, same, weights, words
 from .making import Counting, build, cached, in_batches, live, shuffled, token_rows
 
@@ -242,22 +241,19 @@ def test_the_teacher_does_not_run_if_no_row_is_missing(tmp_path):
 # -- other processes -----------------------------------------------------------------------------------------------
 
 
-def launch(folder: Path, *runs: tuple[str, str, str, int, int]) -> list[int]:
+def launch(folder: Path, *runs: tuple[str, str, str, int, int]) -> list[int | None]:
     """Start processes at the same time, as (cache, log, kind, rank, world); return their exit codes."""
-    started = []
-    for cache, log, kind, rank, world in runs:
-        with (folder / f"{log}.txt").open("w") as text:
-            arguments = [str(folder / cache), str(folder / f"{log}.json"), kind, str(rank), str(world)]
-            command = [sys.executable, str(SCRIPT), *arguments]
-            started.append(subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT))
-    try:
-        return [process.wait(timeout=200) for process in started]
-    finally:
-        for process in started:
-            process.kill()
+    started = [
+        (
+            [str(SCRIPT), str(folder / cache), str(folder / f"{log}.json"), kind, str(rank), str(world)],
+            folder / f"{log}.txt",
+        )
+        for cache, log, kind, rank, world in runs
+    ]
+    return processes.together(*started, timeout=200)
 
 
-def check(codes: list[int], wanted: list[int], folder: Path) -> None:
+def check(codes: list[int | None], wanted: list[int], folder: Path) -> None:
     assert codes == wanted, "\n".join(f"{file}: {file.read_text()[-3000:]}" for file in folder.glob("*.txt"))
 
 
