@@ -131,11 +131,11 @@ scores = {"teacher": fit(teacher, None, hard, epochs=8)}
 
 # %%
 distil = hard | {
-    "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=4.0)),
-    "maps": kd.Term(kd.Match("body.2", "body.2"), kd.losses.HiddenMSE(), projection="conv", weight=0.02),
+    "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=4.0), weight=0.25),
+    "maps": kd.Term(kd.Match("body.2", "body.2"), kd.losses.HiddenMSE(), projection="conv"),
 }
-scores["alone"] = fit(small(), None, hard, epochs=6)
-scores["distilled"] = fit(student := small(), teacher, distil, epochs=6)
+scores["alone"] = fit(small(), None, hard, epochs=8)
+scores["distilled"] = fit(student := small(), teacher, distil, epochs=8)
 
 # %% [markdown]
 # ## From a cache
@@ -153,7 +153,7 @@ cache = kd.TeacherCache.build(
     data=data.cached_as,
 )
 print(cache)
-scores["distilled, cached"] = fit(small(), kd.CachedTeacher(cache.path), distil, epochs=6)
+scores["distilled, cached"] = fit(small(), kd.CachedTeacher(cache.path), distil, epochs=8)
 for name, accuracy in scores.items():
     print(f"{name:>18} {accuracy:.3f}")
 
