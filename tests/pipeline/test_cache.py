@@ -111,7 +111,7 @@ def test_each_task_has_a_cache_of_its_own(results):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("augmented", "'augment' changes rows in every epoch"),
+        ("augmented", "the augmentation changes rows in every epoch: type teacher.cache.views=8"),
         ("nobody", "there is no teacher: leave cache out"),
         ("strange", "Unknown dtype 'int8' of a teacher cache. Choices: bf16, fp16, fp32."),
     ],
