@@ -90,6 +90,7 @@ def _script(argv: list[str], folder: Path, environment: dict[str, str], output: 
     """Become the process of a script: its streams, folder, environment and search path, then its code."""
     for stream, file in ((1, output), (2, errors)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    multiprocessing.set_start_method("fork", force=True)  # what a fresh process has: the server's is inherited
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
