@@ -215,14 +215,18 @@ class SourcedDataModule(RowDataModule):
         first, *more = self._sources(split)
         table = first.table(self.text_columns)
         check_columns(table, first, self.columns)
-        if self.limit is not None and self.held_split == SELECTION and split in ("train", SELECTION):
-            table = table.slice(0, self.limit)  # both are parts of the first training rows
+        table = self.before_holdout(table, split)
         found = [(table if self.held_split is None else table.filter(self.share(table, split)), first)]
         for source in more:
             table = source.table(self.text_columns)
             check_columns(table, source, [name for name in self.columns if name not in self.label_columns])
             found.append((table, source))
         return [(table if self.limit is None else table.slice(0, self.limit), source) for table, source in found]
+
+    def before_holdout(self, table: Any, split: str) -> Any:
+        """Return the rows of a split's table that `share` divides: with `limit` and `selection` the first ones."""
+        first = self.limit is not None and self.held_split == SELECTION and split in ("train", SELECTION)
+        return table.slice(0, self.limit) if first else table
 
     def share(self, table: Any, split: str) -> np.ndarray:
         """Return which rows of its table are a split's, (rows,): all, unless there is a `holdout`.

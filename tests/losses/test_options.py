@@ -101,7 +101,7 @@ BAD_SHAPES: list[tuple[torch.nn.Module, tuple[Any, ...], str]] = [
         r"\(2, 3\) and labels of shape \(2, 1\): .* must have shape \(2,\)",
     ),
     (losses.HardLabel(), (zeros(2, 3), zeros(2, 3)), "HardLabels"),
-    (losses.HardLabel(), (zeros(2, 3), zeros(2)), "class numbers but got floats: use LabelMSE"),
+    (losses.HardLabel(), (zeros(2, 3), zeros(2)), "got other floats: use LabelMSE"),
     (losses.LabelMSE(), (zeros(2, 3), zeros(2)), r"one value and one label per row.*\(2, 3\)"),
     (losses.LabelMSE(), (zeros(2, 1), zeros(2, 1)), r"labels of shape \(2, 1\)"),
     (losses.HardLabels(), (zeros(2, 3), zeros(2)), r"HardLabels got .* must have shape \(2, 3\)"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.batch import BOOKKEEPING
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.core.types import Batch, Features
+from kd_lightning.core.types import Batch, FeatureInfo, Features
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.base import WrappedLoss
 
@@ -114,6 +114,10 @@ class AdaptedLoss(WrappedLoss):
         self.equal_widths = self.per_address = False  # the mask and the labels are among the features
         self.extras = extras
         self.projection = projection
+
+    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+        """Bind the loss to the features alone."""
+        super().bind(student[: -self.extras], teacher)
 
     def forward(self, student: tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Compare the student's features with the teacher's."""

@@ -128,7 +128,8 @@ class TextClassification(LabelledDataModule, TextDataModule):
         """Return where in the file each row of a split is; None: all rows of it are here."""
         if not self.drop_unlabelled and self.holdout is None:
             return None
-        numbers = np.flatnonzero(self.share(self.sources[split].table(self.text_columns), split))[: self.limit]
+        own = self.before_holdout(self.sources[split].table(self.text_columns), split)
+        numbers = np.flatnonzero(self.share(own, split))[: self.limit]
         (table, _), *_ = super().tables(split)
         return numbers[self.labels.there(table)] if self.drop_unlabelled else numbers
 
