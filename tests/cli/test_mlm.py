@@ -37,7 +37,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_cache_of_a_masked_language_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="hides other tokens of a row in every epoch: type teacher.cache.views=8"):
+    with pytest.raises(ConfigError, match=r"hides other tokens of a row in every epoch: type teacher\.cache\.views=8"):
         check_settings(settings_of(settle(compose_config(["experiment=mlm_t4tiny", "data.path=DIR", "cache=true"]))))
 
 
