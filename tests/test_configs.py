@@ -13,7 +13,7 @@ from kd_lightning.cli.configs import CONFIGS, compose_config, known_keys
 from kd_lightning.cli.experiments import experiments, lines
 from kd_lightning.cli.settle import check_root_keys, plain, settle, task_configs
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.data import Augmentation
+from kd_lightning.data import Augmentation, ImageAugmentation, Mixing
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.objective.match import Match
 
@@ -78,8 +78,15 @@ def test_one_line_selects_another_loss_for_the_logits(objective: str) -> None:
 def test_every_augmentation_is_built_with_the_defaults_of_its_class(name: str) -> None:
     (node,) = composed(f"augment={name}").data.augment.values()
     made = instantiate(node)
-    assert isinstance(made, Augmentation)
+    assert isinstance(made, Augmentation | ImageAugmentation)
     assert vars(made) == vars(type(made)()) | ({"share": 0.25} if name == "ngram" else {})
+
+
+@pytest.mark.parametrize("name", names("mix"))
+def test_every_mixing_is_built_with_the_defaults_of_its_class(name: str) -> None:
+    made = instantiate(composed("data=cifar10", f"mix={name}").data.mix)
+    assert isinstance(made, Mixing)
+    assert vars(made) == vars(type(made)())
 
 
 def test_augmentations_combine_in_the_order_they_are_typed() -> None:
@@ -94,6 +101,7 @@ def test_groups_are_all_tried_here() -> None:
     untried = {
         "match",
         "augment",
+        "mix",
         "task",
         "plan",
         "hydra",

@@ -74,7 +74,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(typed: str) -> None:
 def test_the_help_page_lists_tasks_and_students_once(own: Path) -> None:
     page = choices(CONFIGS, own).splitlines()
     assert "data: " in "\n".join(page)
-    place = page.index("experiment: quickstart, rte_t3, sst2_cola_t4tiny")
+    place = page.index("experiment: cifar10_hinton, cifar10_small, cifar10_vit, quickstart, rte_t3, sst2_cola_t4tiny")
     english = page[place + 2]
     assert english.strip().startswith("sst2, cola, ")
     assert english.endswith(
