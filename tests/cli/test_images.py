@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from PIL import Image
 
 import kd_lightning as kd
 
+from .. import processes
 from .test_killed import kill_in_second_epoch
 
 CLASSES = ["bar", "dot"]
@@ -108,13 +107,12 @@ def test_killed_in_mid_epoch_with_mixup_and_resumed_a_student_is_bit_equal(
 ) -> None:
     typed = ["data=image_folder", f"data.path={photos}", "data.batch_size=1", "augment=[crop]", "mix=mixup", *cache]
     typed += ["teacher=resnet20_cifar", "teacher.model.depth=8", "teacher.trainer.max_epochs=1", "student=resnet8"]
-    typed += ["optimizer=sgd", "trainer.max_epochs=4", "callbacks.last.every_n_train_steps=4"]
+    typed += ["optimizer=sgd", "trainer.max_epochs=4", "callbacks.last.every_n_train_steps=3"]
     whole = command(tmp_path, *typed, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
-    argv = [sys.executable, str(repository / "train.py"), *typed, "hydra.run.dir=killed"]
-    with (tmp_path / "output").open("w") as output:
-        process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=output, stderr=output)
-        kill_in_second_epoch(process, tmp_path / "killed" / "stages" / "student" / "checkpoints")
+    argv, output = [str(repository / "train.py"), *typed, "hydra.run.dir=killed"], tmp_path / "output"
+    process = processes.start(argv, tmp_path, environment, output, output)
+    kill_in_second_epoch(process, tmp_path / "killed" / "stages" / "student" / "checkpoints")
     last = tmp_path / "killed" / "stages" / "student" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] % 40
     resumed = command(tmp_path, "resume=killed")
