@@ -74,6 +74,13 @@ def sentences(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict(), "reduced": reduced, "teacher": teacher.state_dict()}
 
 
+class Seed(pl.Callback):
+    """Lets projections start alike, whatever has drawn random numbers before."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        torch.manual_seed(0)
+
+
 class Classifier(pl.LightningModule):
     """A user's own module."""
 
@@ -99,7 +106,7 @@ def callback(rank: int, world: int, folder: Path) -> Result:
     torch.manual_seed(rank)
     added = kd.DistillationCallback(bert(4, 24, seed=1), objective, task_weight=0.0)
     module = Classifier()
-    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world, callbacks=[added])
+    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world, callbacks=[Seed(), added])
     return {"state": module.state_dict() | objective.state_dict(prefix="objective.")}
 
 
