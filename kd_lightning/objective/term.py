@@ -211,7 +211,7 @@ class Term(nn.Module):
         return self.projection(x.to(next(self.projection.parameters(), x).dtype))
 
     def _wide(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Widen what the loss does not widen by itself: of large logits no copy is made that nobody needs."""
+        """Widen what the loss does not widen by itself: of large logits no needless copy is made."""
         if self._traits.widens:
             return tensors
         return [widen(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in tensors]

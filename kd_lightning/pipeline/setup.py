@@ -161,7 +161,7 @@ class TaskSetup:
         return plain | (self._builder_options(teacher) if node.get("_partial_") else {})
 
     def _builder_options(self, teacher: bool = False) -> dict[str, Any]:
-        """Return what a builder of models is told beside its own settings: head, labels, and inputs."""
+        """Return the arguments that a builder of models gets beside its own settings: head, labels, and inputs."""
         options = {key: value for key, value in self.task.model_options(self.data).items() if value is not None}
         # A builder for classification alone need not have an argument `task`.
         head = {} if self.task.head in (None, "sequence-classification") else {"task": self.task.head}

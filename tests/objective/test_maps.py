@@ -253,3 +253,11 @@ def test_a_projection_is_trained_normalises_by_the_batch_and_is_in_the_checkpoin
     saved = torch.load(tmp_path / "c.ckpt", weights_only=True)["state_dict"]
     for name, tensor in projection.state_dict().items():
         assert torch.equal(saved[f"objective.terms.t.projection.{name}"], tensor)
+
+
+def test_a_linear_module_is_refused_on_maps_like_one_by_name() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 64, 2))
+    other = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 64, 2))
+    term = kd.Term(kd.Match("0", "0"), kd.losses.HiddenMSE(), projection=nn.Linear(8, 8))
+    with pytest.raises(MatchError, match="projection='conv'"):
+        kd.DistillationModule(net, other, kd.Objective({"maps": term}))

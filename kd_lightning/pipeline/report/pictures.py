@@ -16,7 +16,7 @@ LINES = (STUDENT, "#009E73", "#CC79A7", ALONE, "#56B4E9", "#8C6D31", "#7F3C8D", 
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure in inches; it belongs to nobody but the caller."""
+    """Return an empty figure in inches; it belongs to the caller alone."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", dpi=120)

@@ -288,3 +288,26 @@ def test_a_processor_that_does_more_than_normalise_is_refused(settings: dict[str
         setattr(processor, name, value)
     with pytest.raises(DataError, match=says):
         normalisation_of(processor)
+
+
+def test_the_saved_processor_makes_the_students_input_and_not_the_teachers(write_parquet: Write) -> None:
+    from kd_lightning.data.images.processor import make_processor
+
+    data = ImageClassification("tiny", root=write_parquet(size=(16, 16)), size=8, teacher_size=16)
+    data.set_processors(make_processor((16, 16), ((0.5,) * 3, (0.2,) * 3)))
+    data.setup()
+    saved = data.saved_processor
+    assert dict(saved.crop_size) == {"height": 8, "width": 8}
+    assert list(saved.image_mean) == [0.5] * 3
+
+
+def test_every_element_of_an_augmentations_array_is_in_the_fingerprint(write_parquet: Write) -> None:
+    class Table(Flip):
+        def __init__(self, values: np.ndarray) -> None:
+            super().__init__()
+            self.values = values
+
+    root, one = write_parquet(), np.zeros(2000)
+    other = one.copy()
+    other[1000] = 1
+    assert tiny(root, augment=[Table(one)]).fingerprint != tiny(root, augment=[Table(other)]).fingerprint

@@ -116,3 +116,18 @@ def at(data: ImageClassification, epoch: int) -> list[Any]:
     loader = data.train_dataloader()
     loader.batch_sampler.set_epoch(epoch)
     return list(loader)
+
+
+def test_rows_with_numbers_of_their_own_have_the_views_that_a_cache_asks_for() -> None:
+    class Reversed(kd.data.RowDataModule):
+        def make_rows(self, split: str) -> list[dict[str, Any]]:
+            return [{"x": float(row), "sample_id": 5 - row} for row in range(6)]
+
+        def augment_row(self, row: dict[str, Any], random: Any) -> dict[str, Any]:
+            return {**row, "x": row["x"] + random.random()}
+
+    data = Reversed(batch_size=2, views=2)
+    data.setup()
+    assert sorted(int(i) for batch in data.iterate_once() for i in batch["view_id"]) == data.cache_ids().tolist()
+    limited = {int(i) for batch in list(data.train_dataloader())[:2] for i in batch["view_id"]}
+    assert sorted(limited) == data.visited_rows(1, 2).tolist()
