@@ -47,7 +47,8 @@ def pretrained_teacher(name: str, task: Task, data: DataModule, trained: bool) -
 def _check_only_heads_differ(model: Any, name: str, mismatched: Iterable[tuple[str, Any, Any]]) -> None:
     """Raise an error where more than a head of another number of labels would start anew."""
     body = f"{model.base_model_prefix}."
-    wrong = next(((key, theirs, ours) for key, theirs, ours in mismatched if key.startswith(body)), None)
+    # Transformers gives a set: sorted, so that the error names the same weight each time
+    wrong = next(((key, theirs, ours) for key, theirs, ours in sorted(mismatched) if key.startswith(body)), None)
     if wrong is not None:
         key, theirs, ours = wrong
         raise ConfigError(
