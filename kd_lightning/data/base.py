@@ -195,7 +195,7 @@ class DataModule(LightningDataModule):
         return None
 
     def row_numbers(self, split: str) -> np.ndarray | None:
-        """Return where in the source each row of a split is; None: rows are numbered as they are there."""
+        """Return which row of the source each row of a split is, or which file; None: the rows are its first ones."""
         return None
 
     def load_processor(self, name: str) -> Any:
@@ -218,6 +218,9 @@ class DataModule(LightningDataModule):
             self.processor = teacher
         elif teacher is not None and not self.interchangeable(self.processor, teacher):
             self.teacher_processor = teacher
+
+    def for_teacher(self) -> None:
+        """Make batches for the teacher's own training, of its inputs alone; called before `setup`."""
 
     def input_options(self, teacher: bool = False) -> dict[str, Any]:
         """Return what builders of models are told of their inputs: vocabulary and padding, or the size of images.

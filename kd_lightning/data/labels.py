@@ -81,7 +81,7 @@ class Labels:
             odd = next(cell for cell in cells if cell not in NONE and type(_whole(cell)) in kinds - {str})
             raise DataError(
                 f"{source}, column '{column}' holds {odd!r}, and classes are names or whole numbers. If it holds "
-                "numbers to predict, type data.regression=true task=regression."
+                "numbers to predict of texts, type data.regression=true task=regression."
             )
         values = tuple(sorted({_whole(cell) for cell in cells if cell not in NONE}))
         if len(values) < 2:
@@ -179,8 +179,8 @@ class Labels:
         if isinstance(value, str) and value not in NONE:
             known = f". {hint(value, self.names)}" if self.names is not None else "; give their names (data.labels)."
             return f"a label from 0 to {self.count - 1} should be{known}"
-        expected = f"a label from 0 to {self.count - 1} should be (num_labels={self.count})."
-        return f"{expected} Leave out rows without a label by data.drop_unlabelled=true." if value in NONE else expected
+        advice = " Leave out rows without a label (of texts: data.drop_unlabelled=true)." if value in NONE else ""
+        return f"a label from 0 to {self.count - 1} should be (num_labels={self.count}).{advice}"
 
     def _numbers(self, values: list[Any], source: object, rows: Sequence[int]) -> np.ndarray:
         for row, value in enumerate(values):

@@ -125,7 +125,7 @@ def class_files(folder: Path) -> list[Path]:
         DataError: if some classes have images and another sub-folder has none, or has folders in it.
 
     """
-    subs = [sub for sub in sorted(folder.glob("[!._]*")) if sub.is_dir()]
+    subs = _sub_folders(folder)
     inside = {sub: sorted(sub.iterdir()) for sub in subs}
     images = {sub: [f for f in files if f.suffix.lower() in IMAGES and f.is_file()] for sub, files in inside.items()}
     if not any(images.values()):
@@ -139,6 +139,11 @@ def class_files(folder: Path) -> list[Path]:
             log.warning("%s: %d files are left out that are no images, such as %s.", sub, len(left), left[0].name)
     every = [file for files in images.values() for file in files]
     return sorted(every, key=lambda file: hashlib.sha256(str(file.relative_to(folder)).encode()).digest())
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, without what systems and tools leave there (`.git`, `__MACOSX`)."""
+    return [sub for sub in sorted(folder.iterdir()) if sub.is_dir() and not sub.name.startswith((".", "__"))]
 
 
 def is_class_folder(folder: Path) -> bool:
@@ -209,9 +214,7 @@ def find_splits(place: Path, stems: Mapping[str, str], kind: str | None = None) 
             found[split] = files[0] if files else place / stem
     if not found and is_class_folder(place):
         return {"train": place}
-    others = [
-        sub.name for sub in sorted(place.glob("[!._]*")) if sub.name not in stems.values() and is_class_folder(sub)
-    ]
+    others = [sub.name for sub in _sub_folders(place) if sub.name not in stems.values() and is_class_folder(sub)]
     if others and "validation" not in found:
         raise DataError(
             f"{place} has a folder '{others[0]}' that is no split: type data.splits.validation={others[0]} to validate "

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 
 from kd_lightning.core.batch import VIEW_ID
 from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import code_identity
 from kd_lightning.data.base import DataModule
 from kd_lightning.data.loader import Collate, Loader, of_split
 from kd_lightning.data.mixed import MixedBatches, MixedRows
@@ -177,7 +178,7 @@ class RowDataModule(DataModule):
 
         Override it where `augment_row` depends on settings.
         """
-        return f"{type(self).__name__}.augment_row" if self.varies else None
+        return code_identity(type(self).augment_row) if self.varies else None
 
     @property
     def cached_as(self) -> dict[str, Any]:

@@ -223,6 +223,15 @@ class SourcedDataModule(RowDataModule):
             found.append((table, source))
         return [(table if self.limit is None else table.slice(0, self.limit), source) for table, source in found]
 
+    def row_numbers(self, split: str) -> np.ndarray | None:
+        """Return where in the file each row of a split is; of a folder, its file; None: they are the first rows."""
+        source = self.sources[split]
+        if self.holdout is None and not source.is_folder:
+            return None
+        own = self.before_holdout(source.table(self.text_columns), split)
+        numbers = np.flatnonzero(self.share(own, split))[: self.limit]
+        return np.array(source.file_names)[numbers] if source.is_folder else numbers
+
     def before_holdout(self, table: Any, split: str) -> Any:
         """Return the rows of a split's table that `share` divides: with `limit` and `selection` the first ones."""
         first = self.limit is not None and self.held_split == SELECTION and split in ("train", SELECTION)

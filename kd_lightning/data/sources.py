@@ -64,6 +64,12 @@ class Source:
         return self.path is not None and self.path.is_dir()
 
     @property
+    def file_names(self) -> list[str]:
+        """Of a folder, the files that its rows are from, in the order of the rows."""
+        assert self.path is not None, "a folder is given by its path"
+        return [str(file.relative_to(self.path)) for file in class_files(self.path)]
+
+    @property
     def folder(self) -> Path:
         """What relative paths in its table are below: its file's folder; on the hub the working folder."""
         return self._file.parent if self._is_local else Path()
@@ -90,7 +96,7 @@ class Source:
         if self.path is None:
             return _hash(self._existing())
         if self.path.is_dir():
-            return digest([(str(file.relative_to(self.path)), _hash(file)) for file in class_files(self.path)])
+            return digest([(name, _hash(self.path / name)) for name in self.file_names])
         return digest(self.format or self.path.suffix, _hash(self.path))
 
     def table(self, texts: Sequence[str] = ()) -> Any:

@@ -25,8 +25,8 @@ class LabelRecorder(BatchMetric):
         classes: the names of the labels, which are written; None writes their numbers.
         multilabel: whether a row has several labels: those with probabilities above one half, written with commas.
         regression: whether the model predicts a number per row, which is written.
-        row_numbers: `(split) -> line of the file of each row`, where rows of the file were left out; None, or a result
-            of None, if rows are numbered as in the file. Copies of the recorder share it.
+        row_numbers: `(split) -> line of the file of each row`, where rows of the file were left out, or its own file;
+            None, or a result of None, if rows are numbered as in the file. Copies of the recorder share it.
 
     Example:
         >>> from tempfile import TemporaryDirectory

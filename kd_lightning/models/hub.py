@@ -10,6 +10,9 @@ from typing import Any
 
 from kd_lightning.core.errors import ConfigError, closest
 
+OFFLINE = "as in teacher.path=DIR, or for texts use teacher=minilm_l6, which needs no hub"
+"""What an error advises where there is no hub."""
+
 
 def locate(name: str) -> str:
     """Return a hub name or folder as it is, and `pkg://package/folder` as the folder inside the installed package.
@@ -32,12 +35,13 @@ def locate(name: str) -> str:
     return str(folder)
 
 
-def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
+def from_hub(load: Callable[..., Any], name: str, advice: str = OFFLINE, **options: Any) -> Any:
     """Load from a folder, a package or the hub.
 
     Args:
         load: `from_pretrained` of a Transformers class.
         name: a hub name, a folder, or `pkg://package/folder`.
+        advice: the end of the error.
         options: for `load`.
 
     Raises:
@@ -49,8 +53,8 @@ def from_hub(load: Callable[..., Any], name: str, **options: Any) -> Any:
     except OSError as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
-            f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). "
-            "Give a folder on this machine, as in teacher.path=DIR, or use teacher=minilm_l6, which needs no hub."
+            f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). Give a folder on this machine, "
+            f"{advice}."
         ) from error
 
 
@@ -75,7 +79,8 @@ def load_image_processor(name: str | Path) -> Any:
     """
     from transformers import AutoImageProcessor
 
-    return from_hub(AutoImageProcessor.from_pretrained, str(name), backend="pil")
+    advice = "in which the model's image processor is saved too (preprocessor_config.json)"
+    return from_hub(AutoImageProcessor.from_pretrained, str(name), advice, backend="pil")
 
 
 def model_folder(folder: Path, key: str, what: str) -> Path:

@@ -13,10 +13,11 @@ import numpy as np
 from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 
-from kd_lightning.core.errors import CacheError, ConfigError
+from kd_lightning.core.errors import CacheError
 from kd_lightning.core.locks import cache_root
 from kd_lightning.objective import Objective
 from kd_lightning.pipeline.build import build_modules, load_setups, quiet_trainer
+from kd_lightning.pipeline.checks import check_views
 from kd_lightning.pipeline.settings import FittingSettings, RunSettings
 from kd_lightning.pipeline.setup import TaskSetup
 from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
@@ -91,11 +92,7 @@ def _fill(
     data, teacher = setup.data, setup.settings.teacher
     assert source is not None and teacher is not None, "a run without a teacher has no such stage"  # noqa: PT018
     data.setup("fit")
-    if data.varies and data.views is None:
-        raise ConfigError(
-            f"cache=true stores the teacher's outputs of each row once, and {type(data).__name__} changes rows in "
-            "every epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
-        )
+    check_views(data)
     stored: dict[str, Any] = {"top_k": teacher.cache_top_k, "dtype": teacher.cache_dtype, "data": data.cached_as}
     expected = TeacherCache.fingerprint_of(source, wanted, **stored)
     path = _covering(expected)

@@ -65,6 +65,20 @@ def _check_cache(settings: TaskSettings) -> None:
     Codec(settings.teacher.cache_dtype, settings.teacher.cache_top_k)  # raises an error for what cannot be
 
 
+def check_views(data: DataModule) -> None:
+    """Raise an error where a teacher's outputs of each row are to be stored once, and rows come in ever new views.
+
+    Raises:
+        ConfigError: with what to type instead.
+
+    """
+    if data.varies and data.views is None:
+        raise ConfigError(
+            f"cache=true stores the teacher's outputs of each row once, and {type(data).__name__} changes rows in "
+            "every epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
+        )
+
+
 def _check_unlabelled(settings: TaskSettings) -> None:
     if settings.teacher is None:
         raise ConfigError("data.unlabelled is text for a teacher to label, and there is no teacher: leave it out.")

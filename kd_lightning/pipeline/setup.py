@@ -21,7 +21,7 @@ from kd_lightning.models import saved, transfer_vocabulary
 from kd_lightning.models.export import check_exportable
 from kd_lightning.models.hub import model_folder
 from kd_lightning.objective import Objective
-from kd_lightning.pipeline.checks import build_for_data, check_inputs
+from kd_lightning.pipeline.checks import build_for_data, check_inputs, check_views
 from kd_lightning.pipeline.settings import FittingSettings, Node, TaskSettings, without_module_paths
 from kd_lightning.pipeline.teacher_model import origin_of, pretrained_teacher, random_teacher
 from kd_lightning.tasks import Task
@@ -215,6 +215,8 @@ class TaskSetup:
         """
         for model in [teacher] if isinstance(teacher, nn.Module) else teacher.models():
             check_inputs(model, self.data, "teacher")
+        if self.settings.cache:
+            check_views(self.data)
         student = self.student(like)
         check_exportable(student, self.student_recipe(student), required=True)
         module = self.module(student, teacher)
@@ -285,11 +287,9 @@ def teacher_setup(settings: TaskSettings) -> TaskSetup:
     without = ["unlabelled", "mix", "views"] + ["tokenizer"] * (pretrained is not None)
     kept = getattr(get_object(settings.data["_target_"]), "augments_labelled", False)
     without += [] if kept else ["augment"]
-    without += ["mean", "std"] * (pretrained is not None) + ["teacher_size"]  # it is normalised by its own processor
-    changes = {key: None for key in without if key in settings.data}
-    if settings.data.get("teacher_size") is not None:
-        changes["size"] = settings.data["teacher_size"]
-    task, data = _task_and_data(settings, changes)
+    without += ["mean", "std"] * (pretrained is not None)  # it is normalised by its own processor
+    task, data = _task_and_data(settings, {key: None for key in without if key in settings.data})
+    data.for_teacher()
     if data.needs_processor:
         if pretrained is not None:
             data.processor = data.load_processor(pretrained)

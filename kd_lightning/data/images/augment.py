@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from kd_lightning.core.errors import DataError, hint
+from kd_lightning.core.hashing import code_identity
 from kd_lightning.data.rows import content_hash
 
 
@@ -19,6 +20,7 @@ class ImageAugmentation(ABC):
 
     Example:
         >>> class Darker(ImageAugmentation):
+        ...     exact = False
         ...     def draw(self, random):
         ...         return random.uniform(0.5, 1.0)
         ...     def apply(self, images, drawn):
@@ -142,7 +144,7 @@ def as_list(augment: Augmentations) -> list[ImageAugmentation]:
 
 def describe(augment: Sequence[ImageAugmentation]) -> list[Any]:
     """Return what augmentations are, for a fingerprint: names of classes and their settings."""
-    return [[type(augmentation).__name__, *settings_of(augmentation)] for augmentation in augment]
+    return [[code_identity(type(augmentation)), *settings_of(augmentation)] for augmentation in augment]
 
 
 def settings_of(thing: Any) -> list[Any]:

@@ -25,11 +25,12 @@ from kd_lightning.data.images.store import ImageStore, write_store
 from kd_lightning.data.labelled import LabelledDataModule
 from kd_lightning.data.labels import Labels, check_names
 from kd_lightning.data.loader import Collate
+from kd_lightning.data.sources import Source
 from kd_lightning.models.hub import load_image_processor
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of decoded images; in every fingerprint
+FORMAT = 2  # of decoded images; in every fingerprint
 
 
 class ImageClassification(LabelledDataModule):
@@ -119,6 +120,8 @@ class ImageClassification(LabelledDataModule):
         self.mix = mix
         self.processor = processor
         self.cache_dir = cache_dir
+        self._teacher_alone = False
+        self._files: dict[str, list[str]] = {}
 
     # -- rows --------------------------------------------------------------------------------------------------
 
@@ -139,9 +142,12 @@ class ImageClassification(LabelledDataModule):
     def _first_size(self) -> Size:
         """Height and width of the first training image, as it is in its file."""
         source = self.sources["train"]
-        cell, place = source.table().column(self.image)[0].as_py(), f"{source}, column '{self.image}', row 0"
+        cell, place = source.table().column(self.image)[0].as_py(), self._place(source, 0)
         height, width, _ = decode(content_of(cell, place, source.folder), place).shape
         return height, width
+
+    def _place(self, source: Source, row: int) -> str:
+        return f"{source}, column '{self.image}', row {row}"
 
     @property
     def cache_key_fields(self) -> tuple[Any, ...]:
@@ -151,13 +157,20 @@ class ImageClassification(LabelledDataModule):
 
     def split_key(self, split: str) -> str:
         """Return a hash of everything that decides a split's rows: of image files that a table names, too."""
-        key, files = super().split_key(split), []
-        for source in self._sources(split):
-            column = None if source.is_folder else source.table().column(self.image)
-            if column is not None and names_files(column):
-                contents = (content_of(cell, str(source), source.folder) for cell in column.to_pylist())
-                files += [hashlib.sha256(content).hexdigest() for content in contents]
+        if split not in self._files:
+            self._files[split] = [key for source in self._sources(split) for key in self._file_keys(source)]
+        key, files = super().split_key(split), self._files[split]
         return digest(key, files) if files else key
+
+    def _file_keys(self, source: Source) -> list[str]:
+        """Return hashes of the image files that a table names; of a folder its own identity counts."""
+        column = None if source.is_folder else source.table().column(self.image)
+        return [] if column is None or not names_files(column) else self._image_keys(column, source)
+
+    def _image_keys(self, column: Any, source: Source) -> list[str]:
+        places = (self._place(source, row) for row in range(len(column)))
+        contents = (content_of(*one, source.folder) for one in zip(column.to_pylist(), places, strict=True))
+        return [hashlib.sha256(content).hexdigest() for content in contents]
 
     def make_rows(self, split: str) -> ImageStore:
         """Return a split's decoded images from the cache, after putting them there if need be."""
@@ -174,15 +187,13 @@ class ImageClassification(LabelledDataModule):
         places, images, size = [], [], self.stored_size
         for table, source in tables:
             for row, cell in enumerate(table.column(self.image).to_pylist()):
-                places.append(cell if isinstance(cell, str) else f"{source}, column '{self.image}', row {row}")
+                places.append(cell if isinstance(cell, str) else self._place(source, row))
                 images.append(partial(_decoded, cell, places[-1], source.folder, size))
         write_store(folder, images, labels, places.__getitem__ if size is None else None)
 
     def holdout_keys(self, table: Any) -> list[str]:
         """Return what decides on which side of `holdout` each row is: its image."""
-        folder, cells = self.sources["train"].folder, enumerate(table.column(self.image).to_pylist())
-        contents = (content_of(cell, f"column '{self.image}', row {row}", folder) for row, cell in cells)
-        return [hashlib.sha256(content).hexdigest() for content in contents]
+        return self._image_keys(table.column(self.image), self.sources["train"])
 
     # -- sizes and normalisation -------------------------------------------------------------------------------
 
@@ -200,17 +211,24 @@ class ImageClassification(LabelledDataModule):
                 raise DataError(
                     f"The splits' images have different sizes: {shapes}. Give them one by data.size=[HEIGHT,WIDTH]."
                 )
+        if not _alike(self._student_size, self.teacher_size):
+            raise DataError(f"Images {self._student_size} and teacher_size {self.teacher_size} differ in proportions.")
         if self.processor is None:
-            self.processor = make_processor(self.image_size or (1, 1), self.normalisation())
+            self.processor = make_processor(self.image_size, self.normalisation())
             self._made_with = (self.processor, self.teacher_processor)
 
+    def for_teacher(self) -> None:
+        """Make batches of the teacher's images alone, cropped and augmented as those that it shows the student."""
+        self._teacher_alone = self.teacher_size is not None
+
     @property
-    def image_size(self) -> Size | None:  # type: ignore[override]
-        """Height and width of the student's images; without `size` they are known after `setup`."""
-        if self.size is not None or not self._rows:
-            return self.size
-        height, width = self._rows["train"].shapes[0]
-        return int(height), int(width)
+    def image_size(self) -> Size:  # type: ignore[override]
+        """Height and width of the images of the model that is trained; without `size`, of the first training image."""
+        return self.teacher_size if self._teacher_alone and self.teacher_size else self._student_size
+
+    @property
+    def _student_size(self) -> Size:
+        return self.size or self._first_size
 
     @property
     def teacher_image_size(self) -> Size | None:  # type: ignore[override]
@@ -228,9 +246,12 @@ class ImageClassification(LabelledDataModule):
 
     @property
     def saved_processor(self) -> Any:
-        """An image processor that makes the student's input of any image: of its size, by its normalisation."""
-        size = self.image_size
-        return None if size is None else make_processor(size, self.normalisation())
+        """An image processor that makes the student's input of an image; None where Transformers has no such one."""
+        height, width = self.image_size
+        if self._is_cut and height != width:
+            log.warning("No image processor is saved: Transformers has none that cuts out %d×%d.", height, width)
+            return None
+        return make_processor(self.image_size, self.normalisation())
 
     def load_processor(self, name: str) -> Any:
         """Return the image processor of a model on the hub or in a folder, or for `train` one of the training images.
@@ -261,7 +282,8 @@ class ImageClassification(LabelledDataModule):
     def fingerprint(self) -> str:
         """Hash of the data and of all that is done to it; batch size and order do not count."""
         other = normalisation_of(self.teacher_processor) if self.teacher_processor is not None else None
-        inputs = [self.size, self.teacher_size, self.normalisation(), other]
+        sizes = [self.stored_size, self.image_size] if self._teacher_alone else [self.size, self.teacher_size]
+        inputs = [*sizes, self.normalisation(), other]
         return digest(super().fingerprint, inputs, self.augmentation)
 
     @property
@@ -283,22 +305,19 @@ class ImageClassification(LabelledDataModule):
         """Return the training rows as a view has them."""
         if not self.varies:
             return self.train_rows
-        size = self.stored_size or self.image_size
-        assert size is not None, "known after setup"
+        size = self.stored_size or self._student_size
         return AugmentedImages(self.train_rows, size, self.augment, self.mix, self.seed, self.views)
 
     @property
     def collate(self) -> Collate:
         """What makes a batch of rows."""
-        size = self.image_size
-        assert size is not None, "known after setup"
-        inputs = {"": Input(size, *self.normalisation())}
-        if self.teacher_size is not None or self.teacher_processor is not None:
+        inputs = {"": Input(self.image_size, *self.normalisation())}
+        if not self._teacher_alone and (self.teacher_size is not None or self.teacher_processor is not None):
             other = self.teacher_processor
             normalisation = self.normalisation() if other is None else normalisation_of(other)
-            inputs = {"student": inputs[""], "teacher": Input(self.teacher_size or size, *normalisation)}
-        marks = self.views is not None
-        return ImageBatches(self.stored_size or size, inputs, self.num_labels, self.augment, self.mix, marks)
+            inputs = {"student": inputs[""], "teacher": Input(self.teacher_size or self.image_size, *normalisation)}
+        marks, size = self.views is not None, self.stored_size or self._student_size
+        return ImageBatches(size, inputs, self.num_labels, self.augment, self.mix, marks)
 
 
 def _decoded(cell: Any, place: str, folder: Path, size: Size | None) -> np.ndarray:

@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kd_lightning.core.errors import DataError
 
 Size: TypeAlias = tuple[int, int]
 """Height and width."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes an orientation of EXIF. `ImageOps.exif_transpose` writes all tags anew as well, and fails at bad ones."""
 
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 """Pillow's modes of eight bits a channel, which become RGB without losing more than transparency."""
@@ -39,12 +50,15 @@ def decode(content: bytes | str | Path, place: str, size: Size | None = None) ->
     try:
         image: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
         _check_mode(image, place)
-        image = ImageOps.exif_transpose(image).convert("RGB")
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        image = (image if turn is None else image.transpose(turn)).convert("RGB")
+    except DataError:
+        raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{place} is no image that can be read ({_reason(error, 'unknown format')}).") from error
     except (FileNotFoundError, IsADirectoryError) as error:
         raise DataError(f"{place} is no file.") from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+    except Exception as error:  # Pillow's readers raise errors of many kinds at damaged files
         raise DataError(f"{place} is truncated or damaged ({_reason(error, 'no reason given')}).") from error
     if size is not None and (larger := covering((image.height, image.width), size)) != (image.height, image.width):
         image = image.resize((larger[1], larger[0]), Image.Resampling.BILINEAR)  # with antialiasing
@@ -53,7 +67,8 @@ def decode(content: bytes | str | Path, place: str, size: Size | None = None) ->
 
 def _check_mode(image: Image.Image, place: str) -> None:
     """Check that pixels have eight bits a channel; of colour images the mode does not tell, so the file is asked."""
-    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    coded = [str(tile[3]) for tile in getattr(image, "tile", ())]
+    deep = any(";16" in code and "BGR;16" not in code for code in coded)  # BGR;16 has 16 bits a pixel
     if deep or image.mode not in MODES:
         what = "more than eight bits a channel" if deep else f"Pillow's mode '{image.mode}'"
         raise DataError(
@@ -70,8 +85,10 @@ def covering(shape: Size, size: Size) -> Size:
         ((32, 64), (32, 32), (20, 60))
 
     """
-    scale = max(size[0] / shape[0], size[1] / shape[1])
-    return max(size[0], round(shape[0] * scale)), max(size[1], round(shape[1] * scale))
+    height, width = shape
+    if size[0] * width >= size[1] * height:  # the long side is cut off as Transformers' image processors do
+        return size[0], max(size[1], int(size[0] * width / height))
+    return max(size[0], int(size[1] * height / width)), size[1]
 
 
 def encoded(value: Any, place: str) -> bytes | str:
@@ -93,7 +110,8 @@ def encoded(value: Any, place: str) -> bytes | str:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes | str) and value:
         return value
-    raise DataError(f"{place} holds {type(value).__name__} where an image should be: bytes, or {{bytes, path}}.")
+    held = "nothing" if value is None or value in (b"", "") else type(value).__name__
+    raise DataError(f"{place} holds {held} where an image should be: bytes, or {{bytes, path}}.")
 
 
 def names_files(column: Any) -> bool:

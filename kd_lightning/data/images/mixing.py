@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import code_identity
 from kd_lightning.data.images.augment import settings_of
 
 
@@ -115,4 +116,4 @@ def _side(size: int, part: float, centre: float) -> slice:
 
 def describe(mix: Mixing | None) -> Any:
     """Return what mixes images, for a fingerprint."""
-    return None if mix is None else [type(mix).__name__, *settings_of(mix)]
+    return None if mix is None else [code_identity(type(mix)), *settings_of(mix)]

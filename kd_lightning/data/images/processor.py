@@ -44,7 +44,10 @@ def _channels(values: float | Sequence[float]) -> tuple[float, ...]:
 
 
 def make_processor(size: Size, normalisation: Normalisation) -> Any:
-    """Return an image processor that brings any image to a size as the data module does, and normalises it.
+    """Return an image processor that brings images to a size as the data module does, and normalises them.
+
+    Transformers has none that covers a size that is not square and cuts off the rest: images are stretched to such a
+    one, which makes the same pixels only of images that have its proportions.
 
     Args:
         size: height and width.
@@ -55,9 +58,11 @@ def make_processor(size: Size, normalisation: Normalisation) -> Any:
     from transformers import CLIPImageProcessorPil
 
     mean, std = normalisation
+    whole, square = {"height": size[0], "width": size[1]}, size[0] == size[1]
     return CLIPImageProcessorPil(
-        size={"shortest_edge": min(size)},
-        crop_size={"height": size[0], "width": size[1]},
+        size={"shortest_edge": size[0]} if square else whole,
+        do_center_crop=square,
+        crop_size=whole,
         resample=Image.Resampling.BILINEAR,
         image_mean=list(mean),
         image_std=list(std),

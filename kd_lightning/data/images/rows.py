@@ -49,7 +49,7 @@ class AugmentedImages(EpochRows):
         self.size = size
         self.augment = tuple(augment)
         self.mix = mix
-        self._partners: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+        self._partners: dict[int, np.ndarray] = {}
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Return a row as it is in a view; key: (row, view), or the row for the first view."""
@@ -63,10 +63,11 @@ class AugmentedImages(EpochRows):
 
     def partners(self, view: int) -> np.ndarray:
         """Return with which row each row is mixed in a view."""
-        if self._partners[0] != view:
-            order = np.random.default_rng([PARTNERS, self.seed, view]).permutation(len(self))
-            self._partners = (view, order)
-        return self._partners[1]
+        if view not in self._partners:
+            if self.views is None:  # epochs come one after the other; views come again
+                self._partners.clear()
+            self._partners[view] = np.random.default_rng([PARTNERS, self.seed, view]).permutation(len(self))
+        return self._partners[view]
 
     def change(self, row: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
         """Return a row with a window of its image, and what the augmentations have drawn."""

@@ -36,6 +36,7 @@ class ImageStore(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         try:
             with np.load(folder / ROWS, allow_pickle=False) as arrays:
                 self.shapes, self.labels = arrays["shapes"], arrays["labels"]
@@ -47,6 +48,9 @@ class ImageStore(Dataset[dict[str, Any]]):
             raise DataError(f"The decoded images in {folder} are damaged; delete that folder and run again.") from error
         if len(self.pixels) != self.offsets[-1] or len(self.labels) != len(self.shapes):
             raise DataError(f"The decoded images in {folder} are damaged; delete that folder and run again.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageStore, (self.folder,)  # a worker process maps the file too, and is not sent its pixels
 
     def __len__(self) -> int:
         return len(self.labels)

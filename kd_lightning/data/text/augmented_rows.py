@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from kd_lightning.core.errors import DataError
+from kd_lightning.core.hashing import code_identity
 from kd_lightning.data.mixed import MixedRows
 from kd_lightning.data.rows import EpochRows
 from kd_lightning.data.text.augment import Augmentation
@@ -121,4 +122,4 @@ def special_ids(tokenizer: Any) -> np.ndarray:
 
 def describe(augment: Sequence[Augmentation]) -> list[Any]:
     """Return what augmentations are, for a fingerprint."""
-    return [[a.key or f"{type(a).__module__}.{type(a).__qualname__}", vars(a)] for a in augment]
+    return [[a.key or code_identity(type(a)), vars(a)] for a in augment]

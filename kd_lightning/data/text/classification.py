@@ -126,12 +126,12 @@ class TextClassification(LabelledDataModule, TextDataModule):
 
     def row_numbers(self, split: str) -> np.ndarray | None:
         """Return where in the file each row of a split is; None: all rows of it are here."""
-        if not self.drop_unlabelled and self.holdout is None:
-            return None
-        own = self.before_holdout(self.sources[split].table(self.text_columns), split)
-        numbers = np.flatnonzero(self.share(own, split))[: self.limit]
+        numbers = super().row_numbers(split)
+        if not self.drop_unlabelled:
+            return numbers
         (table, _), *_ = super().tables(split)
-        return numbers[self.labels.there(table)] if self.drop_unlabelled else numbers
+        there = self.labels.there(table)
+        return np.flatnonzero(there) if numbers is None else numbers[there]
 
     def texts(self, split: str = "train") -> list[str]:
         """Return all texts of a split, such as a tokenizer is trained on; the two of a pair follow each other."""

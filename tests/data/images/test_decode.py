@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.data.images.decode import decode
@@ -88,3 +89,48 @@ def deep_colours() -> bytes:
 def test_what_is_no_image_is_named(content: bytes | str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         decode(content, "place")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_undone_as_pillow_does(orientation: int) -> None:
+    (pixels,) = draw(1, (4, 6))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = saved(Image.fromarray(pixels), exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert np.array_equal(decode(content, "here"), np.asarray(expected))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of such tags
+def test_tags_that_cannot_be_written_again_do_no_harm() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A] = 6, "camera", 72.0
+    content = saved(Image.fromarray(draw(1, (24, 16))[0]), "JPEG", exif=exif)
+    start, bad = content.index(b"Exif") + 6, 0
+    for at, value in itertools.product(range(start, start + len(exif.tobytes()) - 6), range(13)):
+        broken = bytearray(content)
+        broken[at] = value
+        try:
+            ImageOps.exif_transpose(Image.open(io.BytesIO(broken)))
+        except (struct.error, TypeError):
+            bad += 1
+            assert decode(bytes(broken), "here").shape in ((24, 16, 3), (16, 24, 3))
+        except (OSError, SyntaxError, ValueError):
+            pass
+    assert bad > 0
+
+
+def test_sixteen_bits_a_pixel_are_not_sixteen_a_channel() -> None:
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0) + masks
+    file = b"BM" + struct.pack("<IHHI", 14 + len(header) + 4, 0, 0, 14 + len(header)) + header
+    assert decode(file + struct.pack("<HH", 0xF800, 0x001F), "here").tolist() == [[[255, 0, 0], [0, 0, 255]]]
+
+
+def test_whatever_a_reader_raises_is_an_error_that_names_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Image.Image, mode: str) -> None:
+        raise RuntimeError("a decoder's own error")
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(DataError, match=r"^here is truncated or damaged \(a decoder's own error\)\.$"):
+        decode(encode(draw(1)[0]), "here")
