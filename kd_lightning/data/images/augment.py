@@ -77,23 +77,12 @@ class RandomCrop(ImageAugmentation):
 
     def apply(self, images: np.ndarray, drawn: Sequence[tuple[int, int]]) -> np.ndarray:
         """Return the crops."""
-        rows, columns = (
-            self._sources(size, start) for size, start in zip(images.shape[1:3], np.transpose(drawn), strict=True)
-        )
-        cropped = images[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
-        if self.mode == "zeros":
-            inside = (rows >= 0)[:, :, None] & (columns >= 0)[:, None, :]
-            cropped *= inside[..., None]
+        sides, (height, width) = (self.padding, self.padding), images.shape[1:3]
+        padded = np.pad(images, ((0, 0), sides, sides, (0, 0)), "constant" if self.mode == "zeros" else "reflect")
+        cropped = np.empty_like(images)
+        for row, (top, left) in enumerate(drawn):
+            cropped[row] = padded[row, top : top + height, left : left + width]
         return cropped
-
-    def _sources(self, size: int, starts: np.ndarray) -> np.ndarray:
-        """Return where each row (or column) of the crops comes from, (images, size); −1 for black ones."""
-        places = np.arange(size) + starts[:, None] - self.padding
-        if self.mode == "zeros":
-            return np.where((places >= 0) & (places < size), places, -1)
-        period = max(2 * size - 2, 1)
-        folded = np.abs(places) % period
-        return np.minimum(folded, period - folded) if size > 1 else np.zeros_like(places)
 
 
 class Flip(ImageAugmentation):
@@ -123,7 +112,9 @@ class Flip(ImageAugmentation):
 
     def apply(self, images: np.ndarray, drawn: Sequence[bool]) -> np.ndarray:
         """Return the images, some of them mirrored."""
-        return np.where(np.array(drawn)[:, None, None, None], images[:, :, ::-1], images)
+        mirrored, chosen = images.copy(), np.flatnonzero(drawn)
+        mirrored[chosen] = images[chosen, :, ::-1]
+        return mirrored
 
 
 def as_list(augment: Augmentations) -> list[ImageAugmentation]:
