@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil, ViTModel
 
 import kd_lightning as kd
 from kd_lightning import students
+from kd_lightning.cli.checks import check_targets
+from kd_lightning.cli.configs import compose_config
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.hub import load_image_processor
 from kd_lightning.pipeline.checks import build_for_data, check_inputs
@@ -182,3 +185,22 @@ def test_a_run_of_images_distils_evaluates_and_exports(tmp_path: Path) -> None:
     folder = kd.export(module, tmp_path / "student", recipe=made.student_recipe(student))
     x = batch["pixel_values"]
     assert torch.equal(kd.load(folder)(x), student.eval()(x))
+
+
+def test_a_cache_of_windows_at_random_needs_views_before_a_teacher_is_trained(tmp_path: Path) -> None:
+    for label in ("cat", "ox"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (8 + number, 8)).save(tmp_path / "photos" / label / f"{number}.png")
+    made = setup("teacher=resnet20_cifar", "student=resnet8", "cache=true")
+    made.data = kd.data.ImageClassification("photos", path=tmp_path / "photos", size=8, cache_dir=tmp_path / "kept")
+    with pytest.raises(ConfigError, match=r"changes rows in every epoch: type teacher\.cache\.views=8"):
+        made.check(kd.models.cifar_resnet(8, num_labels=2))
+
+
+@pytest.mark.parametrize("teacher", ["none", "tiny_random_vit", "vit_base", "resnet110_cifar"])
+@pytest.mark.parametrize("experiment", ["cifar10_small", "cifar10_hinton", "cifar10_vit"])
+def test_an_experiment_takes_another_teacher(experiment: str, teacher: str) -> None:
+    cfg = compose_config([f"experiment={experiment}", f"teacher={teacher}"])
+    check_targets(cfg)
+    assert cfg.teacher.name == teacher

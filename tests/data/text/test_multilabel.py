@@ -108,6 +108,7 @@ def entity_types(source: Path, target: Path, write_rows: Any, rows: int | None =
         write_rows(target / f"{split}.parquet", text=[" ".join(row["tokens"]) for row in table], **columns)
 
 
+@pytest.mark.slow
 def test_entity_types_of_real_sentences_are_read_alike_in_both_ways(data_root, tokenizer, tmp_path, write_rows):
     if not (data_root / "conll2003").is_dir():
         pytest.skip(f"no conll2003 in {data_root}")

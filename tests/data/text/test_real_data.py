@@ -20,6 +20,7 @@ def real(data_root: Path) -> Path:
     return data_root
 
 
+@pytest.mark.slow
 def test_sst2_is_read_whole(real, tokenizer, tmp_path):
     data = TextClassification("sst2", "sentence", tokenizer=tokenizer, root=real, cache_dir=tmp_path, batch_size=64)
     data.setup("fit")
@@ -113,6 +114,7 @@ def test_conll2003_is_read_whole(real, tmp_path):
     assert entities(data, "validation") == {"LOC": 1837, "MISC": 922, "ORG": 1341, "PER": 1842}
 
 
+@pytest.mark.slow
 def test_no_character_of_msra_ner_is_lost_where_sentences_are_cut(real, tmp_path):
     data = read_tagged(real, "msra_ner", tmp_path, splits={"train": "train", "validation": "test"}, max_length=128)
     whole = {split: len(data.rows(split).notes["sentences"]) - 1 for split in data.sizes}

@@ -44,10 +44,11 @@ def recovered(asked: Questions, rows: Any) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("file", "questions", "usable", "apart"),
     [
-        ("cmrc2018/validation", 3219, 3219, 0.001),
+        pytest.param("cmrc2018/validation", 3219, 3219, 0.001, marks=pytest.mark.slow),
         ("cmrc2018/trial", 1002, 1002, 0.01),
-        ("drcd/validation", 3524, 3524, 0.002),
-        ("squad_v1_dev/validation", 10570, 9835, 0.002),  # as many have a place that is certain
+        pytest.param("drcd/validation", 3524, 3524, 0.002, marks=pytest.mark.slow),
+        # as many have a place that is certain
+        pytest.param("squad_v1_dev/validation", 10570, 9835, 0.002, marks=pytest.mark.slow),
         ("xquad/zh", 1190, 1190, 0.002),
     ],
 )
