@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -18,7 +19,7 @@ from kd_lightning.cli.configs import CONFIGS, for_jobs_only, known_keys, registe
 from kd_lightning.cli.experiments import typed_folder
 from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.terminal import quiet
-from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.errors import ConfigError, Stopped
 from kd_lightning.core.files import write_text
 from kd_lightning.core.version import VERSION
 
@@ -33,6 +34,8 @@ def main() -> None:
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
         _task()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         sentence = one_sentence(error, known_keys)
         if sentence is None:
@@ -74,13 +77,15 @@ def _task(cfg: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.RUN:
         return _single(cfg, run_dir)
+    worst = float("-inf" if cfg.task.mode == "max" else "inf")  # a search goes on, and looks elsewhere
     try:
-        return _job(cfg, run_dir)
+        score = _job(cfg, run_dir)
     except Exception as error:
         sentence = one_sentence(error, known_keys)
         write_text(run_dir / "error.txt", sentence or traceback.format_exc())
         log.error("Job %s failed: %s", run_dir.name, sentence or repr(error))
-        return float("-inf" if cfg.task.mode == "max" else "inf")  # a search goes on, and looks elsewhere
+        return worst
+    return worst if score is None else score  # an undefined metric
 
 
 def _single(cfg: DictConfig, run_dir: Path) -> float | None:
@@ -98,13 +103,26 @@ def _job(cfg: DictConfig, run_dir: Path) -> float | None:
     from kd_lightning.cli.settle import settings_of, settle
     from kd_lightning.pipeline.report.results import Metric, metric_of, selection_of
     from kd_lightning.pipeline.run import run
+    from kd_lightning.pipeline.signals import raised
 
     quiet()
     settings = settings_of(_saved(cfg, run_dir) if cfg.resume is not None else settle(cfg))
-    metrics = run(settings, run_dir)
+    try:
+        with raised():
+            metrics = run(settings, run_dir)
+    except Stopped as stopped:
+        _tell(stopped, run_dir)
+        raise
     metric = Metric(settings.metric)
-    chosen = selection_of(metrics, "student", metric)
-    return metric_of(metrics, "student", metric) if chosen is None else chosen
+    found = [read(metrics, "student", metric) for read in (selection_of, metric_of)]
+    return next((value for value in found if value is not None), None)
+
+
+def _tell(stopped: Stopped, run_dir: Path) -> None:
+    """Say what became of a run that a signal has stopped, and how to go on."""
+    what = f"saved at {stopped.saved}" if stopped.saved else "nothing new to save"
+    program = "python train.py" if Path(sys.argv[0]).name == "train.py" else "kd-train"
+    print(f"Stopped by {stopped.name}, {what}. To go on: {program} resume={run_dir}", file=sys.stderr)  # noqa: T201
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:

@@ -13,7 +13,9 @@ from kd_lightning.cli.settle import settings_of
 from kd_lightning.cli.terminal import quiet
 from kd_lightning.core.files import write_text
 from kd_lightning.pipeline.launch import run_stage
+from kd_lightning.pipeline.ranks import as_rank
 from kd_lightning.pipeline.run import CONFIG, stages_of
+from kd_lightning.pipeline.signals import raised
 from kd_lightning.pipeline.stage import stage_folder
 
 
@@ -23,7 +25,8 @@ def main(run_dir: Path, name: str) -> None:
     try:
         settings = settings_of(OmegaConf.load(run_dir / CONFIG))  # type: ignore[arg-type]
         stage = next(stage for stage in stages_of(settings) if stage.name == name)
-        run_stage(stage, settings, run_dir)
+        with as_rank(run_dir, name), raised():
+            run_stage(stage, settings, run_dir)
     except Exception as error:
         sentence = one_sentence(error, known_keys)
         if sentence is None:

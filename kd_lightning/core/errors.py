@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -32,6 +33,31 @@ class CacheError(KDError):
 
 class NonFiniteLossError(KDError):
     """A term of the objective became infinite or not-a-number."""
+
+
+class Stopped(SystemExit):
+    """A signal asked a run to stop. Its exit code is what shells give for the signal: 130, 143, 138.
+
+    Args:
+        number: the signal's number.
+        saved: what was saved, for the message; empty: nothing.
+
+    Example:
+        >>> import signal
+        >>> Stopped(signal.SIGTERM, "step 40").code, Stopped(signal.SIGTERM).name
+        (143, 'SIGTERM')
+
+    """
+
+    def __init__(self, number: int, saved: str = "") -> None:
+        super().__init__(128 + number)
+        self.number = int(number)
+        self.saved = saved
+
+    @property
+    def name(self) -> str:
+        """What the signal is called."""
+        return signal.Signals(self.number).name
 
 
 def closest(word: str, choices: Iterable[str], n: int = 3) -> list[str]:

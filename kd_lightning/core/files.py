@@ -1,10 +1,13 @@
-"""Writing small files atomically: each is written completely or not at all."""
+"""Writing files that later runs read: each is beside its place, synced and renamed, so it is complete or not there."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +16,50 @@ if TYPE_CHECKING:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file by one rename, so that a kill leaves the old file or the new one; make its folder if need be."""
+    """Write a file that a kill or a power failure leaves as it was, or complete; make its folder if need be."""
+    with replacing(path) as scratch:
+        scratch.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a new file beside `path` to write; it is synced and takes the place of `path` at the end, unless that fails.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "a.txt") as scratch:
+        ...         _ = scratch.write_text("b")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['a.txt']
+
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    scratch.write_bytes(content)
-    scratch.replace(path)
+    try:
+        yield scratch
+        sync(scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file's content, or which files a folder has, to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def sync_all(folder: Path) -> None:
+    """Have the system write a folder with everything in it to the disk."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            sync(Path(place, name))
+        sync(Path(place))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,13 +77,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, atomically.
+    """Write a value as JSON, atomically; infinite numbers and not-a-number, which JSON does not have, as null."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
-    Raises:
-        ValueError: if a number is infinite or not-a-number, which JSON does not have.
 
-    """
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_figure(path: Path, figure: Figure) -> None:

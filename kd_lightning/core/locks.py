@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from filelock import FileLock, Timeout
 
 from kd_lightning.core.errors import DataError
+from kd_lightning.core.files import sync, sync_all
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,9 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
         try:
             scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
             build(scratch)
+            sync_all(scratch)
             scratch.rename(folder)
+            sync(folder.parent)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return True

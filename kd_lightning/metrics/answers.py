@@ -15,6 +15,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from kd_lightning.core.batch import field, logits_mask, required_field, token_mask
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.files import write_text
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.spans import best_spans
 from kd_lightning.metrics.base import BatchMetric, Shared
@@ -134,7 +135,7 @@ class Answers(BatchMetric):
         best = {name: found[0][0] for name, found in self.predicted.items()}
         n_best = {name: _with_probabilities(found) for name, found in self.predicted.items()}
         for file, content in (("predictions.json", best), ("nbest_predictions.json", n_best)):
-            (folder / file).write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+            write_text(folder / file, json.dumps(content, ensure_ascii=False, indent=1))
         return folder / "predictions.json"
 
 

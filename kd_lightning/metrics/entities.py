@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from kd_lightning.core.batch import field, required_field
+from kd_lightning.core.files import replacing, write_text
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.metrics.base import BatchMetric, Shared
 
@@ -121,11 +122,11 @@ class EntityScores(BatchMetric):
         """
         file = folder / "predictions.txt"
         if self._last is None:
-            file.write_text("")
+            write_text(file, "")
             return file
         split, sentences = self._last
         words = self._data.value.sentences(split).words
-        with file.open("w", encoding="utf-8") as lines:
+        with replacing(file) as scratch, scratch.open("w", encoding="utf-8") as lines:
             for number, *tags in zip(sentences.numbers, sentences.gold, sentences.predicted, strict=True):
                 # a column has no blanks and is not empty
                 columns = zip(("_".join(word.split()) or "_" for word in words[number]), *tags, strict=True)

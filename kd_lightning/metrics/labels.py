@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from kd_lightning.core.batch import field, required_field
+from kd_lightning.core.files import write_text
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.functional.precision import widen
 from kd_lightning.metrics.base import BatchMetric, Shared
@@ -84,7 +85,7 @@ class LabelRecorder(BatchMetric):
         lines = [
             f"{row if numbers is None else numbers[row]}\t{self._text(value)}" for row, value in self.predicted.items()
         ]
-        (folder / FILE).write_text("\n".join(["index\tprediction", *lines, ""]), encoding="utf-8")
+        write_text(folder / FILE, "\n".join(["index\tprediction", *lines, ""]))
         return folder / FILE
 
     def _text(self, value: Any) -> str:

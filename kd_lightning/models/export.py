@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.files import sync, sync_all
 from kd_lightning.core.version import VERSION
 from kd_lightning.models.hub import no_progress_bars
 from kd_lightning.models.plain import Plain, from_checkpoint, from_module
@@ -176,6 +177,7 @@ def _replaced(path: Path) -> Iterator[Path]:
     fresh.mkdir()
     try:
         yield fresh
+        sync_all(fresh)
         if target.exists():
             target.rename(old)
         try:
@@ -184,6 +186,7 @@ def _replaced(path: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(target)
             raise
+        sync(target.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -7,6 +7,7 @@ several processes, or again after a kill, and ends the same.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
+from omegaconf import ListConfig
 from torch import nn
 
 from kd_lightning.core.errors import ConfigError
@@ -29,6 +31,9 @@ from kd_lightning.pipeline.setup import TaskSetup, recipe, student_setup, task_w
 from kd_lightning.pipeline.teacher_model import load_teacher
 from kd_lightning.teachers import CachedTeacher
 from kd_lightning.training import DistillationModule, MultiTaskModule
+from kd_lightning.training.checkpoint_io import DurableCheckpointIO, is_whole, resumable
+
+log = logging.getLogger(__name__)
 
 TEACHERS = "teachers.json"
 """The file of a run's folder that says where the teachers are: task → name → folder."""
@@ -156,7 +161,10 @@ def build_trainer(fitting: FittingSettings, folder: Path) -> Trainer:
     callbacks, loggers = (_below(nodes, folder) for nodes in (fitting.callbacks, fitting.logger))
     if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]  # it insists on one
-    return instantiate(fitting.trainer, callbacks=callbacks, logger=loggers or False, default_root_dir=str(folder))
+    given = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": str(folder)}
+    plugins = instantiate(fitting.trainer.get("plugins")) or []
+    plugins = list(plugins) if isinstance(plugins, list | ListConfig) else [plugins]
+    return instantiate(fitting.trainer, **given, plugins=[*plugins, DurableCheckpointIO()])
 
 
 def quiet_trainer(fitting: FittingSettings, one_device: bool = False, **changes: Any) -> MakeTrainer:
@@ -183,9 +191,26 @@ def _below(nodes: Mapping[str, Node | None], folder: Path) -> list[Any]:
 def fit(module: Module, data: DataModule, trainer: Trainer, folder: Path) -> None:
     """Train from the last checkpoint in `folder`, or from the start; the module ends with its best weights."""
     last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.is_file() else None)
+    begin = resumable(last)
+    if begin is not None:
+        _check_fits(module, begin)
+        log.info("Goes on from %s.", begin)
+    # only tensors and plain values are read, whoever wrote them
+    trainer.fit(module, datamodule=data, ckpt_path=begin, weights_only=True)
     if best.is_file():
+        _check_fits(module, best)
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def _check_fits(module: Module, path: Path) -> None:
+    """Raise an error for a checkpoint that is damaged, or of another model."""
+    advice = f"Delete {path.parent}, and this stage is trained anew."
+    if not is_whole(path):
+        raise ConfigError(f"The checkpoint {path} is damaged. {advice}")
+    there = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    shapes, own = ({k: tuple(v.shape) for k, v in state.items()} for state in (there, module.state_dict()))
+    if different := sorted(key for key in shapes.keys() | own.keys() if shapes.get(key) != own.get(key)):
+        raise ConfigError(f"The checkpoint {path} is of another model: '{different[0]}' differs. {advice}")
 
 
 def parameters(model: nn.Module) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from kd_lightning.pipeline.settings import MEAN
 from kd_lightning.pipeline.setup import TaskSetup
 from kd_lightning.teachers import TeacherSource
 from kd_lightning.training.callbacks import WritePredictions
+
+log = logging.getLogger(__name__)
 
 
 class TeacherEvaluator(LightningModule):
@@ -150,6 +154,8 @@ def evaluate(
         loader = {"datamodule": data} if split == data.selection_split else {"dataloaders": data.eval_loader(split)}
         found = trainer.validate(module, **loader, verbose=False)
         scores = {name.removeprefix("val/"): float(value) for name, value in (found[0] if found else {}).items()}
+        if undefined := [name for name, value in scores.items() if not math.isfinite(value)]:
+            log.warning("%s is undefined on the %s split, and null in metrics.json.", ", ".join(undefined), split)
         if report:
             prefix = "" if split == data.report_split else f"{split}/"
             reported |= {prefix + name: value for name, value in scores.items()}

@@ -14,14 +14,12 @@ from pathlib import Path
 from kd_lightning.core.errors import ConfigError, KDError
 from kd_lightning.core.files import write_json
 from kd_lightning.core.version import VERSION
+from kd_lightning.pipeline.ranks import WORKER, start_ranks
 from kd_lightning.pipeline.settings import RunSettings
 from kd_lightning.pipeline.stage import Stage, stage_folder
 
 ELASTIC = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
            "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
-
-WORKER = "kd_lightning.cli.worker"
-"""Runs one rank of a stage: `python -m … RUN_DIR STAGE`."""
 
 
 def inside_torchrun() -> bool:
@@ -50,7 +48,7 @@ def start_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
             _in_its_own_process(stage, run_dir)
         wait_for(stage_folder(run_dir, stage.name) / "result.json")
     elif not stage.one_process and (processes := count_processes(settings)) > 1:
-        _as_several_ranks(stage, run_dir, processes)
+        start_ranks(stage, run_dir, processes)
     else:
         run_stage(stage, settings, run_dir)
 
@@ -99,21 +97,6 @@ def check_ranks(settings: RunSettings) -> None:
             f"torchrun started {started} processes here, but trainer.devices={wanted} asks for {wanted}. "
             f"Type trainer=ddp trainer.devices={started}, or torchrun --nproc-per-node={wanted}."
         )
-
-
-def _as_several_ranks(stage: Stage, run_dir: Path, processes: int) -> None:
-    """Start torchrun on the saved configuration and wait; a rank's own error becomes this process's."""
-    folder = stage_folder(run_dir, stage.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    error = folder / "error.txt"
-    error.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    with (folder / "ranks.log").open("ab") as log:
-        done = subprocess.run([*command, "-m", WORKER, str(run_dir), stage.name], stderr=log, check=False)
-    if error.is_file():
-        raise KDError(error.read_text().strip())
-    if done.returncode or not stage.is_done(run_dir):
-        raise KDError(f"A rank of stage '{stage.name}' ended with code {done.returncode}; see {folder / 'ranks.log'}.")
 
 
 def _in_its_own_process(stage: Stage, run_dir: Path) -> None:

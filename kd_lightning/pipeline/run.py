@@ -18,6 +18,7 @@ from kd_lightning.core.files import write_json, write_text
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.checks import check_settings
 from kd_lightning.pipeline.launch import check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
+from kd_lightning.pipeline.ranks import LOCK
 from kd_lightning.pipeline.report.curves import draw_curves
 from kd_lightning.pipeline.report.summary import final_table
 from kd_lightning.pipeline.settings import RunSettings
@@ -54,10 +55,13 @@ def only_one(run_dir: Path) -> Iterator[None]:
         ConfigError: a run is going on there.
 
     """
-    lock = FileLock(run_dir / ".lock")
+    lock, ranks = FileLock(run_dir / ".lock"), FileLock(run_dir / LOCK)
     try:
         lock.acquire(timeout=0)
+        with ranks.acquire(timeout=10):  # ranks of a launcher that was killed end within a second
+            pass
     except Timeout:
+        lock.release()
         raise ConfigError(f"Another process works in {run_dir}. Wait, or give another hydra.run.dir.") from None
     try:
         yield

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -9,9 +11,6 @@ import pytest
 import torch
 
 from .. import processes
-
-STEPS = 75  # of an epoch: 300 rows in batches of 4
-
 
 TASKS = ["+data@tasks.made_up=synthetic", "+tasks.made_up.data.train_size=200", "tasks.made_up.data.batch_size=8"]
 
@@ -31,18 +30,33 @@ def test_killed_in_mid_epoch_and_resumed_a_student_is_bit_equal(
     typed = ["data=sst2", "data.name=films", f"data.root={films_root}", "teacher=tiny_random", "data.batch_size=4"]
     typed += ["teacher.architecture.num_hidden_layers=2", "student.num_hidden_layers=1"]
     typed += [*short, "baseline=false", "match=[hidden_mse]", "optimizer.lr=1e-3", *tasks, *cache]
-    epoch, homes = (STEPS + 25, ["films", "made_up"]) if tasks else (STEPS, [])  # 200 rows in batches of 8
+    typed += ["trainer.accumulate_grad_batches=2"]
+    epoch, homes = (50, ["films", "made_up"]) if tasks else (38, [])  # steps; of two tasks 25 batches more
     whole = command(tmp_path, *typed, "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
 
     argv, output = [str(repository / "train.py"), *typed, "hydra.run.dir=killed"], tmp_path / "output"
+    checkpoints = tmp_path / "killed" / "stages" / "student" / "checkpoints"
+    last = checkpoints / "last.ckpt"
     process = processes.start(argv, tmp_path, environment, output, output)
-    kill_in_second_epoch(process, tmp_path / "killed" / "stages" / "student" / "checkpoints")
-    assert not (tmp_path / "killed" / "metrics.json").exists()
-    last = tmp_path / "killed" / "stages" / "student" / "checkpoints" / "last.ckpt"
+    wait_for(last, process)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 143
     step = torch.load(last, weights_only=True)["global_step"]
-    assert 0 < step < 3 * epoch
-    assert step % epoch
+    assert output.read_text().splitlines()[-1] == (
+        f"Stopped by SIGTERM, saved at step {step}. To go on: python train.py resume={tmp_path / 'killed'}"
+    )
+
+    process = processes.start([argv[0], "resume=killed"], tmp_path, environment, output, output)
+    wait_for(checkpoints / "best.ckpt", process)
+    time.sleep(0.1)
+    assert process.is_alive(), "the run ended before it could be killed"
+    process.kill()
+    process.join()
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    assert step <= torch.load(last, weights_only=True)["global_step"] < 3 * epoch
 
     resumed = command(tmp_path, "resume=killed")
     assert resumed.returncode == 0, resumed.stderr
@@ -50,15 +64,10 @@ def test_killed_in_mid_epoch_and_resumed_a_student_is_bit_equal(
     assert len(files) == 4 * max(1, len(homes))
     for name in (file.relative_to(tmp_path / "whole") for file in files):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    assert len(list((tmp_path / "killed" / "stages" / "student" / "csv").iterdir())) == 2
+    assert len(list((tmp_path / "killed" / "stages" / "student" / "csv").iterdir())) == 3
 
 
-def kill_in_second_epoch(process: BaseProcess, checkpoints: Path) -> None:
-    """Wait for the first epoch's best checkpoint, and a moment more; nothing may be tidied up."""
+def wait_for(file: Path, process: BaseProcess) -> None:
     deadline = time.monotonic() + 400
-    while not (checkpoints / "best.ckpt").exists() and process.is_alive() and time.monotonic() < deadline:
+    while not file.exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.1)
-    assert process.is_alive(), "the run ended before it could be killed"
-    process.kill()
-    process.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -19,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kd_lightning.core.errors import CacheError, ConfigError
-from kd_lightning.core.files import write_json
+from kd_lightning.core.files import write_bytes, write_json
 from kd_lightning.core.types import Features
 from kd_lightning.teachers.cache.columns import Codec, spans_of
 from kd_lightning.teachers.cache.rows import RowFingerprints, RowIndex, Rows, fingerprint_rows
@@ -78,25 +77,14 @@ def write_shard(folder: Path, name: str, tensors: dict[str, Tensor], codec: Code
     content = save(tensors, metadata=codec.metadata())
     info = ShardInfo(name, len(tensors[ROW_COLUMNS[0]]), len(content), zlib.crc32(content), made_from)
     try:
-        _write(folder, name, content)
+        write_bytes(folder / name, content)
         write_json(folder / f"{name}.json", asdict(info))
     except OSError as error:
-        for scratch in folder.glob(f".{name}*.tmp"):
-            scratch.unlink(missing_ok=True)
         raise CacheError(
             f"Cannot write the shard {folder / name} ({error.strerror}). What was written before it stays: make room, "
             "and build again, which continues from there."
         ) from error
     return info
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
-    scratch = folder / f".{name}.tmp"
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(folder / name)
 
 
 def finished_shards(folder: Path, made_from: str, verify: bool = False) -> list[ShardInfo]:

@@ -1,0 +1,72 @@
+"""Checkpoints that survive: written beside their place, synced and renamed, the one before kept; damaged ones found."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from kd_lightning.core.files import replacing
+
+log = logging.getLogger(__name__)
+
+BEFORE = ".before"
+"""What the name of the checkpoint before the last one ends in."""
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Writes local checkpoints so that a kill or a full disk leaves the old file; Lightning copies them from `TMPDIR`.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     place = Path(folder, "last.ckpt")
+        ...     DurableCheckpointIO().save_checkpoint({"step": torch.tensor(1)}, place)
+        ...     int(torch.load(place, weights_only=True)["step"])
+        1
+
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint; other places than local files are left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with replacing(Path(path)) as scratch:
+            torch.save(checkpoint, scratch)
+
+
+def before(path: Path) -> Path:
+    """Return where the checkpoint is kept that `path` has replaced.
+
+    Example:
+        >>> before(Path("last.ckpt")).name
+        'last.before.ckpt'
+
+    """
+    return path.with_name(f"{path.stem}{BEFORE}{path.suffix}")
+
+
+def resumable(path: Path) -> Path | None:
+    """Return the newest whole checkpoint: `path`, or the one before it; None where there is none.
+
+    A damaged one is told in the log and passed over; it is replaced by the next one that is saved.
+    """
+    for place in (path, before(path)):
+        if place.is_file():
+            if is_whole(place):
+                return place
+            log.warning("The checkpoint %s is damaged and passed over.", place)
+    return None
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a checkpoint can be read, without reading its tensors."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a cut or changed file fails in as many ways as it has parts
+        return False
+    return isinstance(content, dict) and {"state_dict", "global_step"} <= content.keys()
