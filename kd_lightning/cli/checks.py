@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hydra.utils import get_object
@@ -80,6 +82,11 @@ def check_config(cfg: DictConfig) -> None:
     """
     check_targets(cfg)
     check_whole("seed", cfg.seed)
+    if cfg.seed >= 2**32:
+        raise ConfigError(f"'seed' cannot be {cfg.seed}: it must be below 2**32.")
+    check_teacher_keys(cfg.teacher)
+    for path in ("trainer", "teacher.trainer"):
+        check_trainer(path, OmegaConf.select(cfg, path))
     for own in (cfg, *cfg.tasks.values()):
         for key in WHOLE:
             check_whole(f"data.{key}", own.data.get(key))
@@ -101,6 +108,58 @@ def check_whole(key: str, value: Any) -> None:
     """
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ConfigError(f"'{key}' cannot be {value!r}: it must be a whole number, not below 0.")
+
+
+TEACHER = ("name", "path", "pretrained", "architecture", "precision", "compile", "weights", "combine", "mlm_epochs",
+           "cache", "trainer", "optimizer", "scheduler", "model", "source")  # fmt: skip
+"""Keys of a teacher's configuration; with a `_target_`, further ones are its arguments."""
+
+CACHE = ("dtype", "top_k", "views")
+
+
+def check_teacher_keys(teacher: DictConfig) -> None:
+    """Raise an error for keys that nothing reads, which `+key=value` lets through.
+
+    Raises:
+        ConfigError: for the first unknown key.
+
+    """
+    places: list[tuple[str, Any, Sequence[str]]] = [("teacher.cache", teacher.get("cache") or {}, CACHE)]
+    places += [("teacher", teacher, TEACHER)] if "_target_" not in teacher else []
+    for path, node, known in places:
+        if wrong := next((key for key in map(str, node) if key not in known), None):
+            raise ConfigError(f"There is no key '{path}.{wrong}'. {hint(wrong, known)}")
+
+
+def check_trainer(path: str, trainer: DictConfig | None) -> None:
+    """Raise an error for a Trainer that cannot be, would never stop, or only after Lightning's 1000 epochs.
+
+    Raises:
+        ConfigError: naming the key.
+
+    """
+    if trainer is None:
+        return
+    for key in COUNTS:
+        value = trainer.get(key)
+        if value is not None and not (isinstance(value, int) and value >= COUNTS[key]):
+            raise ConfigError(f"'{path}.{key}' cannot be {value!r}: it is a whole number, at least {COUNTS[key]}.")
+    if isinstance(devices := trainer.get("devices"), int | float | str):
+        _check_devices(f"{path}.devices", devices)
+    if "max_epochs" not in trainer or trainer.max_epochs not in (None, -1):
+        return
+    if trainer.get("max_steps", -1) in (None, -1) and trainer.get("max_time") is None:
+        raise ConfigError(f"'{path}.max_epochs' is {trainer.max_epochs}, so nothing ends the training: type a number.")
+
+
+COUNTS = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": 1, "num_nodes": 1, "log_every_n_steps": 0}
+"""Arguments of the Trainer that count something, and the least that each may be."""
+
+
+def _check_devices(path: str, devices: int | float | str) -> None:
+    several = isinstance(devices, str) and all(part.strip().isdigit() for part in devices.split(","))
+    if devices not in ("auto", "-1", -1) and not several and not (type(devices) is int and devices > 0):
+        raise ConfigError(f"'{path}' cannot be {devices!r}: it is a number of devices, at least 1, or auto.")
 
 
 def _score_names(name: Any, node: Any) -> list[str]:
@@ -178,6 +237,28 @@ def _check_call(path: str, node: DictConfig) -> None:
             raise ConfigError(f"'{path}.{name}' is given twice to {target}: by name, and by '{path}._args_'.")
         if name not in free and not takes.anything:
             raise ConfigError(f"'{path}.{name}' is no argument of {target}. {hint(name, free)}")
+        if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
+            _check_number(f"{path}.{name}", node[name], _types_of(called).get(name))
+
+
+@cache
+def _types_of(called: Any) -> Mapping[str, Any]:
+    """Return how arguments are annotated, as far as that can be told."""
+    try:
+        return typing.get_type_hints(vars(called)["__init__"] if isinstance(called, type) else called)
+    except Exception:  # none of its own, or annotations that name what is not imported
+        return {}
+
+
+def _check_number(path: str, value: Any, annotated: Any) -> None:
+    """Raise an error for what is no number, or no whole one, where an argument takes nothing else."""
+    kinds = set(typing.get_args(annotated) or [annotated]) - {type(None)}
+    if not kinds or not kinds <= {int, float} or value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"'{path}' cannot be {value!r}: it must be a number.")
+    if float not in kinds and not isinstance(value, int):
+        raise ConfigError(f"'{path}' cannot be {value!r}: it must be a whole number.")
 
 
 def _by_name(path: str, target: str, own: Mapping[str, inspect.Parameter], takes: Arguments, count: int) -> list[str]:

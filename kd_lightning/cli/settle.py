@@ -121,6 +121,8 @@ def _settle_tasks(cfg: DictConfig) -> None:
     named = {name: {**{key: whole[key] for key in OWN}, "teacher": {"path": path}}, **whole["tasks"]}
     for task, node in named.items():
         check_task_name(task)
+        if not isinstance(node, dict):
+            raise ConfigError(f"tasks.{task} cannot be {node!r}. Type +data@tasks.{task}=NAME to choose its data set.")
         _check_keys(task, node, whole, first=task == name)
     if not 0 <= cfg.tau < float("inf"):
         raise ConfigError(f"'tau' is the exponent of the tasks' sizes, from 0, and cannot be {cfg.tau}.")

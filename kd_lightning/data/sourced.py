@@ -135,7 +135,12 @@ class SourcedDataModule(RowDataModule):
         return held
 
     def _check_extra(self) -> None:
-        """Check that no extra rows are those of a split that is evaluated."""
+        """Check that no extra rows are those of a split that is evaluated, nor the training rows once more."""
+        twice = [
+            one for n, one in enumerate(self.extra) if any(map(one.is_same, [self.sources["train"], *self.extra[:n]]))
+        ]
+        if twice:
+            raise DataError(f"data.extra has {twice[0]}, which is trained on already: leave it out.")
         for split, source in self.sources.items():
             same = next((one for one in self.extra if split != "train" and one.is_same(source)), None)
             if same is not None:

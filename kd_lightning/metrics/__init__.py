@@ -5,6 +5,7 @@ from kd_lightning.metrics.base import BatchMetric, Scores, Shared
 from kd_lightning.metrics.entities import EntityScores
 from kd_lightning.metrics.labels import LabelRecorder
 from kd_lightning.metrics.masked_tokens import MaskedTokens
+from kd_lightning.metrics.matthews import MatthewsCorrCoef
 from kd_lightning.metrics.scorers import cmrc_scores, squad_scores
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "EntityScores",
     "LabelRecorder",
     "MaskedTokens",
+    "MatthewsCorrCoef",
     "Scores",
     "Shared",
     "cmrc_scores",

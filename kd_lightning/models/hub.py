@@ -67,7 +67,15 @@ def load_tokenizer(name: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    return from_hub(AutoTokenizer.from_pretrained, str(name))
+    tokenizer = from_hub(AutoTokenizer.from_pretrained, str(name))
+    if not set(tokenizer.get_vocab()) - set(
+        tokenizer.all_special_tokens
+    ):  # Transformers makes one up without its files
+        raise ConfigError(
+            f"There is no tokenizer in {name}: it would know no word. Save the model's own there, by "
+            "tokenizer.save_pretrained(DIR)."
+        )
+    return tokenizer
 
 
 def load_image_processor(name: str | Path) -> Any:

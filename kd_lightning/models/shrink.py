@@ -101,6 +101,9 @@ def resized(config: PreTrainedConfig, num_labels: int | None, changes: dict[str,
         raise ConfigError(f"Cannot shrink a {config.model_type} model: {what}. Build the student yourself and pass it.")
     new = changed(config, num_labels, changes)
     _follow(new, changes)
+    for name in _SIZES:
+        if not (isinstance(size := getattr(new, _field(new, name)), int) and size > 0):
+            raise ConfigError(f"A student's {name} is a whole number, at least 1; got {size!r}.")
     if new.hidden_size % new.num_attention_heads:
         raise ConfigError(
             f"Attention heads must divide the student's width, but {new.num_attention_heads} do not divide "

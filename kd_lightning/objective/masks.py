@@ -90,21 +90,20 @@ def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None
     Returns:
         The attention mask for features with a token axis; None for others, such as (B, C) logits and pooled features.
         For logits over tokens, (B, L, C), and over positions, (B, L): where the batch has a `logits_mask`, only where
-        that is true too; else, for the former, only where labels, if they are (B, L) too, differ from −100.
+        that is true too; else, for the former, only where labels, if they are (B, L) too, differ from −100. Without an
+        attention mask, only the latter count.
 
     """
     mask = token_mask(batch)
-    if mask is None or not has_token_axis(address, feature, mask, known):
+    if mask is not None and not has_token_axis(address, feature, mask, known):
         return None
     kind = kind_of(address, feature, known)
-    if kind not in ("classes", "positions"):
-        return mask
-    if (own := logits_mask(batch)) is not None and own.shape == mask.shape:
-        return mask.bool() & own.bool()
-    if kind == "classes":
-        labels = field(batch, "labels")
-        if isinstance(labels, Tensor) and labels.shape == mask.shape:
-            return mask.bool() & (labels != -100)
+    labels = field(batch, "labels") if kind == "classes" else None
+    counted = [logits_mask(batch) if kind in ("classes", "positions") else None]
+    counted += [labels != -100 if isinstance(labels, Tensor) and labels.ndim == 2 else None]
+    for chosen in counted:
+        if chosen is not None and has_token_axis(address, feature, chosen, known):
+            return chosen.bool() if mask is None else mask.bool() & chosen.bool()
     return mask
 
 

@@ -55,8 +55,8 @@ class EnsembleTeacher(TeacherSource):
         _check_names(teachers)
         if combine not in ("logits", "probabilities"):
             raise ConfigError(f"Unknown way to combine teachers '{combine}'. Choose logits or probabilities.")
-        if not isinstance(temperature, int | float) or not temperature > 0:
-            raise ConfigError(f"Expected argument `temperature` to be positive but got {temperature!r}.")
+        if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+            raise ConfigError(f"Expected argument `temperature` to be positive and finite but got {temperature!r}.")
         if weights not in (None, "confidence") and not isinstance(weights, Mapping):
             raise ConfigError(
                 f"Expected `weights` to be one per teacher by name, 'confidence' or None but got {weights!r}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import io
 import textwrap
 from collections.abc import Mapping
 from functools import partial
@@ -35,11 +36,19 @@ def weights_hash(model: nn.Module) -> str:
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
     shaping = {key: value for key, value in settings.items() if key not in NOT_SHAPING}
     total = hashlib.sha256(digest(repr(model), shaping).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor) and not value.is_quantized:
+            total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:  # packed weights of quantised layers, and what a module's `get_extra_state` gives
+            total.update(f"{name} {type(value).__name__}".encode() + _saved(value))
     return total.hexdigest()[:16]
+
+
+def _saved(value: Any) -> bytes:
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
 
 
 def function_identity(function: Any, depth: int = 2) -> str | None:

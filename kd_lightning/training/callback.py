@@ -21,10 +21,12 @@ from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.training.callback_optimizer import ATTRIBUTE, with_objective
 from kd_lightning.training.checks import (
     check_finite,
+    check_has_gradient,
     check_not_shared,
     check_objective,
     check_same_teacher,
     check_trainable,
+    check_weights,
 )
 from kd_lightning.training.describe import describe_teacher, describe_terms
 from kd_lightning.training.progress import TrainingProgress, terms_are_logged
@@ -120,6 +122,11 @@ class DistillationCallback(pl.Callback):
         """Restore the module and both models."""
         self._uninstall()
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check what the last step made of the student's weights."""
+        if self._bound_student is not None:
+            check_weights(self._bound_student)
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Restore them after an exception too: a trainer calls no teardown then."""
         self._uninstall()
@@ -170,6 +177,7 @@ class DistillationCallback(pl.Callback):
                     return None  # the user skips this batch
                 self._check_forwards()
                 student = self._tap.take()
+            check_has_gradient(student)
             progress = self._progress.of(module.trainer) if self.objective.scheduled else 0.0
             terms = self.objective(student, teacher, batch, progress, across_ranks=True)
             task = _scalar_loss(output)

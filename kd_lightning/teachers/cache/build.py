@@ -21,7 +21,14 @@ from kd_lightning.core.types import Batch, Features
 from kd_lightning.features.addresses import layer_address
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec, spans_of
-from kd_lightning.teachers.cache.forecast import Forecast, check_features, check_rows, forecast, reversed_rows
+from kd_lightning.teachers.cache.forecast import (
+    Forecast,
+    check_features,
+    check_numbers,
+    check_rows,
+    forecast,
+    reversed_rows,
+)
 from kd_lightning.teachers.cache.manifest import MANIFEST, Fingerprint, Manifest, ensure_plan
 from kd_lightning.teachers.cache.rows import rows_of
 from kd_lightning.teachers.cache.shard import Shard, Writer, finished_shards, index_of
@@ -153,6 +160,7 @@ class Predictor(LightningModule):
 
     def _run(self, batch: Batch) -> Features:
         features = self.teacher(batch)
+        check_numbers(features, rows_of(batch).mask)
         if self.trainer.is_global_zero and not self.announced:
             self._announce(batch, features)
             self.announced = True

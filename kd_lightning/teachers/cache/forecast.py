@@ -25,6 +25,28 @@ TOLERANCE = 0.05
 """Of the norm of a feature: far above what another place in the batch does to half precision."""
 
 
+def check_numbers(features: Features, mask: Tensor | None) -> None:
+    """Raise an error for a teacher that gives not-a-number for a real token, or for a row.
+
+    Args:
+        features: of a batch.
+        mask: which tokens are real, (rows, tokens); None: rows have none.
+
+    Raises:
+        CacheError: naming the address.
+
+    """
+    for address, feature in features.items():
+        wrong = feature.isnan()
+        if mask is not None and wrong.any():
+            wrong = wrong.any(-1).any(1) if wrong.ndim == 4 else wrong  # heads × tokens × tokens
+            wrong = wrong[mask.bool()] if wrong.shape[:2] == mask.shape else wrong
+        if wrong.any():
+            raise CacheError(
+                f"The teacher's '{address}' is not a number in some row, from which nothing can be learnt."
+            )
+
+
 def check_rows(dataset: Any) -> None:
     """Check that rows are the same each time they are read.
 
