@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -252,7 +253,8 @@ def _types_of(called: Any) -> Mapping[str, Any]:
 
 def _check_number(path: str, value: Any, annotated: Any) -> None:
     """Raise an error for what is no number, or no whole one, where an argument takes nothing else."""
-    kinds = set(typing.get_args(annotated) or [annotated]) - {type(None)}
+    union = typing.get_origin(annotated) in (typing.Union, types.UnionType)
+    kinds = set(typing.get_args(annotated) if union else [annotated]) - {type(None)}
     if not kinds or not kinds <= {int, float} or value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):

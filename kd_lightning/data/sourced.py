@@ -136,11 +136,6 @@ class SourcedDataModule(RowDataModule):
 
     def _check_extra(self) -> None:
         """Check that no extra rows are those of a split that is evaluated, nor the training rows once more."""
-        twice = [
-            one for n, one in enumerate(self.extra) if any(map(one.is_same, [self.sources["train"], *self.extra[:n]]))
-        ]
-        if twice:
-            raise DataError(f"data.extra has {twice[0]}, which is trained on already: leave it out.")
         for split, source in self.sources.items():
             same = next((one for one in self.extra if split != "train" and one.is_same(source)), None)
             if same is not None:
@@ -148,6 +143,9 @@ class SourcedDataModule(RowDataModule):
                     f"data.extra has {same}, from which the {split} split is read: a student would be trained on "
                     "what it is evaluated on. Leave it out, or type data.extra=[NAME/SPLIT] to take another split."
                 )
+        for number, one in enumerate(self.extra):
+            if any(map(one.is_same, [self.sources["train"], *self.extra[:number]])):
+                raise DataError(f"data.extra has {one}, which is trained on already: leave it out.")
 
     @property
     def columns(self) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 import kd_lightning as kd
 
 from .. import processes
-from .test_killed import kill_in_second_epoch
+from .test_killed import wait_for
 
 CLASSES = ["bar", "dot"]
 
@@ -112,7 +113,11 @@ def test_killed_in_mid_epoch_with_mixup_and_resumed_a_student_is_bit_equal(
     assert whole.returncode == 0, whole.stderr
     argv, output = [str(repository / "train.py"), *typed, "hydra.run.dir=killed"], tmp_path / "output"
     process = processes.start(argv, tmp_path, environment, output, output)
-    kill_in_second_epoch(process, tmp_path / "killed" / "stages" / "student" / "checkpoints")
+    wait_for(tmp_path / "killed" / "stages" / "student" / "checkpoints" / "best.ckpt", process)
+    time.sleep(0.1)
+    assert process.is_alive(), "the run ended before it could be killed"
+    process.kill()
+    process.join()
     last = tmp_path / "killed" / "stages" / "student" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] % 40
     resumed = command(tmp_path, "resume=killed")

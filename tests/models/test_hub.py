@@ -33,5 +33,5 @@ def test_a_missing_package_is_named_as_pip_installs_it() -> None:
 def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     BertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="There is no tokenizer in .* it would know no word"):
+    with pytest.raises(ConfigError, match=r"There is no tokenizer in .* it would know no word"):
         load_tokenizer(tmp_path)

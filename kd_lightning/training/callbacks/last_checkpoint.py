@@ -50,6 +50,7 @@ class LastCheckpoint(Checkpoint):
         every_seconds: float = 60.0,
         filename: str = "last",
     ) -> None:
+        self.dirpath = str(dirpath)
         self.path = Path(dirpath) / f"{filename}.ckpt"
         self.every_n_train_steps = every_n_train_steps
         self.every_seconds = every_seconds

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kd_lightning.core.errors import CacheError
-from kd_lightning.teachers.cache import shard as module
 from kd_lightning.teachers.cache.columns import Codec
 from kd_lightning.teachers.cache.shard import ROW_COLUMNS, Shard, finished_shards, next_number, write_shard
 
@@ -115,7 +114,7 @@ def test_a_full_disk_raises_an_error_and_leaves_nothing_finished(tmp_path, monke
     def full(_: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CacheError, match=r"Cannot write the shard .*No space left on device.*continues from there"):
         written(tmp_path)
     assert finished_shards(tmp_path, "me") == []
