@@ -39,12 +39,14 @@ class FeatureInfo:
         kind: what its axes are; None where only the tensor itself will tell.
         width: size of the axis that a projection maps: D, C of maps, the number of classes; None where it is not known.
         stack: the stack of layers it comes from, such as `encoder`; "" where the model has one.
+        predicts_next: whether it is logits of the next token each, as a causal language model's.
 
     """
 
     kind: Kind | None = None
     width: int | None = None
     stack: str = ""
+    predicts_next: bool = field(default=False, repr=False)
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from kd_lightning.features.addresses import LayerAddress, address_kind, split_in
 from kd_lightning.features.fake import FakePass
 from kd_lightning.features.resolver import Resolver
 from kd_lightning.features.stacks import Stack
-from kd_lightning.features.structure import Node, clean, is_transformers_model
+from kd_lightning.features.structure import Node, clean, is_causal, is_transformers_model
 from kd_lightning.features.widths import module_kinds, module_widths, norm_widths
 
 _HEADS = ("classifier", "classification_head", "qa_outputs", "score", "head", "heads", "fc", "lm_head", "out", "output")
@@ -112,7 +112,8 @@ class LiveModelInfo(ModelInfo):
         side = "encoder" if address.startswith("encoder_") else "decoder"
         name = side if side in stacks else ""
         if address_kind(address) == "classes":
-            return FeatureInfo("classes", _logits_width(self._resolver.model, address), name)
+            model = self._resolver.model
+            return FeatureInfo("classes", _logits_width(model, address), name, predicts_next=is_causal(model))
         if address in ("last_hidden_state", "encoder_last_hidden_state", "pooler_output"):
             stack = stacks.get(name, next(iter(stacks.values()))) if name or len(stacks) == 1 else None
             kind = None if stack is None else self._hidden_kind(stack)

@@ -74,6 +74,15 @@ def is_transformers_model(module: nn.Module) -> bool:
     return modeling is not None and isinstance(module, modeling.PreTrainedModel)
 
 
+def is_causal(module: nn.Module) -> bool:
+    """Return whether a module is a Transformers language model whose logits are of the next token (`…ForCausalLM`)."""
+    if not is_transformers_model(module):
+        return False
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return type(module).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+
+
 def takes_images(model: nn.Module) -> bool:
     """Return whether a model's main input is `pixel_values`: by its attribute `main_input_name`, or its forward.
 

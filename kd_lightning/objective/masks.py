@@ -78,7 +78,9 @@ def has_token_axis(address: str, feature: Tensor, mask: Tensor, known: Kind | No
     return feature.ndim == axes and (feature.shape[0], feature.shape[tokens]) == mask.shape
 
 
-def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None = None) -> Tensor | None:
+def feature_mask(
+    address: str, feature: Tensor, batch: Batch, known: Kind | None = None, decoder: bool = False
+) -> Tensor | None:
     """Return the (B, L) mask that goes with a feature, or None where every entry counts.
 
     Args:
@@ -86,6 +88,8 @@ def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None
         feature: the tensor found there.
         batch: the whole batch; where each model has its own sub-batch, the student's mask counts.
         known: the feature's kind, where it is known from the model's structure.
+        decoder: whether it is of an encoder-decoder's decoder. Where the batch has tokens of its own for that, or
+            labels for each, its attention mask is `decoder_attention_mask`; else those of the encoder's count, shifted.
 
     Returns:
         The attention mask for features with a token axis; None for others, such as (B, C) logits and pooled features.
@@ -94,7 +98,7 @@ def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None
         attention mask, only the latter count.
 
     """
-    mask = token_mask(batch)
+    mask = _decoder_mask(batch) if decoder else token_mask(batch)
     if mask is not None and not has_token_axis(address, feature, mask, known):
         return None
     kind = kind_of(address, feature, known)
@@ -105,6 +109,14 @@ def feature_mask(address: str, feature: Tensor, batch: Batch, known: Kind | None
         if chosen is not None and has_token_axis(address, feature, chosen, known):
             return chosen.bool() if mask is None else mask.bool() & chosen.bool()
     return mask
+
+
+def _decoder_mask(batch: Batch) -> Tensor | None:
+    own = field(batch, "decoder_attention_mask")
+    tokens = [field(batch, name) for name in ("decoder_input_ids", "labels")]
+    if own is None and not any(isinstance(x, Tensor) and x.ndim == 2 for x in tokens):
+        return token_mask(batch)
+    return own
 
 
 def labels_of(address: str, batch: Batch) -> Tensor | None:

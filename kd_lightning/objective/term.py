@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.core.batch import field, is_batch_field, required_field
+from kd_lightning.core.batch import field, is_batch_field, logits_mask, required_field
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
 from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, Schedule
 from kd_lightning.features import module_widths
@@ -117,11 +117,21 @@ class Term(nn.Module):
                 self._teacher = {a: teacher.feature(a) for a in self.teacher_addresses}
             if self._compares_pairs:
                 self.match.pairs()
+            if any(map(is_batch_field, self.match.teacher_addresses)):
+                self._check_not_next("labels of the batch stand beside the wrong logits")
             self._bind_features()
         except (AddressError, MatchError) as error:
             near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
             also = " The batch's own field is 'labels'." if near else ""
             raise type(error)(f"Term '{name}' ({self.match}): {error}{also}") from None
+
+    def _check_not_next(self, what: str) -> None:
+        """Raise an error where the student's logits are of the next token, and labels are not shifted likewise."""
+        if any(info.predicts_next for info in self._student.values()):
+            raise MatchError(
+                f"the student is a causal language model, whose logits at a token are of the next one: {what}. Give "
+                "shifted labels by another name to a loss of your own, or a `logits_mask` to one that compares logits."
+            )
 
     def _bind_features(self) -> None:
         """Build or check the projection, then let the loss prepare for what it will get."""
@@ -219,7 +229,7 @@ class Term(nn.Module):
     def _arguments(self, address: str, feature: Tensor, batch: Batch, progress: float, seed: int) -> dict[str, Any]:
         """Return the arguments that the loss names; see `losses.base.ARGUMENTS`."""
         makers: dict[str, Callable[[], Any]] = {
-            "mask": lambda: feature_mask(address, feature, batch, _kind(self._student, address)),
+            "mask": lambda: self._mask(address, feature, batch),
             "labels": lambda: labels_of(address, batch),
             "batch": lambda: batch,
             "progress": lambda: progress,
@@ -227,6 +237,12 @@ class Term(nn.Module):
             "seed": lambda: seed,
         }
         return {name: makers[name]() for name in self._traits.arguments}
+
+    def _mask(self, address: str, feature: Tensor, batch: Batch) -> Tensor | None:
+        if logits_mask(batch) is None and getattr(field(batch, "labels"), "shape", None) == feature.shape[:2]:
+            self._check_not_next("labels of −100 would leave out the wrong ones")
+        decoder = address in self._student and self._student[address].stack == "decoder"
+        return feature_mask(address, feature, batch, _kind(self._student, address), decoder)
 
     def __repr__(self) -> str:
         parts = [str(self.match), one_line(self.loss), f"weight={self.weight:g}"]

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -130,6 +135,46 @@ def test_two_machines_with_a_torchrun_each_make_one_run(
     assert (one.returncode, other.returncode) == (0, 0), one.stderr + other.stderr
     check(tmp_path / "both", films_root)
     assert (one.stdout + other.stdout).count("student distilled") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGKILL, -9)])
+def test_two_ranks_stop_with_their_launcher(
+    number: signal.Signals,
+    code: int,
+    on_films: list[str],
+    environment: dict[str, str],
+    repository: Path,
+    tmp_path: Path,
+) -> None:
+    typed = [text for text in on_films if text != "debug=fast"]
+    typed += ["trainer=ddp_cpu", "baseline=false", "trainer.max_epochs=2000", "teacher.trainer.max_epochs=1"]
+    argv = [sys.executable, str(repository / "train.py"), *typed, "hydra.run.dir=run"]
+    with (tmp_path / "output").open("w") as output:
+        launcher = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        best = tmp_path / "run" / "stages" / "student" / "checkpoints" / "best.ckpt"
+        until(lambda: best.is_file() or launcher.poll() is not None, 300)
+        launcher.send_signal(number)
+        assert launcher.wait(120) == code, (tmp_path / "output").read_text()
+    until(lambda: not ranks_of(tmp_path), 10)
+    assert not ranks_of(tmp_path)
+    if number != signal.SIGKILL:
+        step = torch.load(best.with_name("last.ckpt"), weights_only=True)["global_step"]
+        assert (
+            f"Stopped by {signal.Signals(number).name}, saved at step {step}. To go on:"
+            in (tmp_path / "output").read_text()
+        )
+
+
+def until(there: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def ranks_of(folder: Path) -> str:
+    """Return the processes that work in a folder's run."""
+    return subprocess.run(["pgrep", "-f", f"{folder}/run student"], text=True, capture_output=True, check=False).stdout
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import kd_lightning as kd
-from kd_lightning.core.errors import CacheError, ConfigError, NonFiniteLossError
+from kd_lightning.core.errors import CacheError, ConfigError, MatchError, NonFiniteLossError
 from kd_lightning.objective.masks import feature_mask
 from kd_lightning.teachers.identity import weights_hash
 
@@ -101,3 +101,34 @@ def test_labels_and_logits_mask_count_without_an_attention_mask() -> None:
     assert torch.equal(found, chosen.bool())  # type: ignore[arg-type]
     assert feature_mask("hidden.1", logits, {"labels": labels}) is None
     assert feature_mask("logits", logits[:, 0], {"labels": labels}) is None
+
+
+def gpt(width: int = 8) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(width)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=width, n_layer=1, n_head=2, n_positions=8))
+
+
+def test_labels_of_a_causal_model_are_not_taken_unshifted() -> None:
+    hard = kd.Objective({"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())})
+    with pytest.raises(MatchError, match=r"causal language model.*labels of the batch stand beside the wrong logits"):
+        kd.DistillationModule(gpt(), None, hard)
+    module = kd.DistillationModule(gpt(), gpt(16), SOFT).eval()
+    tokens = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 0]])
+    batch = {"input_ids": tokens, "attention_mask": (tokens > 0).long()}
+    assert torch.isfinite(module.compare(batch).total)
+    labels = torch.where(tokens > 2, tokens, -100)
+    with pytest.raises(MatchError, match="labels of −100 would leave out the wrong ones"):
+        module.compare(batch | {"labels": labels})
+    chosen = module.compare(batch | {"labels": labels, "logits_mask": batch["attention_mask"]}).total
+    assert torch.equal(chosen, module.compare(batch).total)
+
+
+def test_a_decoder_has_a_mask_of_its_own() -> None:
+    hidden, own = torch.zeros(2, 3, 4), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    batch = {"attention_mask": torch.ones(2, 3), "decoder_input_ids": torch.ones(2, 3, dtype=torch.long)}
+    assert feature_mask("decoder.hidden.1", hidden, batch, "tokens", decoder=True) is None
+    batch["decoder_attention_mask"] = own
+    assert feature_mask("decoder.hidden.1", hidden, batch, "tokens", decoder=True) is own
+    assert feature_mask("encoder.hidden.1", hidden, batch, "tokens") is batch["attention_mask"]
