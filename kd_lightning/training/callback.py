@@ -30,6 +30,7 @@ from kd_lightning.training.checks import (
 )
 from kd_lightning.training.describe import describe_teacher, describe_terms
 from kd_lightning.training.progress import TrainingProgress, terms_are_logged
+from kd_lightning.training.resuming import remember_saved_step
 
 
 class DistillationCallback(pl.Callback):
@@ -121,6 +122,10 @@ class DistillationCallback(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the module and both models."""
         self._uninstall()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prepare to be killed more than once."""
+        remember_saved_step(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check what the last step made of the student's weights."""

@@ -36,6 +36,7 @@ from kd_lightning.training.optim import (
     parameter_groups,
 )
 from kd_lightning.training.progress import TrainingProgress, terms_are_logged
+from kd_lightning.training.resuming import remember_saved_step
 
 
 class DistillationModule(LightningModule):
@@ -194,6 +195,10 @@ class DistillationModule(LightningModule):
             check_same_teacher(self.teacher)
             self.teacher.to(self.trainer.strategy.root_device)
         prepare_before_transfer(self, [self.teacher])
+
+    def on_train_start(self) -> None:
+        """Prepare to be killed more than once."""
+        remember_saved_step(self.trainer)
 
     def on_train_end(self) -> None:
         """Check what the last step made of the student's weights."""

@@ -57,8 +57,8 @@ def module() -> kd.DistillationModule:
 
 def fit(folder: Path, *callbacks: pl.Callback, every: int = 3, epochs: int = 2, validate: bool = True, **options: Any):
     """Train from the last checkpoint in a folder, if there is one; return the weights and the callback."""
-    last = LastCheckpoint(folder, every_n_train_steps=every, every_seconds=1e9)
-    made, begin = module(), resumable(last.path)
+    last = options.pop("last", None) or LastCheckpoint(folder, every_n_train_steps=every, every_seconds=1e9)
+    made, begin = module(), resumable(folder / "last.ckpt")
     plugins = [DurableCheckpointIO()]
     runner = trainer(
         folder, callbacks=[StepSeed(3), *callbacks, last], max_epochs=epochs, enable_checkpointing=True,
@@ -89,6 +89,20 @@ def test_killed_at_any_batch_twice_a_run_ends_like_one_never_killed(tmp_path: Pa
             with pytest.raises(Killed):
                 fit(folder, At(place, kill), **options)
         assert same(fit(folder, **options)[0], whole), first
+
+
+def test_lightnings_own_checkpoint_survives_two_kills_too(tmp_path: Path) -> None:
+    def save(folder: Path) -> dict[str, Any]:
+        last = pl.callbacks.ModelCheckpoint(folder, "last", every_n_train_steps=2, enable_version_counter=False)
+        return {"last": last, "accumulate_grad_batches": 3, "validate": False}
+
+    whole, _ = fit(tmp_path / "whole", **save(tmp_path / "whole"))
+    for first in range(6, 2 * BATCHES - 2):
+        folder = tmp_path / str(first)
+        for place in (first, first + 1):
+            with pytest.raises(Killed):
+                fit(folder, At(place, kill), **save(folder))
+        assert same(fit(folder, **save(folder))[0], whole), first
 
 
 def test_what_was_due_before_a_validation_is_saved_after_it(tmp_path: Path) -> None:
