@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.core.errors import ConfigError, closest
+from kd_lightning.core.errors import ConfigError, KDError, closest
 
 OFFLINE = "as in teacher.path=DIR, or for texts use teacher=minilm_l6, which needs no hub"
 """What an error advises where there is no hub."""
@@ -45,13 +45,20 @@ def from_hub(load: Callable[..., Any], name: str, advice: str = OFFLINE, **optio
         options: for `load`.
 
     Raises:
-        ConfigError: if neither hub nor folder has it.
+        ConfigError: if neither hub nor folder has it, or what they have is damaged.
 
     """
     try:
         return load(locate(name), **options)
-    except OSError as error:
-        reason = str(error).strip().split("\n")[0]
+    except KDError:
+        raise
+    except Exception as error:  # a damaged configuration, tokenizer or file of weights fails in many ways
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        if Path(locate(name)).is_dir():
+            also = "" if advice == OFFLINE else f", {advice}"
+            raise ConfigError(
+                f"What is in {name} cannot be loaded ({reason}): save it there again, or give another folder{also}."
+            ) from error
         raise ConfigError(
             f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). Give a folder on this machine, "
             f"{advice}."

@@ -46,7 +46,9 @@ def pretrained(
     """
     try:
         model = from_hub(auto_class(task).from_pretrained, name, num_labels=num_labels, **options)
-    except RuntimeError as error:  # shapes that differ
+    except ConfigError as error:
+        if not isinstance(error.__cause__, RuntimeError):  # which shapes that differ are
+            raise
         raise ConfigError(
             f"The weights of '{name}' do not fit {num_labels} labels and the options given. For a new head of another "
             "size add ignore_mismatched_sizes=true."
@@ -96,7 +98,7 @@ def saved(
     """
     register()
     name = str(model_folder(Path(folder).expanduser(), "student.path", "saved model"))
-    config = AutoConfig.from_pretrained(name)
+    config = from_hub(AutoConfig.from_pretrained, name)
     head = given(num_labels=num_labels) | options
     # Another number of labels makes a new head.
     model = from_hub(auto_class(task).from_pretrained, name, **head, ignore_mismatched_sizes=True, dtype="float32")

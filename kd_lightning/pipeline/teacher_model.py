@@ -100,7 +100,8 @@ def load_teacher(folder: Path, task: Task, trust: bool = False) -> tuple[nn.Modu
     """
     if not (folder / "config.json").is_file():
         return load(folder, trust), task.saved_processor(folder)
-    model, info = task.auto_class().from_pretrained(folder, output_loading_info=True)
+    options: dict[str, Any] = {"output_loading_info": True, "local_files_only": True}
+    model, info = from_hub(task.auto_class().from_pretrained, str(folder), **options)
     saved = model.config.architectures or [type(model).__name__]
     if info["missing_keys"] or type(model).__name__ not in saved:
         lacks = f"it has no {min(info['missing_keys'])}" if info["missing_keys"] else f"it is a {saved[0]}"
