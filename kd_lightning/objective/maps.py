@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
-from kd_lightning.core.batch import is_batch_field, token_mask
-from kd_lightning.core.types import Batch, FeatureInfo, Kind
+from kd_lightning.core.batch import is_batch_field
+from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.features.addresses import address_kind
 from kd_lightning.functional.maps import Pooling, same_size, tokens_to_map
 from kd_lightning.objective.masks import kind_of
@@ -27,13 +27,16 @@ class Side(NamedTuple):
         return [_kind(*pair, self.known) for pair in zip(self.addresses, self.features, strict=True)]
 
 
-def comparable(student: Side, teacher: Side, batch: Batch, resize: Pooling | None) -> tuple[list[Tensor], list[Tensor]]:
+def comparable(
+    student: Side, teacher: Side, has_tokens: Callable[[], bool], resize: Pooling | None
+) -> tuple[list[Tensor], list[Tensor]]:
     """Return both sides with tokens as maps where the other side has maps, and all maps in one size.
 
     Args:
         student: behind its projection.
         teacher: of the same match; may be empty.
-        batch: where it has a mask of tokens, features of four axes of which nothing is known are no maps.
+        has_tokens: whether the batch has a mask of tokens: features of four axes of which nothing is known are then no
+            maps. It is asked only where there are such features.
         resize: how larger maps are pooled; None keeps their sizes.
 
     Returns:
@@ -44,7 +47,7 @@ def comparable(student: Side, teacher: Side, batch: Batch, resize: Pooling | Non
 
     """
     features, kinds = [*student.features, *teacher.features], [*student.kinds(), *teacher.kinds()]
-    maps = _places_of_maps(features, kinds, guess=token_mask(batch) is None)
+    maps = _places_of_maps(features, kinds, has_tokens)
     if maps and len(features) > 1:
         height, width = features[maps[0]].shape[2:]
         for index in (index for index, kind in enumerate(kinds) if kind == "tokens" and features[index].ndim == 3):
@@ -71,14 +74,17 @@ def as_compared(*sides: Sequence[FeatureInfo]) -> list[list[FeatureInfo]]:
     return [[replace(info, kind="map") if info.kind == "tokens" else info for info in side] for side in sides]
 
 
-def _places_of_maps(features: Sequence[Tensor], kinds: Sequence[Kind | None], guess: bool) -> list[int]:
+def _places_of_maps(
+    features: Sequence[Tensor], kinds: Sequence[Kind | None], has_tokens: Callable[[], bool]
+) -> list[int]:
     """Return which features are maps: those known to be, and beside or without them square ones of unknown kind."""
     four = [index for index, x in enumerate(features) if isinstance(x, Tensor) and x.ndim == 4]
     known = [index for index in four if kinds[index] == "map"]
     square = [index for index in four if kinds[index] is None and features[index].shape[2] == features[index].shape[3]]
     if not known and len(features) > len(square):  # what has four axes beside tokens may be heads
         return []
-    return [index for index in four if index in known or (guess and index in square)]
+    guessed = [] if not square or has_tokens() else square
+    return [index for index in four if index in known or index in guessed]
 
 
 def _kind(address: str, feature: Tensor, known: Mapping[str, FeatureInfo]) -> Kind | None:

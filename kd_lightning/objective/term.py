@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.core.batch import field, is_batch_field, logits_mask, required_field
+from kd_lightning.core.batch import field, is_batch_field, logits_mask, required_field, token_mask
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
 from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, Schedule
 from kd_lightning.features import module_widths
@@ -192,8 +193,9 @@ class Term(nn.Module):
         projected = [self._project(x, a) for x, a in zip(raw, match.student_addresses, strict=True)]
         own = Side(match.student_addresses, projected, self._student)
         other = Side(match.teacher_addresses, target, self._teacher)
+        has_tokens = partial(_has_tokens, batch)
         with no_autocast(projected[0]):
-            sides = [self._wide(side) for side in comparable(own, other, batch, self.resize) if side]
+            sides = [self._wide(side) for side in comparable(own, other, has_tokens, self.resize) if side]
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
             value = _scalar(self.loss(*tensors, **given), match)
             return value, self.loss.count(*tensors, **given) if isinstance(self.loss, DistillationLoss) else None
@@ -239,10 +241,12 @@ class Term(nn.Module):
         return {name: makers[name]() for name in self._traits.arguments}
 
     def _mask(self, address: str, feature: Tensor, batch: Batch) -> Tensor | None:
-        if logits_mask(batch) is None and getattr(field(batch, "labels"), "shape", None) == feature.shape[:2]:
-            self._check_not_next("labels of −100 would leave out the wrong ones")
-        decoder = address in self._student and self._student[address].stack == "decoder"
-        return feature_mask(address, feature, batch, _kind(self._student, address), decoder)
+        known = self._student.get(address, FeatureInfo())
+        if known.predicts_next and logits_mask(batch) is None:
+            labels = field(batch, "labels")
+            if isinstance(labels, Tensor) and labels.shape == feature.shape[:2]:
+                self._check_not_next("labels of −100 would leave out the wrong ones")
+        return feature_mask(address, feature, batch, known.kind, decoder=known.stack == "decoder")
 
     def __repr__(self) -> str:
         parts = [str(self.match), one_line(self.loss), f"weight={self.weight:g}"]
@@ -274,6 +278,10 @@ def _pick(features: Features, addresses: tuple[str, ...], batch: Batch) -> list[
         else:
             raise AddressError(f"The feature '{address}' was not collected. {hint(address, features)}")
     return found
+
+
+def _has_tokens(batch: Batch) -> bool:
+    return token_mask(batch) is not None
 
 
 def _kind(infos: Mapping[str, FeatureInfo], address: str) -> Kind | None:
