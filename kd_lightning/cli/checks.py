@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -85,7 +85,6 @@ def check_config(cfg: DictConfig) -> None:
     check_whole("seed", cfg.seed)
     if cfg.seed >= 2**32:
         raise ConfigError(f"'seed' cannot be {cfg.seed}: it must be below 2**32.")
-    check_teacher_keys(cfg.teacher)
     for path in ("trainer", "teacher.trainer"):
         check_trainer(path, OmegaConf.select(cfg, path))
     for own in (cfg, *cfg.tasks.values()):
@@ -109,27 +108,6 @@ def check_whole(key: str, value: Any) -> None:
     """
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
         raise ConfigError(f"'{key}' cannot be {value!r}: it must be a whole number, not below 0.")
-
-
-TEACHER = ("name", "path", "pretrained", "architecture", "precision", "compile", "weights", "combine", "mlm_epochs",
-           "cache", "trainer", "optimizer", "scheduler", "model", "source")  # fmt: skip
-"""Keys of a teacher's configuration; with a `_target_`, further ones are its arguments."""
-
-CACHE = ("dtype", "top_k", "views")
-
-
-def check_teacher_keys(teacher: DictConfig) -> None:
-    """Raise an error for keys that nothing reads, which `+key=value` lets through.
-
-    Raises:
-        ConfigError: for the first unknown key.
-
-    """
-    places: list[tuple[str, Any, Sequence[str]]] = [("teacher.cache", teacher.get("cache") or {}, CACHE)]
-    places += [("teacher", teacher, TEACHER)] if "_target_" not in teacher else []
-    for path, node, known in places:
-        if wrong := next((key for key in map(str, node) if key not in known), None):
-            raise ConfigError(f"There is no key '{path}.{wrong}'. {hint(wrong, known)}")
 
 
 def check_trainer(path: str, trainer: DictConfig | None) -> None:

@@ -242,7 +242,11 @@ def _teacher_settings(own: dict[str, Any]) -> TeacherSettings | None:
         "optimizer": _changed(own["optimizer"], node.get("optimizer")),
         "scheduler": None if scheduler is None else _changed(own["scheduler"], scheduler),
     }
-    known = set(TeacherSettings.__dataclass_fields__) - {"fitting", "cache_dtype", "cache_top_k", "cache_views"}
+    stored_as = [name for name in TeacherSettings.__dataclass_fields__ if name.startswith("cache_")]
+    _check_known("teacher.cache", cache, [name.removeprefix("cache_") for name in stored_as])
+    known = set(TeacherSettings.__dataclass_fields__) - {"fitting", *stored_as}
+    if "_target_" not in node:
+        _check_known("teacher", node, [*known, *NO_ARGUMENTS])
     given = {key: value for key, value in node.items() if key in known and value is not None}
     if "_target_" in node:
         target = {key: value for key, value in node.items() if key not in (*known, *NO_ARGUMENTS)}
@@ -252,6 +256,12 @@ def _teacher_settings(own: dict[str, Any]) -> TeacherSettings | None:
     stored = {"cache_dtype": cache.get("dtype", "bf16")}
     stored |= {f"cache_{key}": cache.get(key) for key in ("top_k", "views")}
     return TeacherSettings(_fitting_settings(own, **changes), **given, **stored)
+
+
+def _check_known(path: str, node: dict[str, Any], known: list[str]) -> None:
+    """Raise an error for a key that nothing reads, which `+key=value` lets through."""
+    if wrong := next((key for key in node if key not in known), None):
+        raise ConfigError(f"There is no key '{path}.{wrong}'. {hint(wrong, known)}")
 
 
 def _changed(node: dict[str, Any] | None, changes: dict[str, Any] | None) -> dict[str, Any]:

@@ -111,15 +111,15 @@ def _job(cfg: DictConfig, run_dir: Path) -> float | None:
         with raised():
             metrics = run(settings, run_dir)
     except Stopped as stopped:
-        _tell(stopped, run_dir)
+        _print_how_to_go_on(stopped, run_dir)
         raise
     metric = Metric(settings.metric)
     found = [read(metrics, "student", metric) for read in (selection_of, metric_of)]
     return next((value for value in found if value is not None), None)
 
 
-def _tell(stopped: Stopped, run_dir: Path) -> None:
-    """Say what became of a run that a signal has stopped, and how to go on."""
+def _print_how_to_go_on(stopped: Stopped, run_dir: Path) -> None:
+    """Print what was saved of a run that a signal has stopped, and the command that resumes it."""
     what = f"saved at {stopped.saved}" if stopped.saved else "nothing new to save"
     program = "python train.py" if Path(sys.argv[0]).name == "train.py" else "kd-train"
     print(f"Stopped by {stopped.name}, {what}. To go on: {program} resume={run_dir}", file=sys.stderr)  # noqa: T201

@@ -75,9 +75,8 @@ def load_tokenizer(name: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = from_hub(AutoTokenizer.from_pretrained, str(name))
-    if not set(tokenizer.get_vocab()) - set(
-        tokenizer.all_special_tokens
-    ):  # Transformers makes one up without its files
+    # without its files Transformers makes one up, of special tokens alone
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ConfigError(
             f"There is no tokenizer in {name}: it would know no word. Save the model's own there, by "
             "tokenizer.save_pretrained(DIR)."

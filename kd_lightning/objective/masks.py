@@ -89,7 +89,7 @@ def feature_mask(
         batch: the whole batch; where each model has its own sub-batch, the student's mask counts.
         known: the feature's kind, where it is known from the model's structure.
         decoder: whether it is of an encoder-decoder's decoder. Where the batch has tokens of its own for that, or
-            labels for each, its attention mask is `decoder_attention_mask`; else those of the encoder's count, shifted.
+            labels for each, its attention mask is `decoder_attention_mask`; else the encoder's counts.
 
     Returns:
         The attention mask for features with a token axis; None for others, such as (B, C) logits and pooled features.

@@ -1,4 +1,4 @@
-"""A stage as several ranks: started by torchrun, told to stop through a file, and never left without their launcher."""
+"""A stage as several ranks: started by torchrun, stopped by way of a file, and ended with their launcher."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def start_ranks(stage: Stage, run_dir: Path, processes: int) -> None:
         started = subprocess.Popen(
             [*command, "-m", WORKER, str(run_dir), stage.name], stderr=log, env=environment, start_new_session=True
         )
-        with _told(started, stop):
+        with _forwarding(started, stop):
             code = started.wait()
     if stopped.is_file():
         found = json.loads(stopped.read_text())
@@ -68,16 +68,16 @@ def start_ranks(stage: Stage, run_dir: Path, processes: int) -> None:
 
 
 @contextmanager
-def _told(started: subprocess.Popen[bytes], stop: Path) -> Iterator[None]:
+def _forwarding(started: subprocess.Popen[bytes], stop: Path) -> Iterator[None]:
     """Pass a first signal on to the ranks, which look for a file; end them at a second one, or at an error here."""
 
-    def tell(number: int, frame: Any) -> None:
+    def forward(number: int, frame: Any) -> None:
         if stop.is_file():
             raise Stopped(number)
         write_text(stop, str(number))
 
     try:
-        with raised(tell):
+        with raised(forward):
             yield
     finally:
         if started.poll() is None:
@@ -87,7 +87,7 @@ def _told(started: subprocess.Popen[bytes], stop: Path) -> Iterator[None]:
 
 @contextmanager
 def as_rank(run_dir: Path, name: str) -> Iterator[None]:
-    """Work as a rank: hear what the launcher is told, end when it is gone, and keep others out of the run's folder."""
+    """Work as a rank: receive the launcher's signals, end when it has ended, and lock the run's folder."""
     launcher = os.environ.get(LAUNCHER)
     if launcher is None:
         yield
@@ -109,13 +109,13 @@ def as_rank(run_dir: Path, name: str) -> Iterator[None]:
 
 def _watch(launcher: int, stop: Path) -> None:
     """End this process when the launcher is gone; send it the signal that the launcher was sent."""
-    told = False
+    forwarded = False
     while True:
         time.sleep(SECONDS)
         if not _is_alive(launcher):
             os._exit(1)
-        if not told and stop.is_file():
-            told = True
+        if not forwarded and stop.is_file():
+            forwarded = True
             os.kill(os.getpid(), int(stop.read_text()))
 
 
@@ -124,6 +124,6 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # of another user, and so there
+        pass
     return True

@@ -53,13 +53,13 @@ def before(path: Path) -> Path:
 def resumable(path: Path) -> Path | None:
     """Return the newest whole checkpoint: `path`, or the one before it; None where there is none.
 
-    A damaged one is told in the log and passed over; it is replaced by the next one that is saved.
+    A damaged one is skipped with a warning, and replaced by the next one that is saved.
     """
     for place in (path, before(path)):
         if place.is_file():
             if is_whole(place):
                 return place
-            log.warning("The checkpoint %s is damaged and passed over.", place)
+            log.warning("The checkpoint %s is damaged and skipped.", place)
     return None
 
 

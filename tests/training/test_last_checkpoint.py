@@ -137,6 +137,21 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: signal.Signals, valida
     assert same(fit(tmp_path / "cut", **options)[0], whole)
 
 
+def test_a_signal_in_a_validation_amid_accumulated_gradients_waits_for_them(tmp_path: Path) -> None:
+    options = {"accumulate_grad_batches": 3, "val_check_interval": 4, "every": 1000}
+    whole, _ = fit(tmp_path / "whole", **options)
+    with pytest.raises(Stopped) as stopped:
+        fit(tmp_path / "cut", At(0, lambda: os.kill(os.getpid(), signal.SIGTERM), validation=True), **options)
+    assert stopped.value.saved == "step 2"  # the validation is after batch four, the first of the second window
+    assert same(fit(tmp_path / "cut", **options)[0], whole)
+
+
+def test_what_a_killed_write_has_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".last.ckpt.123.tmp").write_bytes(b"half")
+    fit(tmp_path, epochs=1)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -170,7 +185,7 @@ def test_a_cut_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, cut:
     last.write_bytes(content[: int(cut * len(content)) if cut >= 0 else -1])
     assert not is_whole(last)
     assert resumable(last) == before(last)
-    assert "is damaged and passed over" in caplog.text
+    assert "is damaged and skipped" in caplog.text
     before(last).write_bytes(b"")
     assert resumable(last) is None
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd_lightning.core.errors import CacheError, ConfigError
@@ -156,11 +156,12 @@ class Predictor(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> int:
         """Run the teacher on the batch if rows of it are missing, and return how many."""
-        return self.writer.add(rows_of(batch), partial(self._run, batch))
+        rows = rows_of(batch)
+        return self.writer.add(rows, partial(self._run, batch, rows.mask))
 
-    def _run(self, batch: Batch) -> Features:
+    def _run(self, batch: Batch, mask: Tensor | None) -> Features:
         features = self.teacher(batch)
-        check_numbers(features, rows_of(batch).mask)
+        check_numbers(features, mask)
         if self.trainer.is_global_zero and not self.announced:
             self._announce(batch, features)
             self.announced = True

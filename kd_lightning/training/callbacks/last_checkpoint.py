@@ -66,6 +66,8 @@ class LastCheckpoint(Checkpoint):
         """Begin to count, and to listen to signals, in the place of Lightning, which would stop without saving."""
         self._saved_step, self._saved_at, self.asked = trainer.global_step, time.monotonic(), 0
         self._after_validation = False
+        for leftover in self.path.parent.glob(".*.ckpt.*.tmp") if trainer.is_global_zero else ():
+            leftover.unlink(missing_ok=True)  # of a write that was killed
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._remember) for number in SIGNALS}
 
@@ -83,7 +85,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save what was due before the validation that has ended, and stop if a signal asked to."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        accumulating = trainer.fit_loop._should_accumulate()  # as where validation comes amid an epoch
+        if trainer.state.fn != "fit" or trainer.sanity_checking or accumulating:
             return
         asked = self._agreed(trainer)
         if asked or self._after_validation:
