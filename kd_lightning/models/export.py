@@ -94,8 +94,25 @@ def export(
         else:
             _write_state_dict(plain, folder, recipe)
         if processor is not None:
-            processor.save_pretrained(folder)
+            _save_processor(processor, folder)
     return Path(path)
+
+
+def _save_processor(processor: Any, folder: Path) -> None:
+    """Save a tokenizer or image processor; a tokenizer without the truncation and padding of whatever it read last."""
+    rules = getattr(processor, "backend_tokenizer", None)
+    truncation, padding = (rules.truncation, rules.padding) if rules is not None else (None, None)
+    if truncation is not None:
+        rules.no_truncation()
+    if padding is not None:
+        rules.no_padding()
+    try:
+        processor.save_pretrained(folder)
+    finally:
+        if truncation is not None:
+            rules.enable_truncation(**truncation)
+        if padding is not None:
+            rules.enable_padding(**padding)
 
 
 def check_exportable(model: nn.Module, recipe: Mapping[str, Any] | None = None, *, required: bool = False) -> None:

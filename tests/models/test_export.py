@@ -143,6 +143,19 @@ def test_the_tokenizer_is_saved_beside_the_model(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(folder)("good bad")["input_ids"] == [2, 3]
 
 
+def test_a_tokenizer_is_saved_the_same_whatever_it_read_last(tmp_path: Path) -> None:
+    used = tokenizer()
+    first = export(bert(), tmp_path / "unused", processor=used)
+    texts = ["the plot was good", "a film"]
+    cut = used(texts, truncation=True, max_length=4, padding="max_length")
+    second = export(bert(), tmp_path / "used", processor=used)
+    names = {file.name for file in first.glob("token*")}
+    assert "tokenizer.json" in names
+    for name in names:
+        assert (second / name).read_bytes() == (first / name).read_bytes(), name
+    assert used(texts, truncation=True, max_length=4, padding="max_length") == cut
+
+
 def test_an_image_processor_is_saved_beside_the_model(tmp_path: Path) -> None:
     config = ViTConfig(image_size=8, patch_size=4, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
 
