@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from kd_lightning.tasks.text_classification import ClassificationTask
 
 if TYPE_CHECKING:
     from kd_lightning.data import DataModule
+
+log = logging.getLogger(__name__)
 
 SIZE = 224
 """Height and width of the example input where neither data nor model tell them."""
@@ -38,7 +41,15 @@ class ImageClassificationTask(ClassificationTask):
 
     def saved_processor(self, folder: Path) -> Any:
         """Return the image processor that was saved with a model, None where there is none."""
-        return load_image_processor(folder) if (folder / "preprocessor_config.json").is_file() else None
+        if (folder / "preprocessor_config.json").is_file():
+            return load_image_processor(folder)
+        if (folder / "config.json").is_file():  # a Transformers model, which was made for one size, mean and deviation
+            log.warning(
+                "There is no image processor in %s (preprocessor_config.json): its model gets images as the data "
+                "makes them.",
+                folder,
+            )
+        return None
 
     def example_input(
         self, model: nn.Module, data: DataModule | None = None, teacher: bool = False

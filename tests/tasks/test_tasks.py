@@ -164,3 +164,16 @@ def test_data_of_images_wants_their_task() -> None:
 def test_a_model_without_a_saved_processor_has_none(tmp_path: Path) -> None:
     assert IMAGES.saved_processor(tmp_path) is None
     assert ClassificationTask("accuracy").saved_processor(tmp_path) is None
+
+
+def test_a_model_saved_without_its_image_processor_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ImageClassificationTask("accuracy").saved_processor(tmp_path) is None  # a network of no configuration
+    assert caplog.messages == []
+    (tmp_path / "config.json").write_text("{}")
+    assert ImageClassificationTask("accuracy").saved_processor(tmp_path) is None
+    assert caplog.messages == [
+        f"There is no image processor in {tmp_path} (preprocessor_config.json): its model gets images as the data "
+        "makes them."
+    ]
