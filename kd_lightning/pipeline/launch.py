@@ -14,6 +14,7 @@ from pathlib import Path
 from kd_lightning.core.errors import ConfigError, KDError
 from kd_lightning.core.files import write_json
 from kd_lightning.core.version import VERSION
+from kd_lightning.pipeline.heartbeat import wait_for
 from kd_lightning.pipeline.ranks import WORKER, start_ranks
 from kd_lightning.pipeline.settings import RunSettings
 from kd_lightning.pipeline.stage import Stage, stage_folder
@@ -46,7 +47,7 @@ def start_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
             run_stage(stage, settings, run_dir)
         elif outer_rank() == 0:
             _in_its_own_process(stage, run_dir)
-        wait_for(stage_folder(run_dir, stage.name) / "result.json")
+        wait_for(stage_folder(run_dir, stage.name) / "result.json", run_dir)
     elif not stage.one_process and (processes := count_processes(settings)) > 1:
         start_ranks(stage, run_dir, processes)
     else:
@@ -108,9 +109,3 @@ def _in_its_own_process(stage: Stage, run_dir: Path) -> None:
     if done.returncode:
         message = f"Stage '{stage.name}' ended with code {done.returncode}."
         raise KDError(error.read_text().strip() if error.is_file() else message)
-
-
-def wait_for(path: Path, seconds: float = 0.5) -> None:
-    """Wait until a file is there; torchrun ends this process if the one that writes it fails."""
-    while not path.exists():
-        time.sleep(seconds)

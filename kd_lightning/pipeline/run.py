@@ -17,7 +17,8 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.files import write_json, write_text
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.checks import check_settings
-from kd_lightning.pipeline.launch import check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
+from kd_lightning.pipeline.heartbeat import heartbeat, wait_for
+from kd_lightning.pipeline.launch import check_ranks, inside_torchrun, outer_rank, start_stage
 from kd_lightning.pipeline.ranks import LOCK
 from kd_lightning.pipeline.report.curves import draw_curves
 from kd_lightning.pipeline.report.summary import final_table
@@ -30,16 +31,20 @@ CONFIG = "config.yaml"
 def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
     """Carry out the stages of a run in a folder, without those that are finished there, and return `metrics.json`."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    with only_one(run_dir) if outer_rank() == 0 else nullcontext():
+    first = outer_rank() == 0
+    with (
+        only_one(run_dir) if first else nullcontext(),
+        heartbeat(run_dir) if first and inside_torchrun() else nullcontext(),
+    ):
         if inside_torchrun():
             check_ranks(settings)
-        if outer_rank() == 0:
+        if first:
             save_config(settings.config, run_dir)
-        wait_for(run_dir / CONFIG)
+        wait_for(run_dir / CONFIG, run_dir)
         stages = stages_of(settings)
         if not all(stage.is_done(run_dir) for stage in stages):
             check_settings(settings)
-        for stage in stages if outer_rank() == 0 else ():
+        for stage in stages if first else ():
             if any(stage.name in later.inputs and not later.is_done(run_dir) for later in stages):
                 stage.check_outputs(run_dir)
         for stage in stages:

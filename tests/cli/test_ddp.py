@@ -138,6 +138,25 @@ def test_two_machines_with_a_torchrun_each_make_one_run(
 
 
 @pytest.mark.slow
+def test_when_the_first_of_two_machines_fails_alone_the_other_ends(
+    environment: dict[str, str], repository: Path, tmp_path: Path, on_two: list[str], free_port: int
+) -> None:
+    typed = [*on_two, "trainer.devices=1", "trainer.num_nodes=2", "hydra.run.dir=both"]
+    meet = ["-m", "torch.distributed.run", "--nnodes=2", f"--master-port={free_port}", "--master-addr=127.0.0.1"]
+    (tmp_path / "no_folder").touch()
+
+    def machine(rank: int) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, *meet, f"--node-rank={rank}", str(repository / "train.py"), *typed]
+        own = environment | ({} if rank else {"KD_CACHE": str(tmp_path / "no_folder")})
+        return subprocess.run(argv, cwd=tmp_path, env=own, text=True, capture_output=True, timeout=400, check=False)
+
+    with ThreadPoolExecutor(2) as machines:
+        one, other = machines.map(machine, (0, 1))
+    assert (one.returncode, other.returncode) == (1, 1), one.stderr + other.stderr
+    assert "error: Rank 0, on the first machine, has stopped" in other.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGKILL, -9)])
 def test_two_ranks_stop_with_their_launcher(
     number: signal.Signals,
