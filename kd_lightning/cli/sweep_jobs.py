@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,11 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
+from kd_lightning.core.errors import DamagedError
+from kd_lightning.core.marked import read_marked
 from kd_lightning.pipeline.report.results import Metric, main_metric, metric_of, selection_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,12 @@ def _first_line(text: str) -> str:
 
 
 def _overrides(file: Path) -> dict[str, str]:
-    typed = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
+    """Return what was typed for a job; nothing where the file was cut, as of a job that was killed before it began."""
+    try:
+        typed = OmegaConf.to_container(OmegaConf.create(read_marked(file))) if file.is_file() else []
+    except DamagedError as error:
+        log.warning("%s What was typed for this job is left out.", error)
+        typed = []
     pairs = (str(entry).partition("=") for entry in typed) if isinstance(typed, list) else ()
     return {key.lstrip("+"): value.strip("'\"") for key, _, value in pairs}
 

@@ -21,6 +21,7 @@ from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.terminal import quiet
 from kd_lightning.core.errors import ConfigError, Stopped
 from kd_lightning.core.files import write_text
+from kd_lightning.core.marked import write_marked
 from kd_lightning.core.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ def _arguments(typed: list[str]) -> list[str]:
     folder = Path(resumed[-1])
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"resume={folder} is no run's folder: it has no config.yaml.")
-    if not re.search(r"^kd_version:", (folder / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE):
+    text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    if text.strip() and not re.search(r"^kd_version:", text, re.MULTILINE):
         raise ConfigError(
             f"resume={folder} was made by kd_lightning 0.1.0, and this is {VERSION}: go on with the version that made "
             "it (pip install kd-lightning==0.1.0), or start a new run."
@@ -77,6 +79,8 @@ def _task(cfg: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.RUN:
         return _single(cfg, run_dir)
+    if (overrides := run_dir / ".hydra" / "overrides.yaml").is_file():  # Hydra does not see to it that it stays whole
+        write_marked(overrides, overrides.read_text(encoding="utf-8"))
     worst = float("-inf" if cfg.task.mode == "max" else "inf")  # a search goes on, and looks elsewhere
     try:
         score = _job(cfg, run_dir)
@@ -131,13 +135,13 @@ def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:
     Where a group was chosen again, the whole configuration counts, and is compared before the first stage.
     """
     from kd_lightning.cli.settle import settle
-    from kd_lightning.pipeline.run import check_same
+    from kd_lightning.pipeline.run import check_same, saved_config
 
     typed = [text.lstrip("+~").partition("=")[0].partition("@")[0] for text in HydraConfig.get().overrides.task]
     if any((CONFIGS / key).is_dir() for key in typed):
         return settle(cfg)
-    saved, now = OmegaConf.load(run_dir / "config.yaml"), settle(cfg)
+    saved, now = saved_config(run_dir), settle(cfg)
     for key in typed:
         if key != "resume":
             check_same(run_dir, key, OmegaConf.select(saved, key), OmegaConf.select(now, key))
-    return saved  # type: ignore[return-value]
+    return saved

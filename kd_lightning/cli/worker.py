@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from kd_lightning.cli.configs import known_keys
 from kd_lightning.cli.messages import one_sentence
 from kd_lightning.cli.settle import settings_of
@@ -14,7 +12,7 @@ from kd_lightning.cli.terminal import quiet
 from kd_lightning.core.files import write_text
 from kd_lightning.pipeline.launch import run_stage
 from kd_lightning.pipeline.ranks import as_rank
-from kd_lightning.pipeline.run import CONFIG, stages_of
+from kd_lightning.pipeline.run import saved_config, stages_of
 from kd_lightning.pipeline.signals import raised
 from kd_lightning.pipeline.stage import stage_folder
 
@@ -23,7 +21,7 @@ def main(run_dir: Path, name: str) -> None:
     """Run a stage; an error of the user's becomes one sentence in the stage's folder, other errors a traceback."""
     quiet()
     try:
-        settings = settings_of(OmegaConf.load(run_dir / CONFIG))  # type: ignore[arg-type]
+        settings = settings_of(saved_config(run_dir))
         stage = next(stage for stage in stages_of(settings) if stage.name == name)
         with as_rank(run_dir, name), raised():
             run_stage(stage, settings, run_dir)

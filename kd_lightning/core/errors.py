@@ -35,6 +35,14 @@ class NonFiniteLossError(KDError):
     """A term of the objective became infinite or not-a-number."""
 
 
+class DamagedError(KDError):
+    """A file that was cut or changed since it was written."""
+
+
+class WriteError(KDError):
+    """A file that could not be written: the disk is full, a limit is reached, the folder may not be written."""
+
+
 class Stopped(SystemExit):
     """A signal asked a run to stop. Its exit code is what shells give for the signal: 130, 143, 138.
 

@@ -6,10 +6,14 @@ import io
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from kd_lightning.core.errors import DamagedError
+from kd_lightning.core.unwritable import explained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +29,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a new file beside `path` to write; it is synced and takes the place of `path` at the end, unless that fails.
 
+    Raises:
+        WriteError: if it cannot be written, as on a full disk; `path` is then as it was.
+
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
@@ -34,15 +41,63 @@ def replacing(path: Path) -> Iterator[Path]:
         ['a.txt']
 
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained(path, every_cause=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield scratch
+            sync(scratch)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+        sync(path.parent)
+
+
+def remove_leftovers(folder: Path, name: str = "*", of_the_living: bool = False) -> None:
+    """Remove what killed writes left beside files of a folder, and below it.
+
+    Args:
+        folder: where to look.
+        name: of the files that were written; a pattern.
+        of_the_living: whether nobody else can be writing there, so that a number is not that of a process that does.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, f".a.txt.{2**30}.tmp").write_text("ha")  # no process has such a number
+        ...     remove_leftovers(Path(folder))
+        ...     list(Path(folder).iterdir())
+        []
+
+    """
+    for leftover in folder.rglob(f".{name}.*.tmp"):
+        number = leftover.name.split(".")[-2]
+        if number.isdigit() and (of_the_living or not is_alive(int(number))):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Tell whether a process is there."""
     try:
-        yield scratch
-        sync(scratch)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    sync(path.parent)
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user, and so there
+        pass
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        DamagedError: if the file was cut or is something else.
+
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedError(f"The file {path} is damaged or cannot be read ({error}).") from error
 
 
 def sync(path: Path) -> None:

@@ -12,8 +12,10 @@ from tempfile import mkdtemp
 
 from filelock import FileLock, Timeout
 
+from kd_lightning.core.checksums import damage, is_recorded, write_checksums
 from kd_lightning.core.errors import DataError
 from kd_lightning.core.files import sync, sync_all
+from kd_lightning.core.unwritable import explained
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,15 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
     """Build `folder` by calling `build` on an empty folder beside it, unless it exists.
 
     The folder appears complete, by one rename, or not at all. Other processes wait meanwhile and use it; the system
-    frees the lock of a process that is killed, and the next one removes what it left.
+    frees the lock of a process that is killed, and the next one removes what it left. A folder of which a file was cut
+    or lost since is built anew, with a warning.
 
     Returns:
         True if it was built now, False if it existed.
 
     Raises:
         DataError: if the folder's parent cannot be created or written.
+        WriteError: if the disk is full.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -49,23 +53,38 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> bool:
         (True, False)
 
     """
-    if folder.is_dir():
+    if _is_whole(folder):
         return False
     with locked(folder):
-        if folder.is_dir():
+        if _is_whole(folder):
             return False
         for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
-        scratch = Path(mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        try:
-            scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
-            build(scratch)
-            sync_all(scratch)
-            scratch.rename(folder)
-            sync(folder.parent)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with explained(folder):
+            _build(folder, build)
     return True
+
+
+def _is_whole(folder: Path) -> bool:
+    return folder.is_dir() and damage(folder) is None
+
+
+def _build(folder: Path, build: Callable[[Path], object]) -> None:
+    scratch = Path(mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
+        build(scratch)
+        if not is_recorded(scratch):
+            write_checksums(scratch, content=False)
+        sync_all(scratch)
+        if folder.is_dir():
+            log.warning("%s is damaged (%s) and was built anew.", folder, damage(folder))
+            folder.rename(scratch.with_suffix(".old.tmp"))
+        scratch.rename(folder)
+        sync(folder.parent)
+    finally:
+        for leftover in (scratch, scratch.with_suffix(".old.tmp")):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,10 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
+from kd_lightning.core.checksums import CHECKSUMS, write_checksums
 from kd_lightning.core.errors import ConfigError, hint
-from kd_lightning.core.files import sync, sync_all
+from kd_lightning.core.files import remove_leftovers, sync, sync_all
+from kd_lightning.core.unwritable import explained
 from kd_lightning.core.version import VERSION
 from kd_lightning.models.hub import no_progress_bars
 from kd_lightning.models.plain import Plain, from_checkpoint, from_module
@@ -24,7 +27,7 @@ FORMATS = ("huggingface", "state_dict", "onnx")
 _OURS = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "model.yaml",
     "model.onnx*", "preprocessor_config.json", "processor_config.json", "tokenizer*", "special_tokens_map.json",
-    "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+    "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*", CHECKSUMS,
 )  # fmt: skip
 """Files of an export; a folder with any other file is never replaced."""
 
@@ -41,9 +44,9 @@ def export(
 ) -> Path:
     """Write the student as a plain model: no hooks, no wrappers, no teacher, weights from the CPU in their own dtype.
 
-    The folder is written completely or not at all; an earlier export at the same place is replaced. The model itself
-    is not changed, and may be tapped or compiled meanwhile. `kd.load` opens what the first two formats write, the
-    second one where it has a recipe.
+    The folder is written completely or not at all, with a record of its files, `checksums.json`; an earlier export at
+    the same place is replaced. The model itself is not changed, and may be tapped or compiled meanwhile. `kd.load`
+    opens what the first two formats write, the second one where it has a recipe.
 
     Args:
         module_or_checkpoint: a LightningModule with a `student`, any model, or a checkpoint file that a
@@ -67,13 +70,14 @@ def export(
         ConfigError: if the format is unknown, the folder holds something else, the model or checkpoint cannot be
             written in this format, the recipe does not rebuild the model, packages are missing, or the ONNX graph
             gives other outputs than the model.
+        WriteError: if the disk is full; what was there before is then as it was.
 
     Example:
         >>> import tempfile
         >>> recipe = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
         >>> folder = export(nn.Linear(2, 3), Path(tempfile.mkdtemp()) / "student", recipe=recipe)
         >>> sorted(file.name for file in folder.iterdir())
-        ['model.safetensors', 'model.yaml']
+        ['checksums.json', 'model.safetensors', 'model.yaml']
 
     """
     if format is not None and format not in FORMATS:
@@ -188,25 +192,33 @@ def _replaced(path: Path) -> Iterator[Path]:
     """
     target = path.expanduser().resolve()
     _check_replaceable(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    old = fresh.with_name(f"{fresh.name}.old")
-    fresh.mkdir()
-    try:
-        yield fresh
-        sync_all(fresh)
-        if target.exists():
-            target.rename(old)
+    fresh, old = (target.with_name(f".{target.name}.{uuid.uuid4().hex}.{os.getpid()}.tmp") for _ in range(2))
+    with explained(target, every_cause=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent, target.name)
+        fresh.mkdir()
+    with explained(target):
         try:
-            fresh.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-        sync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+            yield fresh
+            write_checksums(fresh)
+            sync_all(fresh)
+            _exchange(fresh, target, old)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _exchange(fresh: Path, target: Path, old: Path) -> None:
+    """Put a finished folder in the place of an earlier one."""
+    if target.exists():
+        target.rename(old)
+    try:
+        fresh.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(target: Path) -> None:

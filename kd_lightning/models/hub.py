@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.core.checksums import damage
 from kd_lightning.core.errors import ConfigError, KDError, closest
 
 OFFLINE = "as in teacher.path=DIR, or for texts use teacher=minilm_l6, which needs no hub"
@@ -48,21 +49,37 @@ def from_hub(load: Callable[..., Any], name: str, advice: str = OFFLINE, **optio
         ConfigError: if neither hub nor folder has it, or what they have is damaged.
 
     """
+    place = Path(locate(name))
+    also = "" if advice == OFFLINE else f", {advice}"
+    if place.is_dir():
+        check_whole(place, also)
     try:
         return load(locate(name), **options)
     except KDError:
         raise
     except Exception as error:  # a damaged configuration, tokenizer or file of weights fails in many ways
         reason = str(error).strip().split("\n")[0].rstrip(".")
-        if Path(locate(name)).is_dir():
-            also = "" if advice == OFFLINE else f", {advice}"
-            raise ConfigError(
-                f"What is in {name} cannot be loaded ({reason}): save it there again, or give another folder{also}."
-            ) from error
+        if place.is_dir():
+            raise ConfigError(_damaged(place, reason, also)) from error
         raise ConfigError(
             f"Cannot load '{name}' from the Hugging Face hub or a folder ({reason}). Give a folder on this machine, "
             f"{advice}."
         ) from error
+
+
+def check_whole(folder: Path, also: str = "") -> None:
+    """Raise an error where a file of an export was cut, lost or changed; of another folder nothing is known.
+
+    Raises:
+        ConfigError: naming the file.
+
+    """
+    if found := damage(folder):
+        raise ConfigError(_damaged(folder, found, also))
+
+
+def _damaged(folder: Path, reason: str, also: str) -> str:
+    return f"What is in {folder} cannot be loaded ({reason}): save it there again, or give another folder{also}."
 
 
 def load_tokenizer(name: str | Path) -> Any:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.models.hub import no_progress_bars
+from kd_lightning.models.hub import check_whole, no_progress_bars
 from kd_lightning.models.plain import first_line, transformers_class
 from kd_lightning.models.recipe import rebuild
 
@@ -42,6 +42,7 @@ def load(folder: str | Path, trust: bool = False) -> nn.Module:
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise ConfigError(f"There is no folder '{path}' to load a model from.")
+    check_whole(path)
     if (path / "config.json").is_file():
         return _load_transformers(path)
     if (path / "model.yaml").is_file():

@@ -6,7 +6,6 @@ several processes, or again after a kill, and ends the same.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from omegaconf import ListConfig
 from torch import nn
 
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.files import read_json
 from kd_lightning.data import DataModule, MultiTask
 from kd_lightning.models import share_body
 from kd_lightning.models.export import check_exportable
@@ -80,7 +80,7 @@ def load_setups(settings: RunSettings, run_dir: Path, labels_only: bool = False)
         labels_only: without text that has no labels.
 
     """
-    folders = json.loads((run_dir / TEACHERS).read_text())
+    folders = read_json(run_dir / TEACHERS)
     setups: dict[str, TaskSetup] = {}
     for name, own in settings.tasks.items():
         trust = own.teacher is not None and own.teacher.model is not None

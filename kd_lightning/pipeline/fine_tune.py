@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -13,7 +12,8 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from kd_lightning.core.files import write_json
+from kd_lightning.core.checksums import damage
+from kd_lightning.core.files import read_json, write_json
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.models.export import export
@@ -22,9 +22,12 @@ from kd_lightning.pipeline.build import TEACHERS, build_trainer, fit, load_setup
 from kd_lightning.pipeline.evaluate import evaluate_teachers
 from kd_lightning.pipeline.settings import RunSettings, TaskSettings, TeacherSettings
 from kd_lightning.pipeline.setup import TaskSetup, student_setup, teacher_setup
-from kd_lightning.pipeline.stage import Stage, stage_folder
+from kd_lightning.pipeline.stage import Stage, drop_damaged, stage_folder
 
 log = logging.getLogger(__name__)
+
+SECONDS = "seconds.json"
+"""How long the teachers' training took, which is told even where the stage is repeated."""
 
 
 class FineTune(Stage):
@@ -46,6 +49,16 @@ class FineTune(Stage):
         seed_everything(settings.seed, verbose=False)
         return evaluate_teachers(load_setups(settings, run_dir), folder, make_trainer)
 
+    def check_outputs(self, run_dir: Path) -> None:
+        """Remove the result where the file that says where the teachers are, or one of them, is gone or damaged."""
+        places = run_dir / TEACHERS
+        drop_damaged(places)
+        found = read_json(places) if places.is_file() else {}
+        folders = [Path(folder) for named in found.values() for folder in named.values()]
+        if not places.is_file() or any(not folder.is_dir() or damage(folder) for folder in folders):
+            places.unlink(missing_ok=True)
+            (stage_folder(run_dir, self.name) / "result.json").unlink(missing_ok=True)
+
 
 def find_teachers(tasks: Mapping[str, TaskSettings], folder: Path) -> dict[str, dict[str, str]]:
     """Return where each task's teachers are, task → name → folder, after fine-tuning those that are missing."""
@@ -57,7 +70,7 @@ def find_teachers(tasks: Mapping[str, TaskSettings], folder: Path) -> dict[str, 
         start, (found, built) = time.perf_counter(), find_teacher(own)
         seconds += time.perf_counter() - start if built else 0.0
         folders[name] = {teacher: str(path.resolve()) for teacher, path in found.items()}
-    write_json(folder / "seconds.json", round(seconds, 2))
+    write_json(folder / SECONDS, {"seconds": round(seconds, 2)})
     return folders
 
 
@@ -102,4 +115,4 @@ def _fine_tune(setup: TaskSetup, teacher: TeacherSettings, folder: Path, trainin
     for path in (folder / "model").iterdir():
         path.rename(folder / path.name)
     (folder / "model").rmdir()
-    (folder / "recipe.json").write_text(json.dumps(asdict(setup.settings), indent=2))
+    write_json(folder / "recipe.json", asdict(setup.settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from kd_lightning.core.errors import KDError, Stopped
-from kd_lightning.core.files import write_json, write_text
+from kd_lightning.core.files import is_alive, read_json, write_json, write_text
 from kd_lightning.pipeline.signals import raised
 from kd_lightning.pipeline.stage import Stage, stage_folder
 
@@ -57,7 +56,7 @@ def start_ranks(stage: Stage, run_dir: Path, processes: int) -> None:
         with _forwarding(started, stop):
             code = started.wait()
     if stopped.is_file():
-        found = json.loads(stopped.read_text())
+        found = read_json(stopped)
         raise Stopped(found["number"], found["saved"])
     if stop.is_file():
         raise Stopped(int(stop.read_text()))
@@ -112,18 +111,8 @@ def _watch(launcher: int, stop: Path) -> None:
     forwarded = False
     while True:
         time.sleep(SECONDS)
-        if not _is_alive(launcher):
+        if not is_alive(launcher):
             os._exit(1)
         if not forwarded and stop.is_file():
             forwarded = True
             os.kill(os.getpid(), int(stop.read_text()))
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user, and so there
-        pass
-    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,20 +9,22 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from kd_lightning.core.errors import ConfigError
-from kd_lightning.core.files import write_json, write_text
+from kd_lightning.core.errors import ConfigError, DamagedError
+from kd_lightning.core.files import read_json, remove_leftovers, write_json
+from kd_lightning.core.marked import read_marked, write_marked
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.checks import check_settings
+from kd_lightning.pipeline.fine_tune import SECONDS
 from kd_lightning.pipeline.heartbeat import heartbeat, wait_for
 from kd_lightning.pipeline.launch import check_ranks, inside_torchrun, outer_rank, start_stage
 from kd_lightning.pipeline.ranks import LOCK
 from kd_lightning.pipeline.report.curves import draw_curves
 from kd_lightning.pipeline.report.summary import final_table
 from kd_lightning.pipeline.settings import RunSettings
-from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
+from kd_lightning.pipeline.stage import Stage, drop_damaged, read_result, stage_folder
 
 CONFIG = "config.yaml"
 
@@ -39,9 +40,12 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         if inside_torchrun():
             check_ranks(settings)
         if first:
+            remove_leftovers(run_dir, of_the_living=True)  # the folder is locked
             save_config(settings.config, run_dir)
         wait_for(run_dir / CONFIG, run_dir)
         stages = stages_of(settings)
+        for stage in stages if first else ():
+            drop_damaged(stage_folder(run_dir, stage.name) / "result.json")
         if not all(stage.is_done(run_dir) for stage in stages):
             check_settings(settings)
         for stage in stages if first else ():
@@ -101,8 +105,9 @@ def report(config: dict[str, Any], run_dir: Path, stages: Sequence[Stage]) -> di
     """Write `metrics.json` and the curves, and print the comparison."""
     results = {stage.name: read_result(run_dir, stage.name) or {} for stage in stages}
     seconds: dict[str, float] = {name: result.pop("seconds", 0.0) for name, result in results.items()}
-    spent = stage_folder(run_dir, "teacher") / "seconds.json"  # of its training alone, which a later run finds done
-    seconds["teacher"] = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    spent = stage_folder(run_dir, "teacher") / SECONDS  # of its training alone, which a later run finds done
+    drop_damaged(spent)
+    seconds["teacher"] = read_json(spent)["seconds"] if spent.is_file() else 0.0
     for result in results.values():
         result.pop("kd_version", None)
     scored = {name: result for name, result in results.items() if "metrics" in result}
@@ -127,11 +132,26 @@ def save_config(config: dict[str, Any], run_dir: Path) -> None:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        write_text(path, OmegaConf.to_yaml(OmegaConf.create({"kd_version": VERSION, **config})))
+        write_marked(path, OmegaConf.to_yaml(OmegaConf.create({"kd_version": VERSION, **config})))
         return
-    saved, now = flatten(OmegaConf.to_container(OmegaConf.load(path))), flatten(config)
+    saved, now = flatten(OmegaConf.to_container(saved_config(run_dir))), flatten(config)
     for key in sorted({*saved, *now} - {"resume", "kd_version"}):
         check_same(run_dir, key, saved.get(key), now.get(key))
+
+
+def saved_config(run_dir: Path) -> DictConfig:
+    """Return the configuration that a run's folder was made with.
+
+    Raises:
+        ConfigError: if the file was cut or changed.
+
+    """
+    try:
+        return OmegaConf.create(read_marked(run_dir / CONFIG))  # type: ignore[return-value]
+    except DamagedError as error:
+        raise ConfigError(
+            f"{error} A run is resumed as it was configured: start a new one, which finds its teachers and caches."
+        ) from error
 
 
 def check_same(run_dir: Path, key: str, saved: Any, now: Any) -> None:

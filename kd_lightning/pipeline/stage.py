@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kd_lightning.core.errors import DamagedError
+from kd_lightning.core.files import read_json
 from kd_lightning.pipeline.settings import RunSettings
+
+log = logging.getLogger(__name__)
 
 
 class Stage(ABC):
@@ -65,6 +69,21 @@ def stage_folder(run_dir: Path, name: str) -> Path:
 
 
 def read_result(run_dir: Path, name: str) -> dict[str, Any] | None:
-    """Return the result of a finished stage, None while it is not finished."""
+    """Return the result of a finished stage, None while it is not finished.
+
+    Raises:
+        DamagedError: if it was cut.
+
+    """
     path = stage_folder(run_dir, name) / "result.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
+
+
+def drop_damaged(path: Path) -> None:
+    """Remove a file that was cut, with a warning, so that what writes it runs again."""
+    try:
+        if path.is_file() and not isinstance(read_json(path), dict):
+            raise DamagedError(f"The file {path} is damaged.")
+    except DamagedError as error:
+        log.warning("%s It is made again.", error)
+        path.unlink()

@@ -35,8 +35,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with replacing(Path(path)) as scratch:
-            torch.save(checkpoint, scratch)
+        with replacing(Path(path)) as scratch, scratch.open("wb") as file:
+            torch.save(checkpoint, file)  # by way of a file of Python's, whose errors tell the cause
 
 
 def before(path: Path) -> Path:

@@ -61,10 +61,11 @@ def test_killed_in_mid_epoch_and_resumed_a_student_is_bit_equal(
     resumed = command(tmp_path, "resume=killed")
     assert resumed.returncode == 0, resumed.stderr
     files = sorted((tmp_path / "whole" / "student").rglob("*.*"))
-    assert len(files) == 4 * max(1, len(homes))
+    assert len(files) == 5 * max(1, len(homes))
     for name in (file.relative_to(tmp_path / "whole") for file in files):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    assert len(list((tmp_path / "killed" / "stages" / "student" / "csv").iterdir())) == 3
+    logged = Path("stages", "student", "csv", "version_0", "metrics.csv")
+    assert (tmp_path / "killed" / logged).read_text() == (tmp_path / "whole" / logged).read_text()
 
 
 def wait_for(file: Path, process: BaseProcess) -> None:

@@ -18,13 +18,14 @@ from rich.console import Console
 from kd_lightning.cli import sweep_report as sweep
 from kd_lightning.cli.sweep_jobs import best, read_jobs, varying
 from kd_lightning.cli.sweep_report import SweepReport, full_rows, last_failures, report
+from kd_lightning.core.marked import write_marked
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def job(folder: Path, overrides: list[str], result: dict[str, Any] | str | None) -> None:
     (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
+    write_marked(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
     if isinstance(result, str):
         (folder / "error.txt").write_text(result)
     elif result is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kd_lightning.core import locks
+from kd_lightning.core.checksums import CHECKSUMS
 from kd_lightning.core.errors import DataError
 from kd_lightning.core.locks import build_once, cache_root
 
@@ -45,7 +46,7 @@ def test_two_processes_build_once_and_both_see_the_complete_folder(tmp_path):
         assert worker.exitcode == 0
     assert len(visible(marks)) == 1
     assert visible(tmp_path / "c") == ["a"]
-    assert visible(tmp_path / "c" / "a") == ["half", "whole"]
+    assert visible(tmp_path / "c" / "a") == [CHECKSUMS, "half", "whole"]
 
 
 def test_a_killed_builder_leaves_nothing_and_the_next_builds_again(tmp_path):
@@ -59,7 +60,25 @@ def test_a_killed_builder_leaves_nothing_and_the_next_builds_again(tmp_path):
     assert not (tmp_path / "c" / "a").exists()
     assert slow_build(tmp_path / "c" / "a", marks, 0.0)
     assert visible(tmp_path / "c") == ["a"]
-    assert visible(tmp_path / "c" / "a") == ["half", "whole"]
+    assert visible(tmp_path / "c" / "a") == [CHECKSUMS, "half", "whole"]
+
+
+@pytest.mark.parametrize("change", [
+    lambda file: file.write_text("x"),
+    lambda file: file.unlink(),
+    lambda file: (file.parent / CHECKSUMS).write_text("{"),
+])  # fmt: skip
+def test_a_folder_with_a_cut_or_lost_file_is_built_anew_with_a_warning(tmp_path, change, caplog):
+    def build(scratch: Path) -> None:
+        (scratch / "numbers").write_text("xyz")
+
+    assert build_once(tmp_path / "a", build)
+    change(tmp_path / "a" / "numbers")
+    assert build_once(tmp_path / "a", build)
+    assert not build_once(tmp_path / "a", build)
+    assert f"{tmp_path / 'a'} is damaged ('" in caplog.text
+    assert (tmp_path / "a" / "numbers").read_text() == "xyz"
+    assert visible(tmp_path) == ["a"]
 
 
 def test_a_failed_build_leaves_nothing(tmp_path):

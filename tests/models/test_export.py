@@ -132,8 +132,8 @@ def test_weights_keep_their_dtype(tmp_path: Path) -> None:
 
 def test_nothing_in_the_files_names_the_library(tmp_path: Path) -> None:
     folder = export(distillation(bert()), tmp_path / "student")
-    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
-    assert "kd" not in (folder / "config.json").read_text()
+    assert sorted(file.name for file in folder.iterdir()) == ["checksums.json", "config.json", "model.safetensors"]
+    assert not any("kd" in (folder / name).read_text() for name in ("config.json", "checksums.json"))
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
 
@@ -260,7 +260,7 @@ def test_bert_as_onnx_respects_padding_at_any_shape(tmp_path: Path) -> None:
     model = bert().bfloat16()
     with FeatureTap(model, ["attention.1"]):
         folder = export(model, tmp_path / "student", format="onnx")
-    assert [file.name for file in folder.iterdir()] == ["model.onnx"]
+    assert sorted(file.name for file in folder.iterdir()) == ["checksums.json", "model.onnx"]
     segments = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
     inputs = {"input_ids": IDS, "attention_mask": MASK, "token_type_ids": segments}
     found = onnx_outputs(folder, **inputs)[0]
@@ -407,7 +407,7 @@ def test_an_earlier_export_is_replaced_completely(tmp_path: Path) -> None:
     folder = export(bert(), tmp_path / "student", tokenizer=tokenizer())
     again = export(nn.Linear(2, 2), str(folder), format="state_dict")
     assert again == folder
-    assert [file.name for file in folder.iterdir()] == ["model.safetensors"]
+    assert sorted(file.name for file in folder.iterdir()) == ["checksums.json", "model.safetensors"]
     assert [file.name for file in tmp_path.iterdir()] == ["student"]
 
 

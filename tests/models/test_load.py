@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 import kd_lightning as kd
+from kd_lightning.core.checksums import CHECKSUMS
 from kd_lightning.core.errors import ConfigError
 
 from ..toys import bert, words
@@ -112,7 +113,7 @@ def test_a_plain_module_comes_back_by_its_recipe(tmp_path: Path) -> None:
     model = net()
     model(torch.randn(8, 3))  # running statistics
     folder = kd.export(model.half(), tmp_path / "student", recipe=NET)
-    assert sorted(file.name for file in folder.iterdir()) == ["model.safetensors", "model.yaml"]
+    assert sorted(file.name for file in folder.iterdir()) == ["checksums.json", "model.safetensors", "model.yaml"]
     found = kd.load(folder)
     assert not found.training
     assert same(found, model)
@@ -176,7 +177,7 @@ def test_a_recipe_from_elsewhere_needs_trust(tmp_path: Path, own: Any) -> None:
 )
 @pytest.mark.parametrize("nested", [False, True])
 def test_only_models_of_ours_and_of_pytorch_are_trusted(tmp_path: Path, target: Any, nested: bool) -> None:
-    folder = kd.export(nn.Linear(3, 2), tmp_path / "student", recipe=LINEAR)
+    folder = unrecorded(kd.export(nn.Linear(3, 2), tmp_path / "student", recipe=LINEAR))
     call = {"_target_": target, "_args_": ["touch executed"]}
     write_recipe(folder, LINEAR | {"bias": [call]} if nested else call)
     with pytest.raises(ConfigError, match=r"would import and call .*which is no model of torch\.nn or kd_lightning"):
@@ -198,6 +199,12 @@ def test_builders_and_modules_of_ours_are_trusted() -> None:
 def write_recipe(folder: Path, recipe: Any) -> None:
     about = yaml.safe_load((folder / "model.yaml").read_text())
     (folder / "model.yaml").write_text(yaml.safe_dump(about | {"recipe": recipe}))
+
+
+def unrecorded(folder: Path) -> Path:
+    """An export as another library would have written it: no checksum tells that a file was changed."""
+    (folder / CHECKSUMS).unlink()
+    return folder
 
 
 def cut(file: Path) -> None:
@@ -253,7 +260,7 @@ DAMAGE_OF_NET: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("what", [*DAMAGE, *DAMAGE_OF_BERT])
 def test_a_damaged_transformers_folder_is_one_sentence(tmp_path: Path, what: str) -> None:
     damage, message = (DAMAGE | DAMAGE_OF_BERT)[what]
-    folder = kd.export(BERT, tmp_path / "student")
+    folder = unrecorded(kd.export(BERT, tmp_path / "student"))
     damage(folder)
     with pytest.raises(ConfigError, match=message) as caught:
         kd.load(folder)
@@ -263,11 +270,36 @@ def test_a_damaged_transformers_folder_is_one_sentence(tmp_path: Path, what: str
 @pytest.mark.parametrize("what", [*DAMAGE, *DAMAGE_OF_NET])
 def test_a_damaged_folder_with_a_recipe_is_one_sentence(tmp_path: Path, what: str) -> None:
     damage, message = (DAMAGE | DAMAGE_OF_NET)[what]
-    folder = kd.export(MODEL, tmp_path / "student", recipe=NET)
+    folder = unrecorded(kd.export(MODEL, tmp_path / "student", recipe=NET))
     damage(folder)
     with pytest.raises(ConfigError, match=message) as caught:
         kd.load(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "checksums.json", "vocab.txt"])
+@pytest.mark.parametrize("share", [0, 0.5, -1])
+def test_whatever_file_of_an_export_is_cut_it_is_named(tmp_path: Path, name: str, share: float) -> None:
+    class Words:
+        def save_pretrained(self, folder: Path) -> None:
+            (folder / "vocab.txt").write_text("[PAD]\ngood\nbad\n")  # half a vocabulary is one too
+
+    folder = kd.export(BERT, tmp_path / "student", processor=Words())
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(share * len(content)) if share >= 0 else -1])
+    if (name, share) == ("checksums.json", -1):  # it lacks the end of its last line only
+        kd.load(folder)
+        return
+    with pytest.raises(ConfigError, match=f"What is in {folder} cannot be loaded .*'{name}'"):
+        kd.load(folder)
+
+
+def test_a_changed_file_of_an_export_is_named_and_may_be_meant(tmp_path: Path) -> None:
+    folder = kd.export(BERT, tmp_path / "student")
+    edit(folder / "config.json", id2label={0: "no", 1: "yes", 2: "both"})
+    with pytest.raises(ConfigError, match=r"'config\.json' has .* instead of|delete checksums\.json"):
+        kd.load(folder)
+    assert kd.load(unrecorded(folder)).config.id2label[2] == "both"
 
 
 def test_other_folders_are_explained(tmp_path: Path) -> None:
@@ -284,7 +316,7 @@ def test_other_folders_are_explained(tmp_path: Path) -> None:
 
 
 def test_remote_code_in_a_configuration_is_not_run(tmp_path: Path) -> None:
-    folder = kd.export(BERT, tmp_path / "student")
+    folder = unrecorded(kd.export(BERT, tmp_path / "student"))
     edit(folder / "config.json", auto_map={"AutoModelForSequenceClassification": "modeling.Evil"})
     (folder / "modeling.py").write_text("raise SystemExit('executed')")
     assert type(kd.load(folder)) is BertForSequenceClassification

@@ -195,7 +195,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_that_was_there(
 ) -> None:
     path = tmp_path / "last.ckpt"
     DurableCheckpointIO().save_checkpoint({"state_dict": {}, "global_step": 1}, path)
-    monkeypatch.setattr(torch, "save", lambda content, place: Path(place).write_bytes(b"half") and kill())
+    monkeypatch.setattr(torch, "save", lambda content, file: file.write(b"half") and kill())
     with pytest.raises(Killed):
         DurableCheckpointIO().save_checkpoint({"state_dict": {}, "global_step": 2}, path)
     assert step_of(path) == 1

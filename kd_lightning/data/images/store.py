@@ -45,7 +45,7 @@ class ImageStore(Dataset[dict[str, Any]]):
             # as a plain array, of which parts are taken faster
             self.pixels = np.memmap(folder / PIXELS, mode="r", dtype=np.uint8).view(np.ndarray)
             self.statistics: dict[str, list[float]] = json.loads((folder / STATISTICS).read_text())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise DataError(f"The decoded images in {folder} are damaged; delete that folder and run again.") from error
         if len(self.pixels) != self.offsets[-1] or len(self.labels) != len(self.shapes):
             raise DataError(f"The decoded images in {folder} are damaged; delete that folder and run again.")

@@ -94,7 +94,7 @@ class TokenRows(Dataset[dict[str, Any]]):
                 part, _, name = file.partition(".")
                 parts[part][name] = np.load(folder / f"{file}.npy", mmap_mode="r")
             return cls(parts["field"], parts["rows"]["offsets"], parts["value"], parts["note"])
-        except (OSError, ValueError, KeyError, DataError) as error:
+        except (OSError, EOFError, ValueError, KeyError, DataError) as error:
             raise DataError(f"The tokenised data in {folder} is damaged; delete that folder and run again.") from error
 
 

@@ -43,8 +43,8 @@ def read_curves(stage_dir: Path) -> dict[str, Curve]:
     """Read what a stage logged: `{"train/loss": (steps, values), …}`.
 
     Args:
-        stage_dir: holds `csv/version_*/metrics.csv`, one version for each time the stage was started. A resumed stage
-            repeats some steps; the later version is then believed.
+        stage_dir: holds `csv/version_0/metrics.csv`; with Lightning's own logger one version for each time the stage
+            was started. A resumed stage then repeats some steps, and the later version is believed.
 
     """
     points: dict[str, dict[int, float]] = {}

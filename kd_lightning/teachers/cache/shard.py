@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from kd_lightning.core.errors import CacheError, ConfigError
+from kd_lightning.core.checksums import checksum
+from kd_lightning.core.errors import CacheError, ConfigError, WriteError
 from kd_lightning.core.files import write_bytes, write_json
 from kd_lightning.core.types import Features
 from kd_lightning.teachers.cache.columns import Codec, spans_of
@@ -79,11 +80,8 @@ def write_shard(folder: Path, name: str, tensors: dict[str, Tensor], codec: Code
     try:
         write_bytes(folder / name, content)
         write_json(folder / f"{name}.json", asdict(info))
-    except OSError as error:
-        raise CacheError(
-            f"Cannot write the shard {folder / name} ({error.strerror}). What was written before it stays: make room, "
-            "and build again, which continues from there."
-        ) from error
+    except WriteError as error:
+        raise CacheError(f"{error} What was written before this shard stays.") from error
     return info
 
 
@@ -114,15 +112,6 @@ def next_number(folder: Path, rank: int) -> int:
     """Return the number of a process's next shard, above those of all that it has finished."""
     names = [path.name for path in folder.glob(f"{rank:03d}-*{ENDING}.json")]
     return max((int(name.partition("-")[2].partition(".")[0]) + 1 for name in names), default=0)
-
-
-def checksum(path: Path, chunk: int = 1 << 24) -> int:
-    """Return the CRC-32 of a file: finds damage, not malice, and is several times faster than a disk."""
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(chunk):
-            value = zlib.crc32(block, value)
-    return value
 
 
 class Shard:

@@ -14,7 +14,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from kd_lightning.core.errors import Stopped
+from kd_lightning.core.files import remove_leftovers
 from kd_lightning.training.checkpoint_io import before
+from kd_lightning.training.logged import go_on, hold, note
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What asks a run to save and to stop."""
@@ -59,15 +61,22 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = 0.0
         self._after_validation = False
         self._handlers: dict[int, Any] = {}
+        self._noted: dict[str, Any] | None = None
 
     # -- when ---------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Have loggers wait until it is known where the run goes on."""
+        if stage == "fit":
+            hold(trainer)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin to count, and to listen to signals, in the place of Lightning, which would stop without saving."""
         self._saved_step, self._saved_at, self.asked = trainer.global_step, time.monotonic(), 0
         self._after_validation = False
-        for leftover in self.path.parent.glob(".*.ckpt.*.tmp") if trainer.is_global_zero else ():
-            leftover.unlink(missing_ok=True)  # of a write that was killed
+        if trainer.is_global_zero:
+            remove_leftovers(self.path.parent, of_the_living=True)
+        go_on(trainer, self._noted)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._remember) for number in SIGNALS}
 
@@ -81,7 +90,7 @@ class LastCheckpoint(Checkpoint):
         if _validation_follows(trainer):
             self._after_validation = True
         else:
-            self._save(trainer, asked)
+            self._save(trainer, asked, batch_ended=True)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save what was due before the validation that has ended, and stop if a signal asked to."""
@@ -111,14 +120,23 @@ class LastCheckpoint(Checkpoint):
 
     # -- what ---------------------------------------------------------------------------------------------------------
 
-    def _save(self, trainer: Trainer, asked: int) -> None:
+    def _save(self, trainer: Trainer, asked: int, batch_ended: bool = False) -> None:
         if trainer.global_step != self._saved_step or not self.path.is_file():
             if trainer.is_global_zero and self.path.is_file():
                 self.path.replace(before(self.path))
+            self._noted = note(trainer, batch_ended)
             trainer.save_checkpoint(self.path)
         self._saved_step, self._saved_at, self._after_validation = trainer.global_step, time.monotonic(), False
         if asked:
             raise Stopped(asked, f"step {trainer.global_step}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what loggers have, for a run that is resumed."""
+        return self._noted or {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what loggers had."""
+        self._noted = state or None
 
     # -- signals ------------------------------------------------------------------------------------------------------
 
