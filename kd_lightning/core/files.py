@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_lightning.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -79,6 +81,34 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically; infinite numbers and not-a-number, which JSON does not have, as null."""
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """Return the object in a JSON file that was written by `write_json`.
+
+    Args:
+        path: the file.
+        advice: the end of the error, what to do about a damaged one.
+
+    Raises:
+        ConfigError: it cannot be read, is no JSON, or holds something else than an object.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", {"b": 1})
+        ...     read_json(Path(folder) / "a.json", "Delete it.")
+        {'b': 1}
+
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        raise ConfigError(f"{path} cannot be read ({reason}). {advice}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds no JSON object. {advice}")
+    return value
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
-from kd_lightning.core.files import write_json
+from kd_lightning.core.files import read_json, write_json
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.models.export import export
@@ -38,13 +38,27 @@ class FineTune(Stage):
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Return the teachers' scores, sizes and latency."""
         folder = stage_folder(run_dir, self.name)
-        if not (run_dir / TEACHERS).is_file():
+        if not (run_dir / TEACHERS).is_file() or _missing(run_dir):
             write_json(run_dir / TEACHERS, find_teachers(settings.tasks, folder))
         if not settings.has_teacher:
             return {}
         make_trainer = quiet_trainer(settings.fitting, one_device=True)
         seed_everything(settings.seed, verbose=False)
         return evaluate_teachers(load_setups(settings, run_dir), folder, make_trainer)
+
+    def check_outputs(self, run_dir: Path) -> None:
+        """Remove the result where a teacher was deleted since: it is looked for again, or fine-tuned again."""
+        if self.is_done(run_dir) and (gone := _missing(run_dir)):
+            log.warning("The teacher in %s is gone, so the stage '%s' runs again.", gone[0], self.name)
+            (stage_folder(run_dir, self.name) / "result.json").unlink()
+
+
+def _missing(run_dir: Path) -> list[str]:
+    """Return the folders of a run's teachers that are not there any more."""
+    if not (run_dir / TEACHERS).is_file():
+        return [str(run_dir / TEACHERS)]
+    tasks = read_json(run_dir / TEACHERS, "Delete it, and the teachers are looked for again.").values()
+    return [str(path) for own in tasks if isinstance(own, dict) for path in own.values() if not Path(path).is_dir()]
 
 
 def find_teachers(tasks: Mapping[str, TaskSettings], folder: Path) -> dict[str, dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.files import write_json, write_text
+from kd_lightning.core.locks import check_lockable
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.checks import check_settings
 from kd_lightning.pipeline.launch import check_ranks, inside_torchrun, outer_rank, start_stage, wait_for
@@ -24,15 +26,18 @@ from kd_lightning.pipeline.report.summary import final_table
 from kd_lightning.pipeline.settings import RunSettings
 from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
 
+log = logging.getLogger(__name__)
+
 CONFIG = "config.yaml"
 
 
 def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
     """Carry out the stages of a run in a folder, without those that are finished there, and return `metrics.json`."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     with only_one(run_dir) if outer_rank() == 0 else nullcontext():
         if inside_torchrun():
             check_ranks(settings)
+        resumed = (run_dir / CONFIG).is_file()
         if outer_rank() == 0:
             save_config(settings.config, run_dir)
         wait_for(run_dir / CONFIG)
@@ -42,9 +47,35 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         for stage in stages if outer_rank() == 0 else ():
             if any(stage.name in later.inputs and not later.is_done(run_dir) for later in stages):
                 stage.check_outputs(run_dir)
+        if resumed and outer_rank() == 0:
+            log.info("%s", where_it_goes_on(stages, run_dir))
         for stage in stages:
             start_stage(stage, settings, run_dir)
         return report(settings.config, run_dir, stages)
+
+
+def make_folder(run_dir: Path) -> None:
+    """Make a run's folder.
+
+    Raises:
+        ConfigError: nothing can be written there.
+
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {run_dir} cannot be made ({error.strerror}). Give another hydra.run.dir."
+        ) from None
+
+
+def where_it_goes_on(stages: Sequence[Stage], run_dir: Path) -> str:
+    """Return the sentence that says which stages of a run are finished, and which one comes next."""
+    finished = ", ".join(stage.name for stage in stages if stage.is_done(run_dir))
+    left = next((stage.name for stage in stages if not stage.is_done(run_dir)), None)
+    if left is None:
+        return f"The run in {run_dir} is finished: there is nothing left to do."
+    return f"The run in {run_dir} goes on with the stage '{left}'; finished: {finished or 'none'}."
 
 
 @contextmanager
@@ -56,6 +87,10 @@ def only_one(run_dir: Path) -> Iterator[None]:
 
     """
     lock, ranks = FileLock(run_dir / ".lock"), FileLock(run_dir / LOCK)
+    try:
+        check_lockable(run_dir / ".lock")
+    except OSError as error:
+        raise ConfigError(f"Cannot write into {run_dir} ({error.strerror}). Give another hydra.run.dir.") from None
     try:
         lock.acquire(timeout=0)
         with ranks.acquire(timeout=10):  # ranks of a launcher that was killed end within a second
@@ -97,7 +132,7 @@ def report(config: dict[str, Any], run_dir: Path, stages: Sequence[Stage]) -> di
     results = {stage.name: read_result(run_dir, stage.name) or {} for stage in stages}
     seconds: dict[str, float] = {name: result.pop("seconds", 0.0) for name, result in results.items()}
     spent = stage_folder(run_dir, "teacher") / "seconds.json"  # of its training alone, which a later run finds done
-    seconds["teacher"] = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    seconds["teacher"] = _number(spent) if spent.is_file() else 0.0
     for result in results.values():
         result.pop("kd_version", None)
     scored = {name: result for name, result in results.items() if "metrics" in result}
@@ -111,6 +146,14 @@ def report(config: dict[str, Any], run_dir: Path, stages: Sequence[Stage]) -> di
         text = f"Everything of this run is in {run_dir}; the student is in {run_dir / 'student'}."
         console.print(text, soft_wrap=True)
     return metrics
+
+
+def _number(file: Path) -> float:
+    """Return the number in a JSON file; 0 where there is none."""
+    try:
+        return float(json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        return 0.0
 
 
 def save_config(config: dict[str, Any], run_dir: Path) -> None:

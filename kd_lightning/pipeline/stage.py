@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.files import read_json
+from kd_lightning.core.version import VERSION, is_readable
 from kd_lightning.pipeline.settings import RunSettings
 
 
@@ -65,6 +67,25 @@ def stage_folder(run_dir: Path, name: str) -> Path:
 
 
 def read_result(run_dir: Path, name: str) -> dict[str, Any] | None:
-    """Return the result of a finished stage, None while it is not finished."""
-    path = stage_folder(run_dir, name) / "result.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    """Return the result of a finished stage, None while it is not finished.
+
+    Raises:
+        ConfigError: the result is damaged, or was written by another version.
+
+    """
+    path, advice = stage_folder(run_dir, name) / "result.json", f"Delete it, and the stage '{name}' runs again."
+    if not path.exists():
+        return None
+    result = read_json(path, advice)
+    if not is_readable(written_by := result.get("kd_version")):
+        raise ConfigError(f"{path} was written by kd_lightning {written_by}, and this is {VERSION}. {advice}")
+    for key, kind in KINDS.items():
+        if not isinstance(values := result.get(key, {}), dict) or not all(isinstance(v, kind) for v in values.values()):
+            raise ConfigError(f"{path} is damaged: '{key}' cannot be {values!r}. {advice}")
+    if not isinstance(seconds := result.get("seconds"), int | float):
+        raise ConfigError(f"{path} is damaged: 'seconds' cannot be {seconds!r}. {advice}")
+    return result
+
+
+KINDS: dict[str, Any] = {"metrics": float | int | None, "selection": float | int | None, "folders": str}
+"""What mappings in a result hold: an undefined metric is null."""
