@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -70,8 +72,19 @@ def compose_config(overrides: list[str] | None = None) -> Any:
 
     """
     register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with _beside_a_run(), initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides or [])
+
+
+@contextmanager
+def _beside_a_run() -> Iterator[None]:
+    """Let Hydra compose another configuration while it runs a job, as advice on a mistyped key needs."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def known_keys(groups: list[str] | None = None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import shlex
 import signal
 import sys
 import traceback
@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from kd_lightning.cli.configs import CONFIGS, for_jobs_only, known_keys, register
 from kd_lightning.cli.experiments import typed_folder
 from kd_lightning.cli.messages import one_sentence
+from kd_lightning.cli.resume import CONFIG, as_value, program, resumed_folder
 from kd_lightning.cli.terminal import quiet
 from kd_lightning.core.errors import ConfigError, Stopped
 from kd_lightning.core.files import write_text
 from kd_lightning.core.marked import write_marked
-from kd_lightning.core.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        sentence = one_sentence(error, known_keys)
+        sentence = one_sentence(error, known_keys) or _about_folder(error)
         if sentence is None:
             raise
         sys.exit(f"error: {sentence}")
@@ -46,6 +46,18 @@ def main() -> None:
 
     if last_failures():
         sys.exit(1)
+
+
+def _about_folder(error: BaseException | None) -> str | None:
+    """Return what is wrong with a run's folder; None for what a job has raised, for Hydra writes nowhere else."""
+    if error is not None and any(frame.f_code is _job.__code__ for frame, _ in traceback.walk_tb(error.__traceback__)):
+        return None
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    if error is None or error.filename is None:
+        return None
+    key = "hydra.sweep.dir" if {"-m", "--multirun"} & set(sys.argv) else "hydra.run.dir"
+    return f"Cannot write {error.filename} ({error.strerror}). Give another {key}."
 
 
 def _arguments(typed: list[str]) -> list[str]:
@@ -56,21 +68,17 @@ def _arguments(typed: list[str]) -> list[str]:
 
     """
     swept = bool({"-m", "--multirun"} & set(typed))
-    resumed = [a.removeprefix("resume=") for a in typed if a.startswith("resume=") and a != "resume=null"]
-    if not resumed:
+    empty = next((key for key in ("hydra.run.dir", "hydra.sweep.dir") if f"{key}=" in typed), None)
+    if empty is not None:
+        raise ConfigError(f"'{empty}' has no value: type {empty}=DIR.")
+    folder = resumed_folder(typed)
+    if folder is None:
         return for_jobs_only(typed, known_keys) if swept else typed
     if swept:
         raise ConfigError("resume continues one run; leave -m away, or start the sweep again: it reuses its teachers.")
-    folder = Path(resumed[-1])
-    if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"resume={folder} is no run's folder: it has no config.yaml.")
-    text = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace")
-    if text.strip() and not re.search(r"^kd_version:", text, re.MULTILINE):
-        raise ConfigError(
-            f"resume={folder} was made by kd_lightning 0.1.0, and this is {VERSION}: go on with the version that made "
-            "it (pip install kd-lightning==0.1.0), or start a new run."
-        )
-    return [*typed, f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    others = [text for text in typed if not text.startswith("resume=")]
+    place = as_value(folder)
+    return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
@@ -125,8 +133,10 @@ def _job(cfg: DictConfig, run_dir: Path) -> float | None:
 def _print_how_to_go_on(stopped: Stopped, run_dir: Path) -> None:
     """Print what was saved of a run that a signal has stopped, and the command that resumes it."""
     what = f"saved at {stopped.saved}" if stopped.saved else "nothing new to save"
-    program = "python train.py" if Path(sys.argv[0]).name == "train.py" else "kd-train"
-    print(f"Stopped by {stopped.name}, {what}. To go on: {program} resume={run_dir}", file=sys.stderr)  # noqa: T201
+    told = f"{what}. To go on: {shlex.join([*program(), f'resume={run_dir}'])}"
+    if not (run_dir / CONFIG).is_file():
+        told = f"before anything was saved. To start again: {shlex.join([*program(), *sys.argv[1:]])}"
+    print(f"Stopped by {stopped.name}, {told}", file=sys.stderr)  # noqa: T201
 
 
 def _saved(cfg: DictConfig, run_dir: Path) -> DictConfig:

@@ -87,19 +87,6 @@ def is_alive(process: int) -> bool:
     return True
 
 
-def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote.
-
-    Raises:
-        DamagedError: if the file was cut or is something else.
-
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f"The file {path} is damaged or cannot be read ({error}).") from error
-
-
 def sync(path: Path) -> None:
     """Have the system write a file's content, or which files a folder has, to the disk."""
     opened = os.open(path, os.O_RDONLY)
@@ -134,6 +121,34 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically; infinite numbers and not-a-number, which JSON does not have, as null."""
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, advice: str = "") -> dict[str, Any]:
+    """Return the object in a JSON file that was written by `write_json`.
+
+    Args:
+        path: the file.
+        advice: the end of the error, what to do about a damaged one.
+
+    Raises:
+        DamagedError: it cannot be read, is no JSON, or holds something else than an object.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", {"b": 1})
+        ...     read_json(Path(folder) / "a.json")
+        {'b': 1}
+
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
+        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        raise DamagedError(f"The file {path} is damaged and cannot be read ({reason}). {advice}".rstrip()) from error
+    if not isinstance(value, dict):
+        raise DamagedError(f"The file {path} is damaged: it holds no JSON object. {advice}".rstrip())
+    return value
 
 
 def _finite(value: Any) -> Any:

@@ -87,6 +87,16 @@ def _build(folder: Path, build: Callable[[Path], object]) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def check_lockable(file: Path) -> None:
+    """Raise an error where a lock file cannot be made or opened: `filelock` would take some of them for a held lock.
+
+    Raises:
+        OSError: saying why.
+
+    """
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o644))
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from building the same folder, and wait for one that does; the folder need not exist.
@@ -98,6 +108,7 @@ def locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        check_lockable(Path(lock.lock_file))
         try:
             lock.acquire(timeout=0)
         except Timeout:

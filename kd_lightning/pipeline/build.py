@@ -26,6 +26,7 @@ from kd_lightning.data import DataModule, MultiTask
 from kd_lightning.models import share_body
 from kd_lightning.models.export import check_exportable
 from kd_lightning.pipeline.checks import check_labels
+from kd_lightning.pipeline.environment import cluster_plugins
 from kd_lightning.pipeline.settings import ONE_DEVICE, FittingSettings, Node, RunSettings
 from kd_lightning.pipeline.setup import TaskSetup, recipe, student_setup, task_without_metrics
 from kd_lightning.pipeline.teacher_model import load_teacher
@@ -71,6 +72,19 @@ class Fit:
     recipes: dict[str, Node | None]
 
 
+def read_teachers(run_dir: Path, settings: RunSettings) -> dict[str, dict[str, str]]:
+    """Return where the teachers of a run are: task → name → folder.
+
+    Raises:
+        ConfigError: the file is damaged, or of another run.
+
+    """
+    found = read_json(run_dir / TEACHERS, "Delete it, and the teachers are looked for again.")
+    if found.keys() != settings.tasks.keys() or not all(isinstance(own, dict) for own in found.values()):
+        raise ConfigError(f"{run_dir / TEACHERS} is of another run. Delete it, and the teachers are looked for again.")
+    return found
+
+
 def load_setups(settings: RunSettings, run_dir: Path, labels_only: bool = False) -> dict[str, TaskSetup]:
     """Load every task's teachers and build its data; a run of one task has one setup, named "".
 
@@ -80,7 +94,7 @@ def load_setups(settings: RunSettings, run_dir: Path, labels_only: bool = False)
         labels_only: without text that has no labels.
 
     """
-    folders = read_json(run_dir / TEACHERS)
+    folders = read_teachers(run_dir, settings)
     setups: dict[str, TaskSetup] = {}
     for name, own in settings.tasks.items():
         trust = own.teacher is not None and own.teacher.model is not None
@@ -162,8 +176,8 @@ def build_trainer(fitting: FittingSettings, folder: Path) -> Trainer:
     if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]  # it insists on one
     given = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": str(folder)}
-    plugins = instantiate(fitting.trainer.get("plugins")) or []
-    plugins = list(plugins) if isinstance(plugins, list | ListConfig) else [plugins]
+    plugins = _own_plugins(fitting.trainer)
+    plugins += cluster_plugins(fitting.trainer.get("strategy", "auto"), plugins)
     return instantiate(fitting.trainer, **given, plugins=[*plugins, DurableCheckpointIO()])
 
 
@@ -175,7 +189,15 @@ def quiet_trainer(fitting: FittingSettings, one_device: bool = False, **changes:
 
 
 def _trainer(node: Node, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
-    return instantiate(node, callbacks=list(callbacks), default_root_dir=str(folder))
+    plugins = _own_plugins(node)
+    plugins += cluster_plugins(node.get("strategy", "auto"), plugins)
+    return instantiate(node, callbacks=list(callbacks), default_root_dir=str(folder), plugins=plugins)
+
+
+def _own_plugins(node: Node) -> list[Any]:
+    """Build the user's own plugins of a Trainer."""
+    plugins = instantiate(node.get("plugins")) or []
+    return list(plugins) if isinstance(plugins, list | ListConfig) else [plugins]
 
 
 def _below(nodes: Mapping[str, Node | None], folder: Path) -> list[Any]:
@@ -193,8 +215,7 @@ def fit(module: Module, data: DataModule, trainer: Trainer, folder: Path) -> Non
     last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     begin = resumable(last)
     if begin is not None:
-        _check_fits(module, begin)
-        log.info("Goes on from %s.", begin)
+        _check_begin(module, begin, best)
     # only tensors and plain values are read, whoever wrote them
     trainer.fit(module, datamodule=data, ckpt_path=begin, weights_only=True)
     if best.is_file():
@@ -202,15 +223,41 @@ def fit(module: Module, data: DataModule, trainer: Trainer, folder: Path) -> Non
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
 
 
-def _check_fits(module: Module, path: Path) -> None:
-    """Raise an error for a checkpoint that is damaged, or of another model."""
-    advice = f"Delete {path.parent}, and this stage is trained anew."
+def _check_begin(module: Module, begin: Path, best: Path) -> None:
+    """Check, before hours of training, what a stage goes on from and what it would end with; say where it goes on."""
+    there = _check_fits(module, begin)
+    if not {"optimizer_states", "loops", "callbacks"} <= there.keys():
+        raise ConfigError(f"The checkpoint {begin} holds weights alone, and no training to go on with. {_anew(begin)}")
+    if best.is_file():
+        _check_fits(module, best)
+    elif any(best.name == Path(_best_of(state)).name for state in there["callbacks"].values()):
+        raise ConfigError(f"The checkpoint {best} is gone, which training had saved. {_anew(best)}")
+    log.info("Goes on from epoch %d, step %d (%s).", there["epoch"], there["global_step"], begin)
+
+
+def _best_of(state: Any) -> str:
+    """Return where a callback had saved the best checkpoint, by its state; empty: nowhere."""
+    return str(state.get("best_model_path") or "") if isinstance(state, dict) else ""
+
+
+def _check_fits(module: Module, path: Path) -> dict[str, Any]:
+    """Return a checkpoint, its tensors not yet read.
+
+    Raises:
+        ConfigError: it is damaged, or of another model.
+
+    """
     if not is_whole(path):
-        raise ConfigError(f"The checkpoint {path} is damaged. {advice}")
-    there = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    shapes, own = ({k: tuple(v.shape) for k, v in state.items()} for state in (there, module.state_dict()))
+        raise ConfigError(f"The checkpoint {path} is damaged. {_anew(path)}")
+    there: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    shapes, own = ({k: tuple(v.shape) for k, v in s.items()} for s in (there["state_dict"], module.state_dict()))
     if different := sorted(key for key in shapes.keys() | own.keys() if shapes.get(key) != own.get(key)):
-        raise ConfigError(f"The checkpoint {path} is of another model: '{different[0]}' differs. {advice}")
+        raise ConfigError(f"The checkpoint {path} is of another model: '{different[0]}' differs. {_anew(path)}")
+    return there
+
+
+def _anew(path: Path) -> str:
+    return f"Delete {path.parent}, and this stage is trained anew."
 
 
 def parameters(model: nn.Module) -> int:

@@ -41,7 +41,7 @@ class FineTune(Stage):
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Return the teachers' scores, sizes and latency."""
         folder = stage_folder(run_dir, self.name)
-        if not (run_dir / TEACHERS).is_file():
+        if not (run_dir / TEACHERS).is_file() or _missing(run_dir):
             write_json(run_dir / TEACHERS, find_teachers(settings.tasks, folder))
         if not settings.has_teacher:
             return {}
@@ -51,13 +51,27 @@ class FineTune(Stage):
 
     def check_outputs(self, run_dir: Path) -> None:
         """Remove the result where the file that says where the teachers are, or one of them, is gone or damaged."""
-        places = run_dir / TEACHERS
+        places, result = run_dir / TEACHERS, stage_folder(run_dir, self.name) / "result.json"
         drop_damaged(places)
-        found = read_json(places) if places.is_file() else {}
-        folders = [Path(folder) for named in found.values() for folder in named.values()]
-        if not places.is_file() or any(not folder.is_dir() or damage(folder) for folder in folders):
-            places.unlink(missing_ok=True)
-            (stage_folder(run_dir, self.name) / "result.json").unlink(missing_ok=True)
+        if (problem := _missing(run_dir)) is None:
+            return
+        if result.is_file():
+            log.warning("%s, so the stage '%s' runs again.", problem, self.name)
+        places.unlink(missing_ok=True)
+        result.unlink(missing_ok=True)
+
+
+def _missing(run_dir: Path) -> str | None:
+    """Return what is wrong with the teachers of a run; None: nothing."""
+    if not (run_dir / TEACHERS).is_file():
+        return f"{run_dir / TEACHERS} is gone"
+    tasks = read_json(run_dir / TEACHERS).values()
+    for folder in [Path(path) for own in tasks if isinstance(own, dict) for path in own.values()]:
+        if not folder.is_dir():
+            return f"The teacher in {folder} is gone"
+        if found := damage(folder):
+            return f"The teacher in {folder} is damaged ({found})"
+    return None
 
 
 def find_teachers(tasks: Mapping[str, TaskSettings], folder: Path) -> dict[str, dict[str, str]]:

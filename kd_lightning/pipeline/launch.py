@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from kd_lightning.core.errors import ConfigError, KDError
 from kd_lightning.core.files import write_json
 from kd_lightning.core.version import VERSION
+from kd_lightning.pipeline.environment import cluster_plugins
 from kd_lightning.pipeline.heartbeat import wait_for
 from kd_lightning.pipeline.ranks import WORKER, start_ranks
 from kd_lightning.pipeline.settings import RunSettings
@@ -82,7 +84,8 @@ def count_processes(settings: RunSettings) -> int:
     if isinstance(devices, int) and devices > 0:
         return devices
     accelerator = trainer.get("accelerator", "auto")
-    return Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False).num_devices
+    quiet: Any = {"logger": False, "enable_checkpointing": False, "plugins": cluster_plugins()}
+    return Trainer(accelerator=accelerator, devices=devices, **quiet).num_devices
 
 
 def check_ranks(settings: RunSettings) -> None:

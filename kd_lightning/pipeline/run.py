@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from kd_lightning.core.errors import ConfigError, DamagedError
 from kd_lightning.core.files import read_json, remove_leftovers, write_json
+from kd_lightning.core.locks import check_lockable
 from kd_lightning.core.marked import read_marked, write_marked
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.checks import check_settings
@@ -26,12 +28,14 @@ from kd_lightning.pipeline.report.summary import final_table
 from kd_lightning.pipeline.settings import RunSettings
 from kd_lightning.pipeline.stage import Stage, drop_damaged, read_result, stage_folder
 
+log = logging.getLogger(__name__)
+
 CONFIG = "config.yaml"
 
 
 def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
     """Carry out the stages of a run in a folder, without those that are finished there, and return `metrics.json`."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     first = outer_rank() == 0
     with (
         only_one(run_dir) if first else nullcontext(),
@@ -39,6 +43,7 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
     ):
         if inside_torchrun():
             check_ranks(settings)
+        resumed = (run_dir / CONFIG).is_file()
         if first:
             remove_leftovers(run_dir, of_the_living=True)  # the folder is locked
             save_config(settings.config, run_dir)
@@ -51,9 +56,35 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         for stage in stages if first else ():
             if any(stage.name in later.inputs and not later.is_done(run_dir) for later in stages):
                 stage.check_outputs(run_dir)
+        if resumed and first:
+            log.info("%s", where_it_goes_on(stages, run_dir))
         for stage in stages:
             start_stage(stage, settings, run_dir)
         return report(settings.config, run_dir, stages)
+
+
+def make_folder(run_dir: Path) -> None:
+    """Make a run's folder.
+
+    Raises:
+        ConfigError: nothing can be written there.
+
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {run_dir} cannot be made ({error.strerror}). Give another hydra.run.dir."
+        ) from None
+
+
+def where_it_goes_on(stages: Sequence[Stage], run_dir: Path) -> str:
+    """Return the sentence that says which stages of a run are finished, and which one comes next."""
+    finished = ", ".join(stage.name for stage in stages if stage.is_done(run_dir))
+    left = next((stage.name for stage in stages if not stage.is_done(run_dir)), None)
+    if left is None:
+        return f"The run in {run_dir} is finished: there is nothing left to do."
+    return f"The run in {run_dir} goes on with the stage '{left}'; finished: {finished or 'none'}."
 
 
 @contextmanager
@@ -65,6 +96,10 @@ def only_one(run_dir: Path) -> Iterator[None]:
 
     """
     lock, ranks = FileLock(run_dir / ".lock"), FileLock(run_dir / LOCK)
+    try:
+        check_lockable(run_dir / ".lock")
+    except OSError as error:
+        raise ConfigError(f"Cannot write into {run_dir} ({error.strerror}). Give another hydra.run.dir.") from None
     try:
         lock.acquire(timeout=0)
         with ranks.acquire(timeout=10):  # ranks of a launcher that was killed end within a second

@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kd_lightning.core.errors import DamagedError
+from kd_lightning.core.errors import ConfigError, DamagedError
 from kd_lightning.core.files import read_json
+from kd_lightning.core.version import VERSION, is_readable
 from kd_lightning.pipeline.settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -72,18 +73,33 @@ def read_result(run_dir: Path, name: str) -> dict[str, Any] | None:
     """Return the result of a finished stage, None while it is not finished.
 
     Raises:
-        DamagedError: if it was cut.
+        DamagedError: it cannot be read.
+        ConfigError: it holds values that cannot be, or was written by another version.
 
     """
-    path = stage_folder(run_dir, name) / "result.json"
-    return read_json(path) if path.is_file() else None
+    path, advice = stage_folder(run_dir, name) / "result.json", f"Delete it, and the stage '{name}' runs again."
+    if not path.exists():
+        return None
+    result = read_json(path, advice)
+    if not is_readable(written_by := result.get("kd_version")):
+        raise ConfigError(f"{path} was written by kd_lightning {written_by}, and this is {VERSION}. {advice}")
+    for key, kind in KINDS.items():
+        if not isinstance(values := result.get(key, {}), dict) or not all(isinstance(v, kind) for v in values.values()):
+            raise ConfigError(f"{path} is damaged: '{key}' cannot be {values!r}. {advice}")
+    if not isinstance(seconds := result.get("seconds"), int | float):
+        raise ConfigError(f"{path} is damaged: 'seconds' cannot be {seconds!r}. {advice}")
+    return result
+
+
+KINDS: dict[str, Any] = {"metrics": float | int | None, "selection": float | int | None, "folders": str}
+"""What mappings in a result hold: an undefined metric is null."""
 
 
 def drop_damaged(path: Path) -> None:
     """Remove a file that was cut, with a warning, so that what writes it runs again."""
     try:
-        if path.is_file() and not isinstance(read_json(path), dict):
-            raise DamagedError(f"The file {path} is damaged.")
+        if path.is_file():
+            read_json(path)
     except DamagedError as error:
         log.warning("%s It is made again.", error)
         path.unlink()
