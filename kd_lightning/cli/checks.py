@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from kd_lightning.cli.configs import CONFIGS
+from kd_lightning.cli.kinds import check_kind, types_of
 from kd_lightning.core.errors import ConfigError, hint
 
 HOLDERS = ("callbacks", "logger", "objective.terms", "plan")
@@ -82,17 +82,41 @@ def check_config(cfg: DictConfig) -> None:
 
     """
     check_targets(cfg)
+    for name in BUILT:
+        _check_built(name, cfg[name])
     check_whole("seed", cfg.seed)
     if cfg.seed >= 2**32:
         raise ConfigError(f"'seed' cannot be {cfg.seed}: it must be below 2**32.")
     for path in ("trainer", "teacher.trainer"):
         check_trainer(path, OmegaConf.select(cfg, path))
-    for own in (cfg, *cfg.tasks.values()):
+    for place, own in (("", cfg), *((f"tasks.{name}.", own) for name, own in cfg.tasks.items())):
+        _check_changes(f"{place}teacher", own.get("teacher"), cfg)
         for key in WHOLE:
             check_whole(f"data.{key}", own.data.get(key))
         metric, computed = own.task.metric, [name for node in own.task.metrics.items() for name in _score_names(*node)]
         if metric not in computed:
             raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
+
+
+BUILT = ("data", "task", "student", "objective", "optimizer", "trainer")
+"""Groups of which every run builds something; a run of several tasks has its data and tasks below `tasks`."""
+
+
+def _check_built(name: str, node: Any) -> None:
+    """Raise an error where a group was deleted that every run needs."""
+    if not isinstance(node, DictConfig) or not ({"_target_", "path"} & node.keys() or (name == "task" and node)):
+        choices = sorted(file.stem for file in (CONFIGS / name).glob("*.yaml"))
+        raise ConfigError(f"'{name}' says nothing of what to build: type {name}=NAME. {hint('', choices)}")
+
+
+def _check_changes(path: str, teacher: Any, cfg: DictConfig) -> None:
+    """Check what a teacher changes of the run's trainer, optimizer and scheduler, where it builds the same class."""
+    for name in ("trainer", "optimizer", "scheduler") if isinstance(teacher, DictConfig) else ():
+        node, base = teacher.get(name), cfg.get(name)
+        if node is not None and not isinstance(node, DictConfig):
+            raise ConfigError(f"'{path}.{name}' cannot be {node!r}: it must be a mapping.")
+        if node is not None and "_target_" not in node and isinstance(base, DictConfig) and "_target_" in base:
+            _check_call(f"{path}.{name}", OmegaConf.merge({"_target_": base["_target_"]}, node))  # type: ignore[arg-type]
 
 
 WHOLE = ("batch_size", "eval_batch_size", "max_length", "num_labels", "num_workers", "limit")
@@ -151,7 +175,7 @@ def _score_names(name: Any, node: Any) -> list[str]:
 def check_targets(cfg: DictConfig) -> None:
     """Bind every `_target_` of a configuration to its arguments, without calling it.
 
-    Values are not resolved, so a target may hold interpolations and values still to be given.
+    A target may hold interpolations that point to nothing, and values still to be given.
 
     Raises:
         ConfigError: naming the path of a target that cannot be found or called, of an argument it does not take, or of
@@ -216,29 +240,20 @@ def _check_call(path: str, node: DictConfig) -> None:
             raise ConfigError(f"'{path}.{name}' is given twice to {target}: by name, and by '{path}._args_'.")
         if name not in free and not takes.anything:
             raise ConfigError(f"'{path}.{name}' is no argument of {target}. {hint(name, free)}")
-        if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
-            _check_number(f"{path}.{name}", node[name], _types_of(called).get(name))
+        if name in takes.named and not OmegaConf.is_missing(node, name):
+            _check_value(f"{path}.{name}", node, name, takes.named[name])
 
 
-@cache
-def _types_of(called: Any) -> Mapping[str, Any]:
-    """Return how arguments are annotated, as far as that can be told."""
+def _check_value(path: str, node: DictConfig, name: str, argument: inspect.Parameter) -> None:
     try:
-        return typing.get_type_hints(vars(called)["__init__"] if isinstance(called, type) else called)
-    except Exception:  # none of its own, or annotations that name what is not imported
-        return {}
-
-
-def _check_number(path: str, value: Any, annotated: Any) -> None:
-    """Raise an error for what is no number, or no whole one, where an argument takes nothing else."""
-    union = typing.get_origin(annotated) in (typing.Union, types.UnionType)
-    kinds = set(typing.get_args(annotated) if union else [annotated]) - {type(None)}
-    if not kinds or not kinds <= {int, float} or value is None:
+        value = node[name]
+        made_later = isinstance(value, DictConfig) and "_target_" in value
+        if made_later or (value is None and argument.default is None):
+            return
+        value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:  # an interpolation that points to nothing; who resolves it says so
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"'{path}' cannot be {value!r}: it must be a number.")
-    if float not in kinds and not isinstance(value, int):
-        raise ConfigError(f"'{path}' cannot be {value!r}: it must be a whole number.")
+    check_kind(path, value, types_of(get_object(node["_target_"])).get(name))
 
 
 def _by_name(path: str, target: str, own: Mapping[str, inspect.Parameter], takes: Arguments, count: int) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -19,9 +21,13 @@ from omegaconf import errors as omega
 from yaml import YAMLError
 
 from kd_lightning.cli import generated
-from kd_lightning.cli.checks import arguments_of
+from kd_lightning.cli.checks import BUILT, arguments_of
+from kd_lightning.cli.configs import CONFIGS
 from kd_lightning.cli.nearest_key import Known, nearest_key
 from kd_lightning.core.errors import KDError, hint
+
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says of a full disk, or of a place where nothing can be written."""
 
 
 def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
@@ -223,6 +229,15 @@ def _instantiation(error: Exception, known: Known) -> str | None:
     return None
 
 
+def _null_group(typed: Sequence[str]) -> str:
+    """Return what to type instead of `GROUP=null`; Hydra does not say which group it was."""
+    group = next((text.removesuffix("=null") for text in typed if text.endswith("=null") and "." not in text), "")
+    if group in BUILT or group in ("teacher", "plan"):
+        names = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+        return f"'{group}' cannot be null: type {group}=NAME. {hint('none' if group == 'teacher' else '', names)}"
+    return f"A config group cannot be null: leave it out with ~{group or 'GROUP'}{'' if group else ', as in ~logger'}."
+
+
 def _rest(error: Exception, known: Known) -> str | None:
     """A YAML file that cannot be read, and what Lightning says of a Trainer that cannot be."""
     if isinstance(error, YAMLError):
@@ -230,7 +245,10 @@ def _rest(error: Exception, known: Known) -> str | None:
         place = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a configuration file"
         return f"{place} is not valid YAML: {problem or _plain(str(error))}."
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be a string or a list"):
-        return "A config group cannot be null: leave it out with ~GROUP, as in ~logger."
+        return _null_group(sys.argv[1:])
     if type(error).__name__ == "MisconfigurationException":
         return f"{str(error).rstrip('. ')}."
+    if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
+        place = f" to {error.filename}" if error.filename else ""
+        return f"Nothing can be written{place} ({error.strerror}). What was saved before is whole: go on with resume."
     return None

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_lightning.cli.checks import check_config
 from kd_lightning.cli.configs import TrainSchema
+from kd_lightning.cli.kinds import check_kind, types_of
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.pipeline.settings import (
     MEAN,
@@ -85,7 +86,7 @@ def check_root_keys(cfg: DictConfig, schema: type = TrainSchema) -> None:
 
 
 def _make_absolute(node: Any, key: str) -> None:
-    if node.get(key) is not None:
+    if isinstance(node.get(key), str) and node[key]:
         node[key] = str(Path(str(node[key])).expanduser().resolve())
 
 
@@ -248,11 +249,17 @@ def _teacher_settings(own: dict[str, Any]) -> TeacherSettings | None:
     if "_target_" not in node:
         _check_known("teacher", node, [*known, *NO_ARGUMENTS])
     given = {key: value for key, value in node.items() if key in known and value is not None}
+    _check_teacher(node, given)
     if "_target_" in node:
         target = {key: value for key, value in node.items() if key not in (*known, *NO_ARGUMENTS)}
         given[_role_of(target["_target_"])] = target
     if not given.keys() & MADE_FROM:
-        return None
+        if node.get("name") in ("none", None):
+            return None
+        raise ConfigError(
+            f"The teacher '{node['name']}' is made from nothing: type teacher.path=DIR for one that is fine-tuned, "
+            "teacher.pretrained=NAME for one to fine-tune, or teacher=none to go without."
+        )
     stored = {"cache_dtype": cache.get("dtype", "bf16")}
     stored |= {f"cache_{key}": cache.get(key) for key in ("top_k", "views")}
     return TeacherSettings(_fitting_settings(own, **changes), **given, **stored)
@@ -262,6 +269,18 @@ def _check_known(path: str, node: dict[str, Any], known: list[str]) -> None:
     """Raise an error for a key that nothing reads, which `+key=value` lets through."""
     if wrong := next((key for key in node if key not in known), None):
         raise ConfigError(f"There is no key '{path}.{wrong}'. {hint(wrong, known)}")
+
+
+def _check_teacher(node: dict[str, Any], given: dict[str, Any]) -> None:
+    """Check the values of a teacher's settings, and that its name can be a folder's."""
+    for key, annotated in types_of(TeacherSettings).items():
+        if key in given:
+            check_kind(f"teacher.{key}", given[key], annotated)
+    check_kind("teacher.mlm_epochs", node.get("mlm_epochs", 0), int)
+    if empty := next((key for key in ("path", "pretrained", "name") if given.get(key) == ""), None):
+        raise ConfigError(f"'teacher.{empty}' is empty: type teacher.{empty}=VALUE, or null.")
+    if "/" in given.get("name", ""):
+        raise ConfigError(f"'teacher.name' names a folder, and cannot be '{given['name']}': leave '/' out.")
 
 
 def _changed(node: dict[str, Any] | None, changes: dict[str, Any] | None) -> dict[str, Any]:

@@ -88,6 +88,22 @@ def _read_csv(file: Path, kind: str, texts: Sequence[str]) -> Any:
     return table
 
 
+def check_utf8(table: Any, name: str) -> None:
+    """Raise an error where texts of a table or batch of rows are not UTF-8, which Parquet files may hold.
+
+    Raises:
+        DataError: with the first column of which that is so.
+
+    """
+    import pyarrow
+
+    for column in table.schema.names:
+        try:
+            table.column(column).validate(full=True)
+        except pyarrow.ArrowInvalid as error:
+            raise DataError(f"{name}, column '{column}' holds what is not UTF-8 text: save it as UTF-8.") from error
+
+
 def _typed(column: Any) -> Any:
     """Return a column of strings as whole numbers, else as numbers, else as it is; empty ones are null."""
     import pyarrow
@@ -171,7 +187,11 @@ def find_place(path: str | Path, root: str | Path | None = None) -> Path:
         DataError: if there is none, with what is near.
 
     """
+    if not str(path):
+        raise DataError("The name of a file or folder is empty: type one, or null.")
     here = Path(str(path)).expanduser()
+    if here.is_symlink() and not here.exists():
+        raise DataError(f"{here} is a link to {here.readlink()}, which is not there.")
     below = Path(str(root)).expanduser() / path if root is not None else here
     for place in (here, below):
         if place.exists():
@@ -291,6 +311,7 @@ def _open_parquet(file: Path, columns: Sequence[str] | None) -> _Records:
     def records(table: Any, wanted: list[str]) -> Iterator[Mapping[str, Any]]:
         with _readable(file, "Parquet"):
             for batch in table.iter_batches(columns=wanted):
+                check_utf8(batch, str(file))
                 yield from batch.to_pylist()
 
     with _readable(file, "Parquet"):
@@ -372,6 +393,8 @@ def _readable(file: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise DataError(f"{file} cannot be read ({error.strerror}).") from error
         if "invalid UTF8" in str(error):
             raise DataError(f"{file} is not UTF-8 text; save it as UTF-8.") from error
         reason = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")

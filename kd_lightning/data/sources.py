@@ -12,7 +12,7 @@ from typing import Any
 
 from kd_lightning.core.errors import DataError, hint
 from kd_lightning.core.hashing import digest
-from kd_lightning.data.readers import TABLES, class_files, find_place, read_table
+from kd_lightning.data.readers import TABLES, check_utf8, class_files, find_place, read_table
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class Source:
             table = read_table(self.path, self.format, [*texts, *there])
         else:
             table = self._from_hub() if self.root is None else self._from_file()
+        check_utf8(table, str(self))
         here = set(table.column_names)
         names = {other: name for other, name in self.rename.items() if other in here and name not in here}
         return _renamed(table, names) if names else table
@@ -122,8 +123,11 @@ class Source:
         import pyarrow
         from pyarrow import parquet
 
+        file = self._existing()
         try:
-            return parquet.read_table(self._existing())
+            return parquet.read_table(file)
+        except PermissionError as error:
+            raise DataError(f"{file} cannot be read ({error.strerror}).") from error
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{self} is not a readable Parquet file; download or copy it again.") from error
 
@@ -135,6 +139,10 @@ class Source:
         if not file.parent.is_dir():
             names = sorted(path.name for path in root.iterdir() if path.is_dir())
             raise DataError(f"There is no data set '{self.name}' in {root}. {hint(self.name, names)}")
+        if file.is_symlink() and not file.exists():
+            raise DataError(f"{file} is a link to {file.readlink()}, which is not there.")
+        if file.is_dir():
+            raise DataError(f"{file} is a folder, and should be a Parquet file.")
         if not file.is_file():
             names = sorted(path.stem for path in file.parent.glob("*.parquet"))
             raise DataError(f"There is no {file.name} in {file.parent}. {self._instead(names)}")
@@ -266,6 +274,8 @@ def extra_source(name: str, root: str | Path | None = None, hubs: Mapping[str, A
     if Path(name).suffix in TABLES:
         file = find_place(name)
         return Source(file.parent.name, file.stem, split="extra", path=file.absolute())
+    if Path(name).is_absolute() or not name:
+        raise DataError(f"data.extra names '{name}', which is no data set and no file of rows. {hint(name, TABLES)}")
     folder, _, stem = name.partition("/")
     if root is not None:
         return Source(folder, stem or _standing_in(Path(root).expanduser() / folder), root, split="extra")

@@ -15,6 +15,10 @@ OFFLINE = "as in teacher.path=DIR, or for texts use teacher=minilm_l6, which nee
 """What an error advises where there is no hub."""
 
 
+TOKENIZER = "in which a tokenizer was saved, or type data.tokenizer=train for one made of the training text"
+"""What an error advises where a tokenizer cannot be loaded."""
+
+
 def locate(name: str) -> str:
     """Return a hub name or folder as it is, and `pkg://package/folder` as the folder inside the installed package.
 
@@ -49,6 +53,8 @@ def from_hub(load: Callable[..., Any], name: str, advice: str = OFFLINE, **optio
         ConfigError: if neither hub nor folder has it, or what they have is damaged.
 
     """
+    if not name:
+        raise ConfigError(f"The name of a model is empty. Give a folder on this machine, {advice}.")
     place = Path(locate(name))
     also = "" if advice == OFFLINE else f", {advice}"
     if place.is_dir():
@@ -91,7 +97,7 @@ def load_tokenizer(name: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = from_hub(AutoTokenizer.from_pretrained, str(name))
+    tokenizer = from_hub(AutoTokenizer.from_pretrained, str(name), TOKENIZER)
     # without its files Transformers makes one up, of special tokens alone
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
         raise ConfigError(

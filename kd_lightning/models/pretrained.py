@@ -15,6 +15,9 @@ from kd_lightning.models.heads import auto_class, build
 from kd_lightning.models.hub import from_hub, model_folder
 from kd_lightning.models.shrink import Like, given
 
+FOLDER = "as in student.name=DIR"
+"""What an error advises where a student cannot be loaded."""
+
 
 def pretrained(
     name: str,
@@ -45,7 +48,7 @@ def pretrained(
 
     """
     try:
-        model = from_hub(auto_class(task).from_pretrained, name, num_labels=num_labels, **options)
+        model = from_hub(auto_class(task).from_pretrained, name, FOLDER, num_labels=num_labels, **options)
     except ConfigError as error:
         if not isinstance(error.__cause__, RuntimeError):  # which shapes that differ are
             raise

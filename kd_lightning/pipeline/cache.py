@@ -97,7 +97,7 @@ def _fill(
     expected = TeacherCache.fingerprint_of(source, wanted, **stored)
     path = _covering(expected)
     if path is None:
-        path = cache_root() / "caches" / f"{teacher.name}-{data.name}-{expected}"
+        path = cache_root() / "caches" / f"{teacher.name}-{data.name}-{expected}".replace("/", "_")
     cached = TeacherCache(path).sample_ids if is_complete(path) else np.zeros(0, np.int64)
     ids = data.cache_ids() if ids is None else ids
     if len(cached) if ids is None else not len(np.setdiff1d(ids, cached)):

@@ -69,6 +69,21 @@ def finish(built: Fit, home: Path) -> dict[str, Any]:
     }
 
 
+def describe_student(student: nn.Module, target: str) -> str:
+    """Return what to call a student: its kind and size, by its own configuration; else what builds it.
+
+    Example:
+        >>> describe_student(nn.Linear(2, 2), "mine.small_network")
+        'small_network'
+
+    """
+    config = getattr(student, "config", None)
+    layers, width = (getattr(config, key, None) for key in ("num_hidden_layers", "hidden_size"))
+    if not isinstance(layers, int) or not isinstance(width, int):
+        return target.rpartition(".")[-1]
+    return f"{getattr(config, 'model_type', None) or type(student).__name__}, {layers} layers of width {width}"
+
+
 def announce(built: Fit, trainer: Trainer) -> None:
     """Print what is about to be trained, before the first step."""
     for name, setup in built.setups.items():
@@ -82,7 +97,7 @@ def announce(built: Fit, trainer: Trainer) -> None:
             Console(),
             teacher_name=(" + ".join(setup.models) + ", cached" * own.cache) if setup.models else None,
             teacher_size=sum(map(parameters, setup.models.values())),
-            student_name=own.student.get("_target_", "student").rpartition(".")[-1],
+            student_name=describe_student(module.student, own.student.get("_target_", "student")),
             student_size=parameters(module.student),
             objective=module.objective,
             data={"name": name or data.name, **sizes},

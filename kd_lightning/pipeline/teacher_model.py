@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
-from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.core.hashing import digest
 from kd_lightning.data import DataModule
 from kd_lightning.models.heads import build
@@ -66,6 +66,7 @@ def random_teacher(architecture: dict[str, Any], task: Task, data: DataModule) -
         data: whose labels it has, and whose vocabulary or size of images.
 
     """
+    check_architecture(architecture)
     inputs = data.input_options(teacher=True)
     if "image_size" in inputs and not hasattr(AutoConfig.for_model(**architecture), "image_size"):
         del inputs["image_size"]  # ResNet's has none, and takes images of any size
@@ -75,6 +76,32 @@ def random_teacher(architecture: dict[str, Any], task: Task, data: DataModule) -
         config.max_position_embeddings += missing
         return build(task.head or "", config)
     return model
+
+
+def check_architecture(architecture: dict[str, Any]) -> None:
+    """Raise an error for fields that no such configuration has, or sizes that no model can have.
+
+    Raises:
+        ConfigError: naming the key.
+
+    Example:
+        >>> check_architecture({"model_type": "bertt"})
+        Traceback (most recent call last):
+        ...
+        kd_lightning.core.errors.ConfigError: 'teacher.architecture.model_type' cannot be 'bertt'. Closest: bert, ...
+
+    """
+    kind, known = architecture.get("model_type"), list(CONFIG_MAPPING.keys())
+    if kind not in known:
+        raise ConfigError(f"'teacher.architecture.model_type' cannot be {kind!r}. {hint(str(kind), known)}")
+    config = CONFIG_MAPPING[kind]()
+    fields = {*config.to_dict(), *config.attribute_map}
+    for key, value in architecture.items():
+        if key not in fields:
+            raise ConfigError(f"There is no key 'teacher.architecture.{key}' in a {kind}. {hint(key, fields)}")
+        counts = isinstance(getattr(config, key), int) and key.startswith(("num_", "hidden_size", "intermediate_size"))
+        if counts and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"'teacher.architecture.{key}' cannot be {value!r}: it is a whole number, at least 1.")
 
 
 def origin_of(name: str) -> str:

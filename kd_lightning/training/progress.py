@@ -33,8 +33,14 @@ class TrainingProgress:
                 # Counting set the loaders up; a fit that finds them set up does not load their saved position
                 # (Lightning 2.6).
                 trainer.fit_loop._combined_loader = None
-            if steps == float("inf") or steps < 1:
+            if steps == float("inf"):
                 raise ConfigError("The run has no end, so no schedule can be made. Set Trainer(max_steps=…).")
+            if steps < 1:
+                raise ConfigError(
+                    "The run has no optimizer step, so no schedule can be made. Give the Trainer a larger max_steps, "
+                    f"max_epochs or limit_train_batches (now {trainer.max_steps}, {trainer.max_epochs} and "
+                    f"{trainer.limit_train_batches}), or the loader more batches."
+                )
             self.total = int(steps)
         return self.total
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -401,6 +402,39 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "devices_word": (["trainer.devices=abc"], ["devices"]),
     "accumulate_0": (["trainer.accumulate_grad_batches=0"], ["accumulate_grad_batches"]),
     "task_number": (["+tasks.cola=3"], ["tasks.cola"]),
+    "nothing_swept": (["trainer.max_steps=0"], ["has no optimizer step", "max_steps"]),
+    "no_batches": (["trainer.limit_train_batches=0"], ["has no optimizer step", "limit_train_batches"]),
+    "accumulate_below": (["trainer.accumulate_grad_batches=-1"], ["'trainer.accumulate_grad_batches'", "at least 1"]),
+    "rate_word": (["optimizer.lr=abc"], ["'optimizer.lr' cannot be 'abc': it must be a number"]),
+    "rate_null": (["optimizer.lr=null"], ["'optimizer.lr' cannot be null: it must be a number"]),
+    "teacher_rate": (["teacher.optimizer.lr=abc"], ["'teacher.optimizer.lr' cannot be 'abc'"]),
+    "teacher_trainer_key": (["+teacher.trainer.max_epoch=9"], ["'teacher.trainer.max_epoch'", "max_epochs"]),
+    "interpolation": (["+student.hidden_size=${data.widht}"], ["${data.widht}", "points to nothing"]),
+    "interpolated_word": (["optimizer.lr=${data.name}"], ["'optimizer.lr' cannot be 'films'"]),
+    "batch_size_null": (["data.batch_size=null"], ["'data.batch_size' cannot be null"]),
+    "max_length_null": (["data.max_length=null"], ["'data.max_length' cannot be null"]),
+    "name_number": (["data.name=3"], ["'data.name' cannot be 3: it must be a text"]),
+    "extra_number": (["data.extra=3"], ["'data.extra' cannot be 3: it must be a text or a list"]),
+    "extra_null": (["data.extra=[null]"], ["'data.extra[0]' cannot be null"]),
+    "extra_file": (["data.extra=[/proc/version]"], ["/proc/version", "no data set and no file of rows"]),
+    "splits_word": (["data.splits=train"], ["'data.splits' cannot be 'train': it must be a mapping"]),
+    "ratio_word": (["data.unlabelled=films", "data.unlabelled_ratio=abc"], ["'data.unlabelled_ratio'", "a number"]),
+    "unlabelled_empty": (["data.unlabelled=''"], ["empty"]),
+    "optimizer_null": (["optimizer=null"], ["'optimizer' cannot be null: type optimizer=NAME", "adamw"]),
+    "teacher_null": (["teacher=null"], ["'teacher' cannot be null", "none"]),
+    "no_optimizer": (["~optimizer"], ["'optimizer' says nothing of what to build", "adamw"]),
+    "no_student": (["~student"], ["'student' says nothing of what to build"]),
+    "student_name": (["student=pretrained", "student.name=nope"], ["'nope'", "student.name=DIR"]),
+    "tokenizer": (["data.tokenizer=nope"], ["'nope'", "data.tokenizer=train"]),
+    "teacher_of_nothing": (["teacher.architecture=null"], ["'tiny_random' is made from nothing", "teacher=none"]),
+    "architecture": (["teacher.architecture=bert"], ["'teacher.architecture' cannot be 'bert'", "a mapping"]),
+    "model_type": (["teacher.architecture.model_type=bertt"], ["'bertt'. Closest: bert"]),
+    "model_field": (["+teacher.architecture.num_layer=2"], ["'teacher.architecture.num_layer'", "num_hidden_layers"]),
+    "model_layers": (["teacher.architecture.num_hidden_layers=0"], ["num_hidden_layers", "at least 1"]),
+    "teacher_list": (["teacher.path=[a,b]"], ["'teacher.path' cannot be ['a', 'b']"]),
+    "teacher_nowhere": (["teacher.path={a: null}"], ["'teacher.path.a' cannot be null"]),
+    "teacher_empty": (["teacher.path=''"], ["'teacher.path' is empty"]),
+    "teacher_outside": (["teacher.name=../mine"], ["'teacher.name'", "'/'"]),
     "layer_start": (["student=t3", "student.layers=unifrom"], ["unifrom", "uniform"]),
 }
 
@@ -421,6 +455,27 @@ def test_a_mistake_is_answered_by_one_sentence(mistakes: dict[str, Any], name: s
         assert words in found["error"]
 
 
+@pytest.mark.parametrize("place", ["hydra.run.dir={file}", "hydra.run.dir={file}/run", "hydra.run.dir=/proc/kd/run"])
+def test_a_folder_that_cannot_be_made_is_named(many: Any, on_films: list[str], tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    found = many({"x": [*on_films, place.format(file=tmp_path / "file")]})["x"]
+    assert found["code"] == 1
+    assert found["error"].startswith("error: Cannot write /")
+    assert found["error"].endswith("Give another hydra.run.dir.")
+
+
+def test_a_folder_without_a_name_is_not_the_working_folder(many: Any, on_films: list[str]) -> None:
+    assert "'hydra.run.dir' has no value" in many({"x": [*on_films, "hydra.run.dir="]})["x"]["error"]
+
+
+def test_a_student_may_take_a_value_from_elsewhere(many: Any, on_films: list[str]) -> None:
+    typed = [*on_films, "baseline=false", "student.num_hidden_layers=1", "data.limit=32"]
+    done = many({"x": [*typed, "+student.intermediate_size=${data.batch_size}"]})["x"]
+    assert done["code"] == 0, done["error"]
+    assert json.loads((done["folder"] / "student" / "config.json").read_text())["intermediate_size"] == 32
+    assert "bert, 1 layers of width 128" in done["told"]
+
+
 def test_what_cannot_be_distilled_is_refused_before_the_teacher_is_trained(mistakes: dict[str, Any]) -> None:
     for name in ("layers", "heads", "rate"):
         assert "fine-tuned" not in mistakes[name]["told"]
@@ -432,8 +487,17 @@ def test_wrong_rows_are_named(many: Any, tmp_path: Path, write_rows: Callable[..
         for split in ("train", "validation"):
             write_rows(tmp_path / name / f"{split}.parquet", sentence=texts[: len(labels)], label=labels)
     write_rows(tmp_path / "half" / "train.parquet", sentence=texts, label=[0, 1, 0, 1])
+    (tmp_path / "folder" / "train.parquet").mkdir(parents=True)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "train.parquet").symlink_to("/nowhere.parquet")
+    wrong = pa.array([b"\xff\xfe", b"a"] * 2).view(pa.string())
+    write_rows(tmp_path / "latin" / "train.parquet", sentence=wrong, label=[0, 1, 0, 1])
     here = [*on_films, f"data.root={tmp_path}"]
-    results = many({name: [*here, f"data.name={name}"] for name in ("above", "words", "empty", "half")})
+    names = ("above", "words", "empty", "half", "folder", "link", "latin")
+    results = many({name: [*here, f"data.name={name}"] for name in names})
+    assert "train.parquet is a folder, and should be a Parquet file" in results["folder"]["error"]
+    assert "train.parquet is a link to /nowhere.parquet, which is not there" in results["link"]["error"]
+    assert "latin/train.parquet, column 'sentence' holds what is not UTF-8 text" in results["latin"]["error"]
     assert "row 2 holds 2 where a label from 0 to 1 should be" in results["above"]["error"]
     assert "row 0 holds 'no'" in results["words"]["error"]
     assert "has no rows" in results["empty"]["error"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from multiprocessing.process import BaseProcess
@@ -72,3 +73,30 @@ def wait_for(file: Path, process: BaseProcess) -> None:
     deadline = time.monotonic() + 400
     while not file.exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_slurms_signal_saves_and_asks_for_no_requeue(
+    command: Any, environment: dict[str, str], repository: Path, on_films: list[str], tmp_path: Path
+) -> None:
+    """As in a job of `--ntasks=4` whose script starts the command once, by `--signal=B:USR1@90`."""
+    job = {"JOB_ID": "7", "JOB_NAME": "kd", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "NNODES": "2"}
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\ntouch {tmp_path / 'requeued'}\n")
+    scontrol.chmod(0o755)
+    within = environment | {f"SLURM_{name}": value for name, value in job.items()}
+    within |= {"PATH": f"{scontrol.parent}:{environment['PATH']}", "SLURM_JOB_NODELIST": "here"}
+    long = ["trainer.limit_train_batches=null", "trainer.max_epochs=500", "callbacks.last.every_n_train_steps=5"]
+    small = ["student.num_hidden_layers=1", "teacher.architecture.num_hidden_layers=1", "baseline=false"]
+    argv, output = [str(repository / "train.py"), *on_films, *long, *small, "hydra.run.dir=run"], tmp_path / "output"
+    argv.append("+teacher.trainer.limit_train_batches=2")
+    process = processes.start(argv, tmp_path, within, output, output)
+    wait_for(tmp_path / "run" / "stages" / "student" / "checkpoints" / "last.ckpt", process)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGUSR1)
+    process.join()
+    told = output.read_text()
+    assert process.exitcode == 138, told
+    assert re.search(r"Stopped by SIGUSR1, saved at step \d+. To go on: python train.py resume=\S+/run$", told.strip())
+    assert not (tmp_path / "requeued").exists()
+    assert not list((tmp_path / "run").rglob("hpc_ckpt*"))

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+import kd_lightning as kd
 from kd_lightning.core import locks
 from kd_lightning.core.checksums import CHECKSUMS
 from kd_lightning.core.errors import DataError
@@ -127,3 +129,12 @@ def test_the_root_is_the_argument_then_the_variable_then_the_home_folder(monkeyp
     assert cache_root() == Path("/x")
     monkeypatch.delenv("KD_CACHE")
     assert cache_root() == Path.home() / ".cache" / "kd_lightning"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder in which nobody can make a file")
+@pytest.mark.timeout(60)
+def test_where_no_lock_can_be_made_is_an_error_at_once():
+    with pytest.raises(DataError, match=r"Cannot write the cache folder /proc/self .*set KD_CACHE"):
+        build_once(Path("/proc/self/kd"), lambda folder: None)
+    with pytest.raises(DataError, match="Cannot write the cache folder /proc/self"):
+        kd.TeacherCache.build(torch.nn.Linear(2, 2), [], Path("/proc/self/kd"), ["logits"])

@@ -99,7 +99,7 @@ class TokenDataModule(RowDataModule):
 
         """
         if name == "train":
-            return build_tokenizer(self.texts("train"), self.max_length, lowercase=self.lowercase)
+            return build_tokenizer(self.texts("train"), self.max_length or 0, lowercase=self.lowercase)
         return load_tokenizer(name)
 
     def interchangeable(self, one: Any, other: Any) -> bool:
