@@ -119,13 +119,7 @@ class Source:
         return _renamed(table, names) if names else table
 
     def _from_file(self) -> Any:
-        import pyarrow
-        from pyarrow import parquet
-
-        try:
-            return parquet.read_table(self._existing())
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{self} is not a readable Parquet file; download or copy it again.") from error
+        return read_table(self._existing(), "parquet")
 
     def _existing(self) -> Path:
         """Return the file, or say what is missing and what is there instead."""
