@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,10 @@ from kd_lightning.functional.hard_label import IGNORED
 
 NONE = (None, -1, "-")
 """What data sets hold where the annotators did not agree, or the label is not published."""
+
+
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number to predict: labels are float32."""
 
 
 @dataclass(frozen=True)
@@ -184,9 +187,15 @@ class Labels:
 
     def _numbers(self, values: list[Any], source: object, rows: Sequence[int]) -> np.ndarray:
         for row, value in enumerate(values):
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= LARGEST:
                 raise DataError(
-                    f"{self._place(source, rows[row])} holds {value!r} where a number should be (regression=True)."
+                    f"{self._place(source, rows[row])} holds {value!r} where a number should be (regression=True), of "
+                    f"at most {LARGEST:.3g}."
+                )
+            if value == IGNORED:
+                raise DataError(
+                    f"{self._place(source, rows[row])} holds {value!r}, which stands for no label: shift or scale the "
+                    "numbers to predict."
                 )
         return np.array(values, dtype=np.float32)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -68,20 +70,33 @@ def _read_parquet(file: Path) -> Any:
     from pyarrow import parquet
 
     with _readable(file, "Parquet"):
-        return parquet.read_table(file)
+        check_names_once(file, parquet.read_schema(file).names)
+        table = parquet.read_table(file)
+    check_utf8(table, str(file))
+    return table
+
+
+def check_names_once(file: Path, names: Sequence[str]) -> None:
+    """Check that no two columns of a table have one name.
+
+    Raises:
+        DataError: naming the first that comes twice.
+
+    """
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"{file} has more than one column '{min(twice)}'.")
 
 
 def _read_csv(file: Path, kind: str, texts: Sequence[str]) -> Any:
     import pyarrow
     from pyarrow import csv
 
-    parse = _parse_options(kind)
+    options = _csv_options(file, kind)
     with _readable(file, kind.upper()):
-        names = csv.open_csv(file, parse_options=parse).schema.names
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise DataError(f"{file} has more than one column '{min(twice)}'.")
+        names = csv.open_csv(file, **options).schema.names
+        check_names_once(file, names)
         strings = csv.ConvertOptions(column_types=dict.fromkeys(names, pyarrow.string()))
-        table = csv.read_csv(file, parse_options=parse, convert_options=strings)
+        table = csv.read_csv(file, **options, convert_options=strings)
     for place, name in enumerate(names):
         if name not in texts:
             table = table.set_column(place, name, _typed(table.column(name)))
@@ -105,17 +120,22 @@ def check_utf8(table: Any, name: str) -> None:
 
 
 def _typed(column: Any) -> Any:
-    """Return a column of strings as whole numbers, else as numbers, else as it is; empty ones are null."""
+    """Return a column of strings as whole numbers, else as numbers, else as it is; empty ones are null.
+
+    Texts of digits alone that are no such number stay texts: `007` is not `7`, and long ones would be rounded.
+    """
     import pyarrow
     from pyarrow import compute
 
     column = compute.if_else(compute.equal(column, ""), pyarrow.scalar(None, pyarrow.string()), column)
-    for kind in (pyarrow.int64(), pyarrow.float64()):
-        try:
-            return compute.cast(column, kind)
-        except pyarrow.ArrowInvalid:
-            continue
-    return column
+    whole, plain = (
+        compute.all(compute.match_substring_regex(column, f"^({digits})$")).as_py()
+        for digits in ("-?[0-9]+", "0|-?[1-9][0-9]*")
+    )
+    try:
+        return column if whole and not plain else compute.cast(column, pyarrow.int64() if plain else pyarrow.float64())
+    except pyarrow.ArrowInvalid:
+        return column
 
 
 def _read_json(file: Path) -> Any:
@@ -129,6 +149,8 @@ def _read_json(file: Path) -> Any:
             columns[name] = pyarrow.array([record.get(name) for record in records])
         except pyarrow.ArrowException as error:
             raise DataError(f"{file}, column '{name}' holds values of several kinds ({error}).") from error
+        except OverflowError as error:
+            raise DataError(f"{file}, column '{name}' holds a whole number of more than 64 bits.") from error
     return pyarrow.table(columns)
 
 
@@ -174,7 +196,14 @@ def _read_class_folder(folder: Path) -> Any:
     labels = [file.parent.name for file in files]
     if files and files[0].suffix.lower() in IMAGES:
         return pyarrow.table({"image": [str(file) for file in files], "label": labels})
-    return pyarrow.table({"text": ["\n".join(lines_of(file)).strip() for file in files], "label": labels})
+    return pyarrow.table({"text": [_text_of(file) for file in files], "label": labels})
+
+
+def _text_of(file: Path) -> str:
+    """Return a text file as it is, but for the line end at its end."""
+    for _ in lines_of(file):  # raises the error for what is no text
+        pass
+    return re.sub(r"\r?\n\Z", "", file.read_bytes().decode("utf-8-sig"))
 
 
 # -- where they are ---------------------------------------------------------------------------------------------------
@@ -317,6 +346,7 @@ def _open_parquet(file: Path, columns: Sequence[str] | None) -> _Records:
     with _readable(file, "Parquet"):
         table = parquet.ParquetFile(file)
         names = table.schema_arrow.names
+        check_names_once(file, names)
     return names, records(table, [name for name in columns or () if name in names])
 
 
@@ -324,26 +354,33 @@ def _open_csv(file: Path, columns: Sequence[str] | None) -> _Records:
     import pyarrow
     from pyarrow import csv
 
-    parse = _parse_options(file.suffix.removeprefix("."))
+    options = _csv_options(file, file.suffix.removeprefix("."))
 
     def records(wanted: list[str]) -> Iterator[Mapping[str, Any]]:
         with _readable(file, "CSV"):
             convert = csv.ConvertOptions(column_types=dict.fromkeys(wanted, pyarrow.string()), include_columns=wanted)
-            for batch in csv.open_csv(file, convert_options=convert, parse_options=parse) if wanted else ():
+            for batch in csv.open_csv(file, **options, convert_options=convert) if wanted else ():
                 yield from batch.to_pylist()
 
     with _readable(file, "CSV"):
-        names = csv.open_csv(file, parse_options=parse).schema.names
+        names = csv.open_csv(file, **options).schema.names
+        check_names_once(file, names)
     return names, records([name for name in columns or () if name in names])
 
 
-def _parse_options(kind: str) -> Any:
+BLOCK = 2**26  # bytes of a CSV file that are read at a time; a row must fit into one
+
+
+def _csv_options(file: Path, kind: str) -> dict[str, Any]:
     """Return how a CSV or TSV file is read: in TSV quotes are characters like others, and values have no line ends."""
     from pyarrow import csv
 
-    if kind == "tsv":
-        return csv.ParseOptions(delimiter="\t", quote_char=False)
-    return csv.ParseOptions(newlines_in_values=True)
+    tabs = csv.ParseOptions(delimiter="\t", quote_char=False)
+    parse = tabs if kind == "tsv" else csv.ParseOptions(newlines_in_values=True)
+    return {
+        "parse_options": parse,
+        "read_options": csv.ReadOptions(block_size=min(max(file.stat().st_size, 2**20), BLOCK)),
+    }
 
 
 def _open_json(file: Path, columns: Sequence[str] | None) -> _Records:
@@ -372,11 +409,28 @@ def _json_records(file: Path) -> Iterator[dict[str, Any]]:
 
 def _parsed(text: str, file: Path, place: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        value = json.loads(text, object_pairs_hook=partial(_with_names_once, file, place))
+        if "\\u" in text:  # a half of a pair of surrogates can be written so, and is no text
+            json.dumps(value, ensure_ascii=False).encode()
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too many brackets within each other"
         raise DataError(
-            f"{file}, {place} is no JSON ({error.msg}); write one object per line, or one list of objects."
+            f"{file}, {place} is no JSON ({reason}); write one object per line, or one list of objects."
         ) from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise DataError(f"{file}, {place} holds half of a character ({half!r}), which is no text.") from error
+    return value
+
+
+def _with_names_once(file: Path, place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, of which Python would keep the last of two values of one name."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{file}, {place} has more than one value of '{twice}' in an object.")
+    return found
 
 
 def _record(value: Any, file: Path, place: str) -> dict[str, Any]:
@@ -395,7 +449,7 @@ def _readable(file: Path, kind: str) -> Iterator[None]:
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, PermissionError):
             raise DataError(f"{file} cannot be read ({error.strerror}).") from error
-        if "invalid UTF8" in str(error):
+        if re.search("invalid UTF-?8", str(error), re.IGNORECASE):
             raise DataError(f"{file} is not UTF-8 text; save it as UTF-8.") from error
         reason = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
         raise DataError(f"{file} is not a readable {kind} file ({reason}).") from error

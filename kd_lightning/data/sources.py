@@ -12,7 +12,7 @@ from typing import Any
 
 from kd_lightning.core.errors import DataError, hint
 from kd_lightning.core.hashing import digest
-from kd_lightning.data.readers import TABLES, check_utf8, class_files, find_place, read_table
+from kd_lightning.data.readers import TABLES, class_files, find_place, read_table
 
 log = logging.getLogger(__name__)
 
@@ -114,22 +114,12 @@ class Source:
             table = read_table(self.path, self.format, [*texts, *there])
         else:
             table = self._from_hub() if self.root is None else self._from_file()
-        check_utf8(table, str(self))
         here = set(table.column_names)
         names = {other: name for other, name in self.rename.items() if other in here and name not in here}
         return _renamed(table, names) if names else table
 
     def _from_file(self) -> Any:
-        import pyarrow
-        from pyarrow import parquet
-
-        file = self._existing()
-        try:
-            return parquet.read_table(file)
-        except PermissionError as error:
-            raise DataError(f"{file} cannot be read ({error.strerror}).") from error
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{self} is not a readable Parquet file; download or copy it again.") from error
+        return read_table(self._existing(), "parquet")
 
     def _existing(self) -> Path:
         """Return the file, or say what is missing and what is there instead."""

@@ -50,6 +50,7 @@ def decode(content: bytes | str | Path, place: str, size: Size | None = None) ->
     try:
         image: Image.Image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
         _check_mode(image, place)
+        image.load()  # Pillow turns a TIFF by itself when it loads it, and takes the tag away
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         image = (image if turn is None else image.transpose(turn)).convert("RGB")
     except DataError:

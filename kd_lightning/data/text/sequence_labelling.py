@@ -40,7 +40,7 @@ class SequenceLabelling(TextDataModule):
 
     Raises:
         DataError: at construction if settings contradict each other; in `setup` if a folder, file, column or tag is
-            missing or does not fit, or there are two tokenizers.
+            missing or does not fit, there are two tokenizers, or no word at all.
 
     Example:
         >>> data = SequenceLabelling("conll2003", labels=["O", "B-PER", "I-PER"], root="/nowhere")
@@ -134,7 +134,10 @@ class SequenceLabelling(TextDataModule):
             )
             for table, source in self.tables(split)
         ]
-        return Sentences.joined(parts)
+        found = Sentences.joined(parts)
+        if not any(found.words):
+            raise DataError(f"{self.sources[split]}, column '{self.tokens}' has no word in any row of this split.")
+        return found
 
     def rebuild(self, split: str, rows: np.ndarray, tags: np.ndarray) -> Rebuilt:
         """Return the sentences whose rows are all among `rows`, with their tags and those predicted.
