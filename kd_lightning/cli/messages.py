@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from kd_lightning.cli import generated
 from kd_lightning.cli.checks import arguments_of
 from kd_lightning.cli.nearest_key import Known, nearest_key
 from kd_lightning.core.errors import KDError, hint
+from kd_lightning.core.unwritable import ADVICE, cause_of
 
 
 def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
@@ -32,7 +34,7 @@ def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
         known_keys: returns the dotted keys and the config groups that can be typed; asked only for a wrong key.
 
     """
-    for translate in (_ours, _group_choice, _override, _key_or_value, _composition, _instantiation, _rest):
+    for translate in (_ours, _disk, _group_choice, _override, _key_or_value, _composition, _instantiation, _rest):
         sentence = translate(error, known_keys)
         if sentence is not None:
             return " ".join(sentence.split())
@@ -41,6 +43,15 @@ def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
 
 def _ours(error: Exception, known: Known) -> str | None:
     return str(error) if isinstance(error, KDError) else None
+
+
+def _disk(error: Exception, known: Known) -> str | None:
+    """A full disk or a limit where Hydra writes, or a logger."""
+    cause = cause_of(error)
+    if cause not in ADVICE:
+        return None
+    place = getattr(error, "filename", None) or "a file of the run"
+    return f"Cannot write {place} ({os.strerror(cause or 0)}): {ADVICE[cause or 0]}."
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
