@@ -6,6 +6,7 @@ what is wrong.
 
 from __future__ import annotations
 
+import importlib
 import json
 import resource
 import shutil
@@ -16,7 +17,6 @@ from typing import Any
 from unittest import mock
 
 from cut_files import CACHE, HERE, RUN, result
-from hydra.utils import get_object
 from many_commands import outcome
 
 PIPELINE = "kd_lightning.pipeline"
@@ -52,13 +52,15 @@ def limited(begin: str | None, size: int) -> Iterator[None]:
         limit(size)
         yield
         return
-    called = get_object(begin)
+    place, _, name = begin.rpartition(".")
+    module = importlib.import_module(place)
+    called = getattr(module, name)
 
     def call(*given: Any, **more: Any) -> Any:
         limit(size)
         return called(*given, **more)
 
-    with mock.patch(begin, call):
+    with mock.patch.object(module, name, call):
         yield
 
 
