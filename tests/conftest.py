@@ -19,6 +19,9 @@ collect_ignore = [
     "two_ranks.py",
     "cache_builder.py",
     "cli/many_commands.py",
+    "cli/cut_files.py",
+    "cli/recorded.py",
+    "cli/full_disk.py",
 ]
 collect_ignore += ["compat/theirs.py", "pages.py"]
 REPOSITORY = Path(__file__).resolve().parents[1]

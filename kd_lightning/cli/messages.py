@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +25,7 @@ from kd_lightning.cli.checks import BUILT, arguments_of
 from kd_lightning.cli.configs import CONFIGS
 from kd_lightning.cli.nearest_key import Known, nearest_key
 from kd_lightning.core.errors import KDError, hint
-
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What the system says of a full disk, or of a place where nothing can be written."""
+from kd_lightning.core.unwritable import ADVICE, cause_of
 
 
 def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
@@ -38,7 +36,7 @@ def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
         known_keys: returns the dotted keys and the config groups that can be typed; asked only for a wrong key.
 
     """
-    for translate in (_ours, _group_choice, _override, _key_or_value, _composition, _instantiation, _rest):
+    for translate in (_ours, _disk, _group_choice, _override, _key_or_value, _composition, _instantiation, _rest):
         sentence = translate(error, known_keys)
         if sentence is not None:
             return " ".join(sentence.split())
@@ -47,6 +45,15 @@ def one_sentence(error: Exception, known_keys: Known = None) -> str | None:
 
 def _ours(error: Exception, known: Known) -> str | None:
     return str(error) if isinstance(error, KDError) else None
+
+
+def _disk(error: Exception, known: Known) -> str | None:
+    """A full disk or a limit where Hydra writes, or a logger."""
+    cause = cause_of(error)
+    if cause not in ADVICE:
+        return None
+    place = getattr(error, "filename", None) or "a file of the run"
+    return f"Cannot write {place} ({os.strerror(cause or 0)}): {ADVICE[cause or 0]}."
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -248,7 +255,6 @@ def _rest(error: Exception, known: Known) -> str | None:
         return _null_group(sys.argv[1:])
     if type(error).__name__ == "MisconfigurationException":
         return f"{str(error).rstrip('. ')}."
-    if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
-        place = f" to {error.filename}" if error.filename else ""
-        return f"Nothing can be written{place} ({error.strerror}). What was saved before is whole: go on with resume."
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename} may not be read or written ({error.strerror}). What was saved before is whole."
     return None

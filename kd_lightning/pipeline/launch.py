@@ -14,6 +14,7 @@ from typing import Any
 
 from kd_lightning.core.errors import ConfigError, KDError
 from kd_lightning.core.files import write_json
+from kd_lightning.core.unwritable import explained
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.environment import cluster_plugins
 from kd_lightning.pipeline.heartbeat import wait_for
@@ -59,7 +60,8 @@ def start_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
 def run_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
     """Run a stage in this process and write its result, last of all."""
     start = time.perf_counter()
-    result = stage.run(settings, run_dir)
+    with explained(stage_folder(run_dir, stage.name)):  # what loggers and other libraries write there
+        result = stage.run(settings, run_dir)
     if int(os.environ.get("RANK", 0)) == 0:
         seconds = {"seconds": round(time.perf_counter() - start, 2)}
         write_json(stage_folder(run_dir, stage.name) / "result.json", seconds | result | {"kd_version": VERSION})

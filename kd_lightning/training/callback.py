@@ -30,7 +30,7 @@ from kd_lightning.training.checks import (
 )
 from kd_lightning.training.describe import describe_teacher, describe_terms
 from kd_lightning.training.progress import TrainingProgress, terms_are_logged
-from kd_lightning.training.resuming import remember_saved_step
+from kd_lightning.training.resuming import survive_kills
 
 
 class DistillationCallback(pl.Callback):
@@ -125,7 +125,7 @@ class DistillationCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prepare to be killed more than once."""
-        remember_saved_step(trainer)
+        survive_kills(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check what the last step made of the student's weights."""

@@ -36,7 +36,7 @@ from kd_lightning.training.optim import (
     parameter_groups,
 )
 from kd_lightning.training.progress import TrainingProgress, terms_are_logged
-from kd_lightning.training.resuming import remember_saved_step
+from kd_lightning.training.resuming import survive_kills
 
 
 class DistillationModule(LightningModule):
@@ -198,7 +198,7 @@ class DistillationModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Prepare to be killed more than once."""
-        remember_saved_step(self.trainer)
+        survive_kills(self.trainer)
 
     def on_train_end(self) -> None:
         """Check what the last step made of the student's weights."""

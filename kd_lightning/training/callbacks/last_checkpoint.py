@@ -17,6 +17,7 @@ from kd_lightning.core.errors import Stopped
 from kd_lightning.core.files import remove_leftovers
 from kd_lightning.training.checkpoint_io import before
 from kd_lightning.training.logged import go_on, hold, note
+from kd_lightning.training.resuming import save_monitored
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What asks a run to save and to stop."""
@@ -99,6 +100,7 @@ class LastCheckpoint(Checkpoint):
             return
         asked = self._agreed(trainer)
         if asked or self._after_validation:
+            save_monitored(trainer, module)
             self._save(trainer, asked)
 
     def _is_due(self, trainer: Trainer) -> bool:
