@@ -12,8 +12,11 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 import kd_lightning as kd
+from kd_lightning.cli.configs import CONFIGS
 from kd_lightning.core.errors import Stopped
 from kd_lightning.training.callbacks import LastCheckpoint, StepSeed
 from kd_lightning.training.checkpoint_io import DurableCheckpointIO, before, is_whole, resumable
@@ -119,6 +122,28 @@ def test_killed_in_a_validation_it_is_made_again(tmp_path: Path) -> None:
         fit(tmp_path, At(0, kill, validation=True), every=4, epochs=1)
     fit(tmp_path, At(1, lambda: validations.append(1), validation=True), every=4, epochs=1)
     assert validations == [1]
+
+
+def stopped_in_validation(folder: Path, *callbacks: pl.Callback) -> None:
+    with pytest.raises(Stopped):
+        fit(folder, *callbacks, At(0, lambda: os.kill(os.getpid(), signal.SIGTERM), validation=True), every=1000)
+
+
+def killed_after_it(folder: Path, *callbacks: pl.Callback) -> None:
+    with pytest.raises(Killed):
+        fit(folder, *callbacks, At(BATCHES + 1, kill), every=BATCHES)
+
+
+@pytest.mark.parametrize("cut", [stopped_in_validation, killed_after_it])
+def test_what_was_best_before_a_resumption_is_remembered(tmp_path: Path, cut: Callable[..., None]) -> None:
+    def best(folder: Path) -> Any:
+        node = OmegaConf.to_container(OmegaConf.load(CONFIGS / "callbacks" / "default.yaml").best, resolve=False)
+        return instantiate(node, dirpath=str(folder), monitor="val/loss", mode="min")  # the first epoch's
+
+    fit(tmp_path / "whole", best(tmp_path / "whole"), every=BATCHES)
+    cut(tmp_path / "cut", best(tmp_path / "cut"))
+    fit(tmp_path / "cut", best(tmp_path / "cut"), every=BATCHES)
+    assert step_of(tmp_path / "whole" / "best.ckpt") == step_of(tmp_path / "cut" / "best.ckpt") == BATCHES
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
