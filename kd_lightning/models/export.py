@@ -104,7 +104,7 @@ def export(
 
 def _save_processor(processor: Any, folder: Path) -> None:
     """Save a tokenizer or image processor; a tokenizer without the truncation and padding of whatever it read last."""
-    rules = getattr(processor, "backend_tokenizer", None)
+    rules: Any = getattr(processor, "backend_tokenizer", None)
     truncation, padding = (rules.truncation, rules.padding) if rules is not None else (None, None)
     if truncation is not None:
         rules.no_truncation()
