@@ -98,8 +98,17 @@ def export(
         else:
             _write_state_dict(plain, folder, recipe)
         if processor is not None:
+            _forget_last_call(processor)
             processor.save_pretrained(folder)
     return Path(path)
+
+
+def _forget_last_call(processor: Any) -> None:
+    """Have a fast tokenizer drop how it was last called, which it would save: texts may have come from a cache."""
+    backend = getattr(processor, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
 
 
 def check_exportable(model: nn.Module, recipe: Mapping[str, Any] | None = None, *, required: bool = False) -> None:
