@@ -17,15 +17,14 @@ def hold(trainer: Trainer) -> None:
         logger.hold()
 
 
-def note(trainer: Trainer, batch_ended: bool) -> dict[str, Any]:
+def note(trainer: Trainer) -> dict[str, Any]:
     """Sync what was logged and return what a checkpoint keeps of it, plain values.
 
-    Args:
-        trainer: in a fit.
-        batch_ended: whether a batch is ending, whose row Lightning logs after its checkpoint was saved.
-
+    Lightning logs a step's row after the callbacks that save at its end; such a row is kept in the checkpoint.
     """
-    row, step = _coming(trainer) if batch_ended else None, trainer.fit_loop.epoch_loop._batches_that_stepped
+    loop = trainer.fit_loop.epoch_loop
+    total, step = loop.batch_progress.total, loop._batches_that_stepped
+    row = _coming(trainer) if total.processed > total.completed else None
     rows = []
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, ResumableCSVLogger):

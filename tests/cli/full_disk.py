@@ -30,7 +30,6 @@ CASES: dict[str, tuple[str | None, int, str, str]] = {
     "where teachers are": (f"{PIPELINE}.fine_tune.write_json", 10, "data teachers", "seconds.json"),
     "a shard": (f"{PIPELINE}.cache.build_cache", 3000, "data teachers", "000-000000.safetensors"),
     "a manifest": ("kd_lightning.teachers.cache.build.finish", 100, "data teachers", "manifest.json"),
-    "the best checkpoint": (f"{PIPELINE}.distil.fit", 50_000, "data teachers caches", "best.ckpt"),
     "the last checkpoint": (f"{PIPELINE}.distil.fit", 200_000, "data teachers caches", "last.ckpt"),
     "curves": (f"{PIPELINE}.distil.fit", 100, "data teachers caches", "stages/student"),
     "predictions": (f"{PIPELINE}.distil.evaluate", 20, "data teachers caches", "predictions.tsv"),

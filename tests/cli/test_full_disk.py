@@ -71,4 +71,4 @@ def test_a_limit_is_reached_in_the_midst_of_every_write(
 ) -> None:
     found = carried_out("full_disk.py", films_root, environment, tmp_path, {"cases": []})
     assert {case: what for case, what in found.items() if what.startswith("WRONG")} == {}
-    assert len(found) == 15
+    assert len(found) == 14

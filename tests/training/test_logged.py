@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from kd_lightning.training.callbacks import LastCheckpoint
@@ -30,10 +30,6 @@ class KilledAfterSaving(LastCheckpoint):
     def __init__(self, folder: Path, step: int, every: int) -> None:
         super().__init__(folder, every_n_train_steps=every, every_seconds=1e9)
         self.step = step
-
-    @property
-    def state_key(self) -> str:
-        return LastCheckpoint.__qualname__
 
     def _save(self, trainer: pl.Trainer, *given: Any, **more: Any) -> None:
         super()._save(trainer, *given, **more)
@@ -77,6 +73,26 @@ def test_killed_right_after_a_save_the_row_of_its_step_is_made_up(tmp_path: Path
         with pytest.raises(Killed):
             logged(tmp_path / "cut", last=KilledAfterSaving(tmp_path / "cut", step, every), every=every)
     logged(tmp_path / "cut", every=every)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_second_fit_with_the_same_callback_starts_a_new_file(tmp_path: Path) -> None:
+    last = LastCheckpoint(tmp_path / "elsewhere", every_n_train_steps=3)
+    logged(tmp_path / "one", last=last)
+    logged(tmp_path / "other", last=last)
+    assert content(tmp_path / "one") == content(tmp_path / "other")
+
+
+def test_resumed_from_lightnings_own_checkpoint_no_row_is_lost(tmp_path: Path) -> None:
+    def fitted(folder: Path, *more: pl.Callback) -> None:
+        last = ModelCheckpoint(folder, "last", every_n_train_steps=2, enable_version_counter=False)
+        logged(folder, LastCheckpoint(folder / "other", every_n_train_steps=100), *more, last=last)
+
+    fitted(tmp_path / "whole")
+    for place in (5, 11):
+        with pytest.raises(Killed):
+            fitted(tmp_path / "cut", At(place, kill))
+    fitted(tmp_path / "cut")
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,7 +79,7 @@ class TokenRows(Dataset[dict[str, Any]]):
         parts = {"field": self.fields, "value": self.values, "note": self.notes, "rows": {"offsets": self.offsets}}
         arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
         for name, array in (arrays | {ALL: np.array(sorted(arrays))}).items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            _save(folder / f"{name}.npy", array)
 
     @classmethod
     def open(cls, folder: Path) -> TokenRows:
@@ -96,6 +97,12 @@ class TokenRows(Dataset[dict[str, Any]]):
             return cls(parts["field"], parts["rows"]["offsets"], parts["value"], parts["note"])
         except (OSError, EOFError, ValueError, KeyError, DataError) as error:
             raise DataError(f"The tokenised data in {folder} is damaged; delete that folder and run again.") from error
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write an array as `np.save` does, which says nothing of a disk that becomes full: by Python's own writes."""
+    with path.open("wb") as file:
+        np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)  # type: ignore[arg-type]
 
 
 class DualTokenizedRows(Dataset[dict[str, Any]]):

@@ -22,6 +22,9 @@ from kd_lightning.training.resuming import save_monitored
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What asks a run to save and to stop."""
 
+LOGGED = "kd_logged"
+"""The entry of a checkpoint that says what loggers had."""
+
 LOOK = 10
 """Steps between two looks at the clock where several processes must agree."""
 
@@ -69,6 +72,7 @@ class LastCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Have loggers wait until it is known where the run goes on."""
         if stage == "fit":
+            self._noted = None
             hold(trainer)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -91,7 +95,7 @@ class LastCheckpoint(Checkpoint):
         if _validation_follows(trainer):
             self._after_validation = True
         else:
-            self._save(trainer, asked, batch_ended=True)
+            self._save(trainer, asked)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save what was due before the validation that has ended, and stop if a signal asked to."""
@@ -122,23 +126,23 @@ class LastCheckpoint(Checkpoint):
 
     # -- what ---------------------------------------------------------------------------------------------------------
 
-    def _save(self, trainer: Trainer, asked: int, batch_ended: bool = False) -> None:
+    def _save(self, trainer: Trainer, asked: int) -> None:
         if trainer.global_step != self._saved_step or not self.path.is_file():
             if trainer.is_global_zero and self.path.is_file():
                 self.path.replace(before(self.path))
-            self._noted = note(trainer, batch_ended)
             trainer.save_checkpoint(self.path)
         self._saved_step, self._saved_at, self._after_validation = trainer.global_step, time.monotonic(), False
         if asked:
             raise Stopped(asked, f"step {trainer.global_step}")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what loggers have, for a run that is resumed."""
-        return self._noted or {}
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note what loggers have, whoever saves."""
+        if trainer.state.fn == "fit":
+            checkpoint[LOGGED] = note(trainer)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take what loggers had."""
-        self._noted = state or None
+        self._noted = checkpoint.get(LOGGED)
 
     # -- signals ------------------------------------------------------------------------------------------------------
 
