@@ -87,12 +87,14 @@ def check_config(cfg: DictConfig) -> None:
     check_whole("seed", cfg.seed)
     if cfg.seed >= 2**32:
         raise ConfigError(f"'seed' cannot be {cfg.seed}: it must be below 2**32.")
-    for path in ("trainer", "teacher.trainer"):
-        check_trainer(path, OmegaConf.select(cfg, path))
     for place, own in (("", cfg), *((f"tasks.{name}.", own) for name, own in cfg.tasks.items())):
         _check_changes(f"{place}teacher", own.get("teacher"), cfg)
+    for path in ("trainer", "teacher.trainer"):
+        check_trainer(path, OmegaConf.select(cfg, path))
+    for own in (cfg, *cfg.tasks.values()):
         for key in WHOLE:
             check_whole(f"data.{key}", own.data.get(key))
+        check_kind("task.metrics", {} if isinstance(own.task.metrics, DictConfig) else own.task.metrics, dict[str, Any])
         metric, computed = own.task.metric, [name for node in own.task.metrics.items() for name in _score_names(*node)]
         if metric not in computed:
             raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")

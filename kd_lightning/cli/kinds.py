@@ -66,6 +66,10 @@ def check_kind(path: str, value: Any, annotated: Any) -> None:
 
     """
     kinds, choices = _kinds_of(annotated)
+    parts = _parts(annotated)
+    built = all(isinstance(part, type) and part not in (object, Any) for part in parts)
+    if value is None and built and not kinds and not choices:
+        raise ConfigError(f"'{path}' cannot be null.")
     if isinstance(value, list | dict) and _kind(value) in kinds:
         _check_inner(path, value, annotated)
         return

@@ -46,6 +46,7 @@ def settle(cfg: DictConfig) -> DictConfig:
 
     """
     check_root_keys(cfg)
+    check_kind("tasks", {} if isinstance(cfg.tasks, DictConfig) else cfg.tasks, dict[str, Any])
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"'{missing[0]}' has no value: type {missing[0]}=VALUE.")
@@ -237,6 +238,7 @@ def _teacher_settings(own: dict[str, Any]) -> TeacherSettings | None:
     With a `_target_`, all keys that are no settings are arguments of the target.
     """
     node, scheduler = own["teacher"], own["teacher"].get("scheduler")
+    check_kind("teacher.cache", node.get("cache"), dict[str, Any] | None)
     cache = node.get("cache") or {}
     changes = {
         "trainer": merged(own["trainer"], node.get("trainer")) | ONE_DEVICE,

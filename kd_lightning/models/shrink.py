@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.models.copy_layers import copy_layers
@@ -126,7 +127,12 @@ def changed(config: PreTrainedConfig, num_labels: int | None, changes: dict[str,
     for name, value in changes.items():
         if not hasattr(new, _field(new, name)):
             raise ConfigError(f"A {type(new).__name__} has no field '{name}'. {hint(name, new.to_dict())}")
-        setattr(new, _field(new, name), value)
+        if name.endswith("_act") and isinstance(value, str) and value not in ACT2FN:
+            raise ConfigError(f"A student's {name} cannot be '{value}'. {hint(value, ACT2FN)}")
+        try:
+            setattr(new, _field(new, name), value)
+        except Exception as error:  # Transformers checks the types of some families' fields
+            raise ConfigError(f"A student's {name} cannot be {value!r}.") from error
     if num_labels is not None and num_labels < 1:
         raise ConfigError(f"Expected argument `num_labels` to be at least 1 but got {num_labels}.")
     if num_labels not in (None, config.num_labels):

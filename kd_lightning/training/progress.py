@@ -28,7 +28,10 @@ class TrainingProgress:
         """
         if self.total is None:
             before_the_fit = trainer.fit_loop._combined_loader is None
-            steps = trainer.estimated_stepping_batches
+            try:
+                steps = trainer.estimated_stepping_batches
+            except ValueError as error:  # such as a validation after more batches than there are
+                raise ConfigError(" ".join(str(error).split())) from error
             if before_the_fit:
                 # Counting set the loaders up; a fit that finds them set up does not load their saved position
                 # (Lightning 2.6).

@@ -403,38 +403,20 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "accumulate_0": (["trainer.accumulate_grad_batches=0"], ["accumulate_grad_batches"]),
     "task_number": (["+tasks.cola=3"], ["tasks.cola"]),
     "nothing_swept": (["trainer.max_steps=0"], ["has no optimizer step", "max_steps"]),
-    "no_batches": (["trainer.limit_train_batches=0"], ["has no optimizer step", "limit_train_batches"]),
-    "accumulate_below": (["trainer.accumulate_grad_batches=-1"], ["'trainer.accumulate_grad_batches'", "at least 1"]),
     "rate_word": (["optimizer.lr=abc"], ["'optimizer.lr' cannot be 'abc': it must be a number"]),
-    "rate_null": (["optimizer.lr=null"], ["'optimizer.lr' cannot be null: it must be a number"]),
-    "teacher_rate": (["teacher.optimizer.lr=abc"], ["'teacher.optimizer.lr' cannot be 'abc'"]),
     "teacher_trainer_key": (["+teacher.trainer.max_epoch=9"], ["'teacher.trainer.max_epoch'", "max_epochs"]),
     "interpolation": (["+student.hidden_size=${data.widht}"], ["${data.widht}", "points to nothing"]),
-    "interpolated_word": (["optimizer.lr=${data.name}"], ["'optimizer.lr' cannot be 'films'"]),
-    "batch_size_null": (["data.batch_size=null"], ["'data.batch_size' cannot be null"]),
-    "max_length_null": (["data.max_length=null"], ["'data.max_length' cannot be null"]),
-    "name_number": (["data.name=3"], ["'data.name' cannot be 3: it must be a text"]),
-    "extra_number": (["data.extra=3"], ["'data.extra' cannot be 3: it must be a text or a list"]),
-    "extra_null": (["data.extra=[null]"], ["'data.extra[0]' cannot be null"]),
     "extra_file": (["data.extra=[/proc/version]"], ["/proc/version", "no data set and no file of rows"]),
-    "splits_word": (["data.splits=train"], ["'data.splits' cannot be 'train': it must be a mapping"]),
-    "ratio_word": (["data.unlabelled=films", "data.unlabelled_ratio=abc"], ["'data.unlabelled_ratio'", "a number"]),
     "unlabelled_empty": (["data.unlabelled=''"], ["empty"]),
     "optimizer_null": (["optimizer=null"], ["'optimizer' cannot be null: type optimizer=NAME", "adamw"]),
-    "teacher_null": (["teacher=null"], ["'teacher' cannot be null", "none"]),
-    "no_optimizer": (["~optimizer"], ["'optimizer' says nothing of what to build", "adamw"]),
-    "no_student": (["~student"], ["'student' says nothing of what to build"]),
     "student_name": (["student=pretrained", "student.name=nope"], ["'nope'", "student.name=DIR"]),
     "tokenizer": (["data.tokenizer=nope"], ["'nope'", "data.tokenizer=train"]),
     "teacher_of_nothing": (["teacher.architecture=null"], ["'tiny_random' is made from nothing", "teacher=none"]),
-    "architecture": (["teacher.architecture=bert"], ["'teacher.architecture' cannot be 'bert'", "a mapping"]),
     "model_type": (["teacher.architecture.model_type=bertt"], ["'bertt'. Closest: bert"]),
     "model_field": (["+teacher.architecture.num_layer=2"], ["'teacher.architecture.num_layer'", "num_hidden_layers"]),
-    "model_layers": (["teacher.architecture.num_hidden_layers=0"], ["num_hidden_layers", "at least 1"]),
-    "teacher_list": (["teacher.path=[a,b]"], ["'teacher.path' cannot be ['a', 'b']"]),
-    "teacher_nowhere": (["teacher.path={a: null}"], ["'teacher.path.a' cannot be null"]),
-    "teacher_empty": (["teacher.path=''"], ["'teacher.path' is empty"]),
-    "teacher_outside": (["teacher.name=../mine"], ["'teacher.name'", "'/'"]),
+    "activation": (["student=t3", "+student.hidden_act=rleu"], ["hidden_act", "rleu", "relu"]),
+    "dropout_word": (["student=t3", "+student.hidden_dropout_prob=abc"], ["hidden_dropout_prob", "'abc'"]),
+    "never_saved": (["callbacks.last.every_n_train_steps=0"], ["every_n_train_steps=0", "at least 1"]),
     "layer_start": (["student=t3", "student.layers=unifrom"], ["unifrom", "uniform"]),
 }
 
@@ -455,17 +437,15 @@ def test_a_mistake_is_answered_by_one_sentence(mistakes: dict[str, Any], name: s
         assert words in found["error"]
 
 
-@pytest.mark.parametrize("place", ["hydra.run.dir={file}", "hydra.run.dir={file}/run", "hydra.run.dir=/proc/kd/run"])
-def test_a_folder_that_cannot_be_made_is_named(many: Any, on_films: list[str], tmp_path: Path, place: str) -> None:
+def test_a_folder_that_cannot_be_made_is_named(many: Any, on_films: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    found = many({"x": [*on_films, place.format(file=tmp_path / "file")]})["x"]
-    assert found["code"] == 1
-    assert found["error"].startswith("error: Cannot write /")
-    assert found["error"].endswith("Give another hydra.run.dir.")
-
-
-def test_a_folder_without_a_name_is_not_the_working_folder(many: Any, on_films: list[str]) -> None:
-    assert "'hydra.run.dir' has no value" in many({"x": [*on_films, "hydra.run.dir="]})["x"]["error"]
+    typed = [*on_films, f"hydra.run.dir={tmp_path / 'file'}"]
+    results = many({"file": typed, "below": [*on_films, f"{typed[-1]}/run"], "empty": [*on_films, "hydra.run.dir="]})
+    for name in ("file", "below"):
+        assert results[name]["code"] == 1
+        assert results[name]["error"].startswith(f"error: Cannot write {tmp_path / 'file'}")
+        assert results[name]["error"].endswith("Give another hydra.run.dir.")
+    assert "'hydra.run.dir' has no value" in results["empty"]["error"]
 
 
 def test_a_student_may_take_a_value_from_elsewhere(many: Any, on_films: list[str]) -> None:

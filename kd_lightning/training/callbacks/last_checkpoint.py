@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from kd_lightning.core.errors import Stopped
+from kd_lightning.core.errors import ConfigError, Stopped
 from kd_lightning.core.files import remove_leftovers
 from kd_lightning.training.checkpoint_io import before
 from kd_lightning.training.logged import go_on, hold, note
@@ -43,6 +43,9 @@ class LastCheckpoint(Checkpoint):
         every_seconds: seconds between two.
         filename: its name, without `.ckpt`.
 
+    Raises:
+        ConfigError: it would never save, as with 0 steps.
+
     Example:
         >>> LastCheckpoint("checkpoints").path.name
         'last.ckpt'
@@ -56,6 +59,11 @@ class LastCheckpoint(Checkpoint):
         every_seconds: float = 60.0,
         filename: str = "last",
     ) -> None:
+        if every_n_train_steps < 1 or not every_seconds > 0:
+            raise ConfigError(
+                "LastCheckpoint saves every so many steps, at least 1, and seconds, above 0; got "
+                f"every_n_train_steps={every_n_train_steps} and every_seconds={every_seconds}."
+            )
         self.dirpath = str(dirpath)
         self.path = Path(dirpath) / f"{filename}.ckpt"
         self.every_n_train_steps = every_n_train_steps
