@@ -7,9 +7,10 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -217,28 +218,69 @@ def _check_call(path: str, node: DictConfig) -> None:
         if name not in free and not takes.anything:
             raise ConfigError(f"'{path}.{name}' is no argument of {target}. {hint(name, free)}")
         if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
-            _check_number(f"{path}.{name}", node[name], _types_of(called).get(name))
+            default = takes.named[name].default if name in takes.named else None
+            _check_kind(f"{path}.{name}", node[name], _types_of(called).get(name), default)
 
 
 @cache
 def _types_of(called: Any) -> Mapping[str, Any]:
-    """Return how arguments are annotated, as far as that can be told."""
-    try:
-        return typing.get_type_hints(vars(called)["__init__"] if isinstance(called, type) else called)
-    except Exception:  # none of its own, or annotations that name what is not imported
-        return {}
+    """Return how arguments are annotated, those of bases that get them too, as far as that can be told."""
+    found: dict[str, Any] = {}
+    for made in _makers(called):
+        try:
+            own = typing.get_type_hints(vars(made)["__init__"] if isinstance(made, type) else made)
+        except Exception:  # none of its own, or annotations that name what is not imported
+            continue
+        found = own | found
+    return found
 
 
-def _check_number(path: str, value: Any, annotated: Any) -> None:
-    """Raise an error for what is no number, or no whole one, where an argument takes nothing else."""
+KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+    Path: ((str,), "a text"),
+    Sequence: ((ListConfig,), "a list"),
+    list: ((ListConfig,), "a list"),
+    tuple: ((ListConfig,), "a list"),
+    Mapping: ((DictConfig,), "a mapping"),
+    dict: ((DictConfig,), "a mapping"),
+    types.NoneType: ((types.NoneType,), "null"),
+}
+"""What YAML has for each annotation, and what that is called."""
+
+
+def _check_kind(path: str, value: Any, annotated: Any, default: Any) -> None:
+    """Raise an error for a value of another kind than those that an argument is annotated with, where YAML has them."""
     union = typing.get_origin(annotated) in (typing.Union, types.UnionType)
-    kinds = set(typing.get_args(annotated) if union else [annotated]) - {type(None)}
-    if not kinds or not kinds <= {int, float} or value is None:
+    members = typing.get_args(annotated) if union else (annotated,)
+    origins = [typing.get_origin(member) or member for member in members]
+    if not set(origins) <= KINDS.keys() or (isinstance(value, DictConfig) and "_target_" in value):
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"'{path}' cannot be {value!r}: it must be a number.")
-    if float not in kinds and not isinstance(value, int):
-        raise ConfigError(f"'{path}' cannot be {value!r}: it must be a whole number.")
+    if value is None and default is None:
+        return
+    if not any(_is_of(value, KINDS[origin][0]) for origin in origins):
+        wanted = [KINDS[origin][1] for origin in origins if origin is not types.NoneType]
+        what = " or ".join(dict.fromkeys(wanted))
+        quoted = isinstance(value, int | float) and str in origins
+        advice = f" Quote it twice, as in '{path}=\"{value}\"', to make it one." if quoted else ""
+        raise ConfigError(f"'{path}' cannot be {_shown(value)}: it must be {what}.{advice}")
+    inner = next((typing.get_args(member) for member in members if typing.get_origin(member) is Sequence), ())
+    if isinstance(value, ListConfig) and inner:
+        for place in range(len(value)):
+            if not OmegaConf.is_interpolation(value, place):
+                _check_kind(f"{path}[{place}]", value[place], inner[0], inspect.Parameter.empty)
+
+
+def _is_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return repr(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
 
 
 def _by_name(path: str, target: str, own: Mapping[str, inspect.Parameter], takes: Arguments, count: int) -> list[str]:

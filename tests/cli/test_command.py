@@ -401,6 +401,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "devices_word": (["trainer.devices=abc"], ["devices"]),
     "accumulate_0": (["trainer.accumulate_grad_batches=0"], ["accumulate_grad_batches"]),
     "task_number": (["+tasks.cola=3"], ["tasks.cola"]),
+    "no_side": (["objective.terms.hard.match.teacher=null"], ["'hard'", "HardLabel", "teacher"]),
+    "never_saved": (["callbacks.last.every_n_train_steps=0"], ["every_n_train_steps", "at least 1"]),
+    "teacher_width_0": (["teacher.architecture.hidden_size=0"], ["teacher.architecture", "look at hidden_size"]),
+    "teacher_width_below": (["teacher.architecture.hidden_size=-1"], ["teacher.architecture", "look at hidden_size"]),
     "layer_start": (["student=t3", "student.layers=unifrom"], ["unifrom", "uniform"]),
 }
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from kd_lightning.core.errors import Stopped
+from kd_lightning.core.errors import ConfigError, Stopped
 from kd_lightning.training.checkpoint_io import before
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -37,6 +37,9 @@ class LastCheckpoint(Checkpoint):
         every_seconds: seconds between two.
         filename: its name, without `.ckpt`.
 
+    Raises:
+        ConfigError: for less than one step, or less than no time.
+
     Example:
         >>> LastCheckpoint("checkpoints").path.name
         'last.ckpt'
@@ -50,6 +53,10 @@ class LastCheckpoint(Checkpoint):
         every_seconds: float = 60.0,
         filename: str = "last",
     ) -> None:
+        if not isinstance(every_n_train_steps, int) or every_n_train_steps < 1:
+            raise ConfigError(f"'every_n_train_steps' is a number of steps, at least 1; got {every_n_train_steps!r}.")
+        if not isinstance(every_seconds, int | float) or not every_seconds >= 0:
+            raise ConfigError(f"'every_seconds' is a number of seconds, not below 0; got {every_seconds!r}.")
         self.dirpath = str(dirpath)
         self.path = Path(dirpath) / f"{filename}.ckpt"
         self.every_n_train_steps = every_n_train_steps
