@@ -225,7 +225,7 @@ def _instantiation(error: Exception, known: Known) -> str | None:
     if cause is None or isinstance(cause, ImportError):
         return f"{named} cannot be built: {_plain(text if cause is None else str(cause.__cause__ or cause))}."
     if isinstance(cause, Exception) and (inner := one_sentence(cause, known)) is not None:
-        return f"{where}: {inner}"
+        return f"{where}: {inner}" if key else inner
     wrong = re.search(r"unexpected keyword argument '([^']+)'", str(cause))
     if wrong and target:
         return f"'{key.group(1) + '.' if key else ''}{wrong.group(1)}' is no argument of {target.group(1)}. " + hint(

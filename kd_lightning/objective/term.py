@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -116,6 +117,7 @@ class Term(nn.Module):
                     raise AddressError("this match needs a teacher, but none was given.")
                 teacher.check(self.teacher_addresses)
                 self._teacher = {a: teacher.feature(a) for a in self.teacher_addresses}
+            self._check_sides()
             if self._compares_pairs:
                 self.match.pairs()
             if any(map(is_batch_field, self.match.teacher_addresses)):
@@ -125,6 +127,25 @@ class Term(nn.Module):
             near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
             also = " The batch's own field is 'labels'." if near else ""
             raise type(error)(f"Term '{name}' ({self.match}): {error}{also}") from None
+
+    def _check_sides(self) -> None:
+        """Raise an error for a loss of two sides where the match has one, or the other way round."""
+        forward = self.loss.forward if isinstance(self.loss, nn.Module) else self.loss
+        has_teacher, name = bool(self.match.teacher_addresses), getattr(self.loss, "__name__", type(self.loss).__name__)
+        try:
+            signature = inspect.signature(forward)
+        except (TypeError, ValueError):  # a builtin, which says nothing of its arguments
+            return
+        try:
+            signature.bind(*["side"] * (1 + has_teacher), **dict.fromkeys(self._traits.arguments))
+        except TypeError:
+            if has_teacher:
+                message = f"the loss {name} takes the student's side alone: leave the match's teacher out."
+            else:
+                message = (
+                    f"the loss {name} compares two sides, and this match has one: give it a teacher's, or 'labels'."
+                )
+            raise MatchError(message) from None
 
     def _check_not_next(self, what: str) -> None:
         """Raise an error where the student's logits are of the next token, and labels are not shifted likewise."""

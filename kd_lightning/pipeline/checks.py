@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from kd_lightning.core.batch import is_batch_field
-from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.errors import ConfigError, KDError
 from kd_lightning.data import DataModule
 from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings
 from kd_lightning.teachers.cache.columns import Codec
@@ -161,19 +161,35 @@ def build_for_data(builder: Callable[..., Any], **options: Any) -> Any:
     """Call a student's builder; what it does not take of the data's sizes is an error that names it.
 
     Raises:
-        ConfigError: for a builder of another kind of data, such as of images where rows are tokens.
+        ConfigError: for a builder of another kind of data, such as of images where rows are tokens, or sizes of which
+            one of this library's builders can make no model.
 
     """
     try:
         return builder(**options)
-    except TypeError as error:
+    except Exception as error:
         wrong = next((name for name in options if f"unexpected keyword argument '{name}'" in str(error)), None)
-        if wrong is None:
+        if isinstance(error, TypeError) and wrong is not None:
+            raise ConfigError(
+                f"The student's builder takes no '{wrong}', which this data has ({' '.join(str(error).split())}): "
+                "choose a student for such data, or let a builder of your own take **options."
+            ) from error
+        made = getattr(builder, "func", builder)
+        if isinstance(error, KDError) or not str(getattr(made, "__module__", "")).startswith("kd_lightning."):
             raise
-        raise ConfigError(
-            f"The student's builder takes no '{wrong}', which this data has ({' '.join(str(error).split())}): choose a "
-            "student for such data, or let a builder of your own take **options."
-        ) from error
+        raise ConfigError(f"{no_model('student', error)} Look at its sizes.") from error
+
+
+def no_model(key: str, error: Exception) -> str:
+    """Return the sentence for settings that make no model.
+
+    Example:
+        >>> no_model("student", RuntimeError("not enough\\nmemory."))
+        "'student' cannot be built as it is configured: not enough memory."
+
+    """
+    reason = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(". ")
+    return f"'{key}' cannot be built as it is configured: {reason}."
 
 
 def check_inputs(model: nn.Module, data: DataModule, role: str) -> None:

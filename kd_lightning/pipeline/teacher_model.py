@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig
 
-from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.core.errors import ConfigError, KDError, hint
 from kd_lightning.core.hashing import digest
 from kd_lightning.data import DataModule
 from kd_lightning.models.heads import build
 from kd_lightning.models.hub import from_hub, locate
 from kd_lightning.models.load import load
-from kd_lightning.pipeline.checks import missing_positions
+from kd_lightning.pipeline.checks import missing_positions, no_model
 from kd_lightning.tasks import Task
 
 
@@ -65,8 +65,22 @@ def random_teacher(architecture: dict[str, Any], task: Task, data: DataModule) -
         task: whose head it gets.
         data: whose labels it has, and whose vocabulary or size of images.
 
+    Raises:
+        ConfigError: for fields that are none of that model, or sizes of which none can be made.
+
     """
     check_architecture(architecture)
+    try:
+        return _random_teacher(architecture, task, data)
+    except KDError:
+        raise
+    except Exception as error:  # of many kinds, from deep within Transformers and torch
+        sizes = [name for name, value in architecture.items() if isinstance(value, int) and value < 1]
+        near = f" A size is at least 1: look at {sizes[0]}." if sizes else ""
+        raise ConfigError(no_model("teacher.architecture", error) + near) from error
+
+
+def _random_teacher(architecture: dict[str, Any], task: Task, data: DataModule) -> nn.Module:
     inputs = data.input_options(teacher=True)
     if "image_size" in inputs and not hasattr(AutoConfig.for_model(**architecture), "image_size"):
         del inputs["image_size"]  # ResNet's has none, and takes images of any size

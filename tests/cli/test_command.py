@@ -416,7 +416,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "model_field": (["+teacher.architecture.num_layer=2"], ["'teacher.architecture.num_layer'", "num_hidden_layers"]),
     "activation": (["student=t3", "+student.hidden_act=rleu"], ["hidden_act", "rleu", "relu"]),
     "dropout_word": (["student=t3", "+student.hidden_dropout_prob=abc"], ["hidden_dropout_prob", "'abc'"]),
-    "never_saved": (["callbacks.last.every_n_train_steps=0"], ["every_n_train_steps=0", "at least 1"]),
+    "never_saved": (["callbacks.last.every_n_train_steps=0"], ["every_n_train_steps", "at least 1"]),
+    "no_side": (["objective.terms.hard.match.teacher=null"], ["'hard'", "HardLabel", "teacher"]),
+    "teacher_width_0": (["teacher.architecture.hidden_size=0"], ["teacher.architecture", "hidden_size"]),
+    "teacher_width_below": (["teacher.architecture.hidden_size=-1"], ["teacher.architecture", "hidden_size"]),
     "layer_start": (["student=t3", "student.layers=unifrom"], ["unifrom", "uniform"]),
 }
 

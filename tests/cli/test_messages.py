@@ -340,6 +340,26 @@ def test_a_wrong_key_is_answered_with_what_its_class_takes(typed: list[str], sen
     assert found.startswith((sentence, f"There is {sentence}")), found
 
 
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("data.unlabelled=0.5", "'data.unlabelled' cannot be 0.5: it must be a text. Quote it twice, as in 'data.unl"),
+        ("data.text=2", "'data.text' cannot be 2: it must be a text or a list."),
+        ("data.labels=[0,1]", "'data.labels[0]' cannot be 0: it must be a text."),
+        ("data.multilabel=nan", "'data.multilabel' cannot be nan: it must be true or false."),
+        ("data.rename=1", "'data.rename' cannot be 1: it must be a mapping."),
+        ("data.num_workers=null", "'data.num_workers' cannot be null: it must be a whole number."),
+        ("callbacks.best.monitor=inf", "'callbacks.best.monitor' cannot be inf: it must be a text."),
+        ("trainer.log_every_n_steps={}", "'trainer.log_every_n_steps' cannot be {}: it must be a whole number."),
+        ("objective.terms.hard.match.student=[]", "no error"),  # a list, which the match itself refuses
+    ],
+)
+def test_a_value_of_another_kind_names_its_key(typed: str, sentence: str) -> None:
+    found = told("data=sst2", typed)
+    assert found is not None
+    assert found.startswith(sentence), found
+
+
 def test_what_a_class_does_not_take_is_not_offered() -> None:
     found = told("data=mlm", "data.unlabelled=more.txt")
     assert found is not None

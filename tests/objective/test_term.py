@@ -570,3 +570,15 @@ def test_sides_of_different_length_are_an_error():
     term = kd.Term(kd.Match(("0", "2"), "labels"), kd.losses.HardLabel())
     with pytest.raises(MatchError, match="student's 2 features needs one of the teacher's, but there are 1"):
         bound(term)
+
+
+@pytest.mark.parametrize(
+    ("match", "loss", "words"),
+    [
+        (kd.Match("0"), kd.losses.HiddenMSE(), "HiddenMSE compares two sides, and this match has one"),
+        (kd.Match("0", "0"), lambda student: student.sum(), "<lambda> takes the student's side alone"),
+    ],
+)
+def test_a_loss_of_two_sides_needs_a_match_of_two(match: kd.Match, loss: Any, words: str) -> None:
+    with pytest.raises(MatchError, match=rf"Term 't' \(0.*\): the loss {words}"):
+        bound(kd.Term(match, loss))

@@ -156,6 +156,7 @@ def _flat(encoded: Any, special: int | None, contexts: Sequence[str]) -> dict[st
     places = np.array([place for row in rows for place in row.offsets], dtype=np.int32)
     context &= places[:, 0] < places[:, 1]  # a tokenizer may add a token of no characters
     texts = np.repeat(flat["example"], flat["lengths"])
+    places[~context] = 0  # those of questions may be behind the end of all contexts
     flat["char_start"], flat["char_end"] = np.where(context, _without_blanks(places, texts, contexts), np.int32(-1))
     flat["nowhere"] = _nowhere(flat["input_ids"], flat["lengths"], special)
     flat["logits_mask"] = context.astype(np.int8)

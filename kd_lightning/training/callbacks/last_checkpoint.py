@@ -44,7 +44,7 @@ class LastCheckpoint(Checkpoint):
         filename: its name, without `.ckpt`.
 
     Raises:
-        ConfigError: it would never save, as with 0 steps.
+        ConfigError: for less than one step, or no time.
 
     Example:
         >>> LastCheckpoint("checkpoints").path.name
@@ -59,11 +59,10 @@ class LastCheckpoint(Checkpoint):
         every_seconds: float = 60.0,
         filename: str = "last",
     ) -> None:
-        if every_n_train_steps < 1 or not every_seconds > 0:
-            raise ConfigError(
-                "LastCheckpoint saves every so many steps, at least 1, and seconds, above 0; got "
-                f"every_n_train_steps={every_n_train_steps} and every_seconds={every_seconds}."
-            )
+        if not isinstance(every_n_train_steps, int) or every_n_train_steps < 1:
+            raise ConfigError(f"'every_n_train_steps' is a number of steps, at least 1; got {every_n_train_steps!r}.")
+        if not isinstance(every_seconds, int | float) or not every_seconds > 0:
+            raise ConfigError(f"'every_seconds' is a number of seconds, above 0; got {every_seconds!r}.")
         self.dirpath = str(dirpath)
         self.path = Path(dirpath) / f"{filename}.ckpt"
         self.every_n_train_steps = every_n_train_steps

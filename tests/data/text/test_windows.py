@@ -175,3 +175,10 @@ def pieces_of_bytes(add_prefix_space: bool = False) -> Any:
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0), add_prefix_space=add_prefix_space)
     made = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **made)
+
+
+def test_a_question_may_be_longer_than_the_last_context():
+    asked = Questions(["1"], ["what is this hello world"], ["hello"], [["hello"]], np.array([(0, 5)]))
+    rows = windows(pieces_of_bytes(), asked, Cut(60, 8, 40))
+    (start,), (end,) = rows.values["start_positions"], rows.values["end_positions"]
+    assert (rows.notes["char_start"][start], rows.notes["char_end"][end]) == (0, 5)
