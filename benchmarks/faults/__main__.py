@@ -15,17 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")  # before torch is imported: a process with threads must not fork
-
-from benchmarks.faults import data, episodes, processes, summary
+from benchmarks.faults import data, episodes, plans, processes, summary
 from benchmarks.faults.episodes import Reference
 from benchmarks.faults.moments import Fault
 from benchmarks.faults.processes import REPOSITORY, Place
@@ -53,16 +49,16 @@ def arguments(typed: Sequence[str] | None) -> argparse.Namespace:
     return made.parse_args(typed)
 
 
-def plans(given: argparse.Namespace, scenario: Scenario, reference: Reference) -> Iterator[list[Fault]]:
+def plans_of(given: argparse.Namespace, scenario: Scenario, reference: Reference) -> Iterator[list[Fault]]:
     """Yield the plans of a scenario's episodes."""
     if given.plan is not None:
         yield [Fault.read(text) for text in filter(None, given.plan.split(","))]
     elif given.files:
-        yield from episodes.file_plans(reference)
+        yield from plans.file_plans(reference)
     else:
         for number in count(given.first):
             draw = random.Random(f"{given.seed} {scenario.name} {number}")
-            yield episodes.draw_plan(draw, reference, number)
+            yield plans.draw_plan(draw, reference, number)
 
 
 def grid(given: argparse.Namespace, folder: Path) -> None:
@@ -76,7 +72,7 @@ def grid(given: argparse.Namespace, folder: Path) -> None:
         prepare(scenario, place)
         reference = episodes.refer(scenario, place, start)
         add(given.results, {"scenario": name, "phases": reference.phases})
-        running[name] = scenario, place, reference, plans(given, scenario, reference)
+        running[name] = scenario, place, reference, plans_of(given, scenario, reference)
     done = 0
     while running and done < given.kills:
         for name in list(running):

@@ -20,7 +20,7 @@ EXACT = re.compile(r"(run/|run/stages/\w+/)(student|predictions)/.*|kd_cache/tea
 """Files that must be the same to the byte."""
 
 VARYING = ("last.before.ckpt", "last.ckpt", ".lock", "seconds.json", ".ranks.lock")
-"""Files that a run may have or not: the checkpoint before the last, locks (of which the system frees those of the dead)."""
+"""Files that a run may have or not: the checkpoint before the last, and locks, which the system frees."""
 
 MOVED = ("latency_ms", "seconds", "config")
 """Entries of metrics.json that are measured anew each time, or are not results."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from benchmarks.faults.scenarios import Scenario
 
 Start: TypeAlias = Callable[[Place, Sequence[str], Fault | None], int]
 
-TIMEOUT = 300.0
+TIMEOUT = 900.0
 """Seconds after which a run counts as one that hangs."""
 
 
@@ -27,17 +26,17 @@ class Reference:
 
     Args:
         left: what it left.
-        points: by role, what its processes passed.
+        points: by role, what each of its processes passed.
 
     """
 
     left: Left
-    points: dict[str, list[Point]]
+    points: dict[str, list[list[Point]]]
 
     @property
     def phases(self) -> list[str]:
         """The phases that it has, in their order."""
-        found = {point.phase for points in self.points.values() for point in points}
+        found = {point.phase for role in self.points.values() for points in role for point in points}
         return [phase for phase in PHASES if phase in found]
 
 
@@ -140,71 +139,10 @@ def tail(place: Place, length: int) -> str:
 def _place_of_death(place: Place, fault: Fault) -> dict[str, str]:
     """Return in which phase a run died, and what it had just passed."""
     roles = [fault.role] if fault.role.isdigit() else ["0", LAUNCHER]
-    points = [read_points(place.watch, role) for role in roles]
+    points = [passed for role in roles for passed in read_points(place.watch, role)]
     last = max((passed[-1] for passed in points if passed), key=lambda point: point.seconds, default=None)
     phase, what = (last.phase, last.what) if last else (PHASES[0], "nothing")
     return {"phase": phase, "what": what, "fault": str(fault)}
-
-
-# -- plans -------------------------------------------------------------------------------------------------------------
-
-
-def draw_plan(draw: random.Random, reference: Reference, number: int) -> list[Fault]:
-    """Draw two to five moments: the first in the phase that is this episode's turn, the others anywhere."""
-    phases = reference.phases
-    chosen = [phases[number % len(phases)], *draw.choices(phases, k=draw.choice([1, 2, 3, 4]))]
-    chosen.sort(key=PHASES.index)
-    return [draw_fault(draw, reference, phase, i > 0 and phase == chosen[i - 1]) for i, phase in enumerate(chosen)]
-
-
-def draw_fault(draw: random.Random, reference: Reference, phase: str, again: bool = False) -> Fault:
-    """Draw a moment of a phase: half of the time any, the other half a point, mostly one of a file operation.
-
-    Args:
-        draw: of random numbers.
-        reference: says which points there are, and when.
-        phase: of the run.
-        again: a phase that the run was killed in before has fewer points now: draw one of the first half.
-
-    """
-    roles = [role for role, points in reference.points.items() if any(point.phase == phase for point in points)]
-    watcher = "0" if "0" in roles else LAUNCHER
-    if draw.random() < 0.5:
-        moments = spans(reference.points[watcher], phase)
-        moments = moments[: max(1, len(moments) // 2)] if again else moments
-        number, length = draw.choices([*enumerate(moments)], weights=[length + 1e-6 for length in moments])[0]
-        role = LAUNCHER if len(reference.points) == 1 else draw.choice([LAUNCHER, "all", "0", "1"])
-        return Fault(phase, number, round(draw.random() * length, 4), role, watcher if role != watcher else None)
-    role = draw.choice(roles)
-    points = [point.what for point in reference.points[role] if point.phase == phase]
-    points = points[: max(1, len(points) // 2)] if again else points
-    files = [number for number, what in enumerate(points) if is_file_operation(what)]
-    several = files if files and draw.random() < 0.6 else range(len(points))
-    return Fault(phase, draw.choice(several), role=role)
-
-
-def spans(points: Sequence[Point], phase: str) -> list[float]:
-    """Return how many seconds there are after each point of a phase."""
-    ends = [*points[1:], points[-1]]
-    return [end.seconds - point.seconds for point, end in zip(points, ends, strict=True) if point.phase == phase]
-
-
-def file_plans(reference: Reference, each: int = 4) -> list[list[Fault]]:
-    """Return plans that go through every distinct file operation of a run, before, amid and after, once each."""
-    seen: dict[tuple[str, str], Fault] = {}
-    counts: dict[str, int] = {}
-    for point in reference.points[LAUNCHER]:
-        number = counts[point.phase] = counts.get(point.phase, -1) + 1
-        if is_file_operation(point.what):
-            seen.setdefault((point.phase, point.what), Fault(point.phase, number))
-    faults = list(seen.values())
-    rounds = -(-len(faults) // each)
-    return [sorted(faults[start::rounds], key=lambda fault: PHASES.index(fault.phase)) for start in range(rounds)]
-
-
-def is_file_operation(what: str) -> bool:
-    """Tell whether a point is one of a file."""
-    return not what.startswith("on_") and what != "begins"
 
 
 def teachers_of(place: Place, start: Start, scenario: Scenario, folder: Path, seeds: Sequence[int] = (0, 1)) -> None:

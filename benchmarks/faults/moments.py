@@ -135,8 +135,11 @@ class Point(NamedTuple):
     seconds: float
 
 
-def read_points(folder: Path, role: str = LAUNCHER) -> list[Point]:
-    """Return the points that the processes of a role have passed."""
-    lines = [line for file in sorted(folder.glob(f"{role}-*{POINTS}")) for line in file.read_text().splitlines()]
-    cells = [line.split("\t") for line in lines]
+def read_points(folder: Path, role: str = LAUNCHER) -> list[list[Point]]:
+    """Return the points that each process of a role has passed: several, where stages have ranks of their own."""
+    return [_points(file) for file in sorted(folder.glob(f"{role}-*{POINTS}"), key=lambda file: file.stat().st_mtime)]
+
+
+def _points(file: Path) -> list[Point]:
+    cells = [line.split("\t") for line in file.read_text().splitlines()]
     return [Point(phase, what, float(seconds)) for phase, what, seconds in cells]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 CHANGING = (
+    (re.compile(r"\.[0-9a-f]{32}"), ".#"),
     (re.compile(r"\.\d+\.tmp$"), ".#.tmp"),
     (re.compile(r"\.[a-z0-9_]{8}\.tmp$"), ".#.tmp"),
     (re.compile(r"^tmp[a-z0-9_]{8}"), "tmp#"),

@@ -39,7 +39,7 @@ def install(clock: Clock) -> None:
     for name in SYSTEM:
         setattr(os, name, _operation(clock, getattr(os, name), name))
     opened = _opening(clock, builtins.open)
-    builtins.open, io.open = opened, opened  # type: ignore[assignment]
+    builtins.open, io.open = opened, opened
     torch.save = _operation(clock, torch.save, "torch.save", place=1, torn=_torn_checkpoint)
     safetensors.torch.serialize_file = _operation(
         clock, safetensors.torch.serialize_file, "safetensors", place=1, torn=lambda *_: limit_files(4096)

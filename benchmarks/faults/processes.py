@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -46,8 +46,7 @@ class Place:
     def environment(self) -> dict[str, str]:
         """The environment of a user with one thread, no hub, and caches of his own."""
         own = {name: str(self.folder / name.lower()) for name in ("KD_CACHE", "TMPDIR")}
-        paths = {"PYTHONPATH": str(self.source)}
-        return {**os.environ, **own, **paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
+        return {**os.environ, **own, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
 
     @property
     def run(self) -> Path:
@@ -75,15 +74,16 @@ def warm_up(source: Path) -> None:
 
 
 def forked(place: Place, typed: Sequence[str], fault: Fault | None) -> int:
-    """Start `train.py` in a process that has imported everything; return its number."""
+    """Start `train.py` in a process that has imported everything; return its number. Ranks import for themselves."""
+    environment = _watched(place, fault)
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
-        _become(place, typed, fault)
+        _become(place, typed, fault, environment)
     return process
 
 
-def _become(place: Place, typed: Sequence[str], fault: Fault | None) -> NoReturn:
+def _become(place: Place, typed: Sequence[str], fault: Fault | None, environment: Mapping[str, str]) -> NoReturn:
     code = 1
     try:
         os.setsid()
@@ -91,7 +91,6 @@ def _become(place: Place, typed: Sequence[str], fault: Fault | None) -> NoReturn
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.chdir(place.folder)
-        environment = place.environment
         os.environ.clear()
         os.environ.update(environment)
         script = str(place.source / "train.py")
@@ -115,19 +114,23 @@ def _become(place: Place, typed: Sequence[str], fault: Fault | None) -> NoReturn
 
 def real(place: Place, typed: Sequence[str], fault: Fault | None) -> int:
     """Start `python train.py` as a user does, but that it is watched; return its number."""
+    with (place.folder / "output").open("ab") as output:
+        script = str(place.source / "train.py")
+        started = subprocess.Popen(
+            [sys.executable, script, *typed], cwd=place.folder, env=_watched(place, fault), stdout=output,
+            stderr=output, start_new_session=True,
+        )  # fmt: skip
+    started.returncode = 0  # it is waited for by its number, as forked ones are
+    return started.pid
+
+
+def _watched(place: Place, fault: Fault | None) -> dict[str, str]:
+    """Return the environment in which `site/sitecustomize.py` watches processes that are started."""
     spec = place.folder / "spec.json"
     own = {"folder": str(place.watch), "fault": fault.as_json if fault else None, "repository": str(REPOSITORY)}
     spec.write_text(json.dumps(own))
     paths = os.pathsep.join([str(Path(__file__).with_name("site")), str(place.source)])
-    environment = {**place.environment, "PYTHONPATH": paths, "KD_FAULTS": str(spec)}
-    with (place.folder / "output").open("ab") as output:
-        script = str(place.source / "train.py")
-        started = subprocess.Popen(
-            [sys.executable, script, *typed], cwd=place.folder, env=environment, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
-    started.returncode = 0  # it is waited for by its number, as forked ones are
-    return started.pid
+    return {**place.environment, "PYTHONPATH": paths, "KD_FAULTS": str(spec)}
 
 
 def wait(process: int, place: Place, fault: Fault | None, timeout: float) -> int | None:
@@ -157,7 +160,8 @@ def wait(process: int, place: Place, fault: Fault | None, timeout: float) -> int
 
 def kill(process: int, place: Place, role: str) -> None:
     """Kill the process of a role, or all of a run."""
-    ranks = {path.name.partition("-")[0]: _number(path) for path in place.watch.glob(f"[0-9]*{POINTS}")}
+    files = place.watch.glob(f"[0-9]*{POINTS}")
+    ranks = {path.name.partition("-")[0]: _number(path) for path in files if is_alive(_number(path))}
     chosen = {LAUNCHER: [process], "all": [process, *ranks.values()]}.get(role, [ranks.get(role, process)])
     for number in chosen:
         if number == process or is_alive(number):

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import seed_everything
 
 from kd_lightning.core.checksums import damage
-from kd_lightning.core.files import read_json, write_json
+from kd_lightning.core.files import read_json, remove_leftovers, write_json
 from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.models.export import export
@@ -120,6 +120,7 @@ def _given(folder: Path) -> Path:
 
 def _fine_tune(setup: TaskSetup, teacher: TeacherSettings, folder: Path, training: Path) -> None:
     """Fine-tune on labels alone and keep the best epoch, with its curves beside it; resumes where a killed one was."""
+    remove_leftovers(training, of_the_living=True)  # the teacher's folder is locked
     seed_everything(setup.settings.seed, verbose=False)
     module, recipe = setup.module(setup.fresh_teacher(), None, teacher.fitting), setup.teacher_recipe()
     fit(module, setup.data, build_trainer(teacher.fitting, training), training)

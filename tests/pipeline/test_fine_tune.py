@@ -191,11 +191,14 @@ def test_a_teacher_whose_training_was_cut_off_goes_on_and_ends_the_same(
         patch.setattr(stage, "build_trainer", lambda *args: add(build(*args), Stop()))
         with pytest.raises(RuntimeError, match="power"):
             prepare(typed)
+    (training,) = (tmp_path / "cut" / "teachers").glob(".*.training")
+    (training / "csv" / f".metrics.csv.{2**30}.tmp").touch()  # of a killed write
     first = steps_seen(monkeypatch)
     cut, _ = prepare(typed)
     assert first == [1]
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert not list(cut.parent.glob(f".{cut.name}.t*"))
+    assert not list(cut.rglob("*.tmp"))
 
 
 def add(trainer: Trainer, callback: Callback) -> Trainer:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kd_lightning.core.errors import CacheError, ConfigError
+from kd_lightning.core.files import remove_leftovers
 from kd_lightning.core.locks import locked
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.features.addresses import layer_address
@@ -64,6 +65,7 @@ def build_cache(
     with locked(path) if first else nullcontext():
         if first:
             ensure_plan(path, plan)
+            remove_leftovers(path)
         try:
             predictor = Predictor(source, path, plan, codec, dataloader, announce)
             loader: Any = dataloader

@@ -284,6 +284,8 @@ def test_killed_and_built_again_by_two_at_once(tmp_path):
     check(launch(tmp_path, ("cut", "killed", "killed", 0, 1)), [-signal.SIGKILL], tmp_path)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").glob("*.safetensors")}
     assert len(kept) == 5
+    torn = tmp_path / "cut" / f".000-000005.safetensors.{2**30}.tmp"  # no process has such a number
+    torn.write_bytes(b"half of it")
     with pytest.raises(CacheError, match="is not finished"):
         kd.TeacherCache(tmp_path / "cut")
     again = [("cut", "first", "slow", 0, 1), ("cut", "second", "slow", 0, 1)]
@@ -294,6 +296,7 @@ def test_killed_and_built_again_by_two_at_once(tmp_path):
     assert calls[0] == []
     assert len(calls[1]) == 1 + 5
     check_whole(tmp_path / "cut", near=0.0)
+    assert not torn.exists()
 
 
 @pytest.mark.ddp
