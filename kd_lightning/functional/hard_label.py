@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import logsigmoid
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.logits import check_logits_mask, entries, mean_over_logits
-from kd_lightning.functional.masking import blank, cross_entropy, masked_log_softmax, masked_mean
+from kd_lightning.functional.masking import blank, cross_entropy, masked_log_softmax, masked_mean, times
 from kd_lightning.functional.precision import widen
 
 IGNORED = -100
@@ -164,7 +164,7 @@ def _binary_cross_entropy(logits: Tensor, labels: Tensor, keep: Tensor, label_sm
     """Return one value per label."""
     logits = blank(widen(logits), keep)
     target = blank(labels.to(logits.dtype), keep) * (1 - label_smoothing) + label_smoothing / 2
-    return binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return -times(target, logsigmoid(logits)) - times(1 - target, logsigmoid(-logits))
 
 
 def _mean_entry(log_p: Tensor, inside: Tensor | None) -> Tensor:
