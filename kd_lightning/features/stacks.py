@@ -228,7 +228,7 @@ def _refusal(listing: Node, lists: list[Node], nodes: dict[str, Node]) -> str:
         return f"the layers of '{owner or 'the model'}' are spread over several lists"
     if _turns_axes(nodes[owner].module) or any(_time_first(module) for module in listing.module.modules()):
         return "its layers do not have the batch on the first axis and the width on the last"
-    return recording.refusal(type(nodes[owner].module)) if _is_transformers_own(nodes[owner].module) else ""
+    return _recording_refusal(nodes[owner].module)
 
 
 def _is_spread(one: Node, other: Node) -> bool:
@@ -242,6 +242,13 @@ def _turns_axes(owner: nn.Module) -> bool:
         return False
     source = inspect.getsource(type(owner).forward)
     return "input_ids.transpose(0, 1)" in source or "hidden_states.permute(" in source
+
+
+def _recording_refusal(owner: nn.Module) -> str:
+    """Return why layers have not the hidden states that Transformers numbers alike; blocks of images count from 1."""
+    reason = recording.refusal(type(owner)) if _is_transformers_own(owner) else ""
+    convolves = any(isinstance(module, nn.Conv2d) for module in owner.modules())
+    return "" if convolves and reason == recording.NO_EMBEDDINGS else reason
 
 
 def _is_transformers_own(module: nn.Module) -> bool:

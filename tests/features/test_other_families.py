@@ -75,7 +75,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "Mamba": (MIXER, "hidden.1", "do not start with the embeddings"),
     "Mamba2": (MIXER | {"num_heads": 4, "head_dim": 8, "n_groups": 1}, "hidden.1", "do not start with the embeddings"),
     "Rwkv": (MIXER | {"attention_hidden_size": 16}, "hidden.1", "do not start with the embeddings"),
-    "MobileNetV2": ({"image_size": 32, "depth_multiplier": 0.35}, "hidden.1", "do not start with the embeddings"),
     "ProphetNet": (
         {"vocab_size": 50, "hidden_size": 16, "num_encoder_layers": 1, "num_decoder_layers": 1},
         "decoder.hidden.1",
@@ -136,6 +135,16 @@ def test_hidden_states_that_are_others_are_refused(name: str) -> None:
     options, address, reason = REFUSED[name]
     with pytest.raises(AddressError, match=rf"'{address}' cannot be read from this model: .*{reason}.*module path"):
         FeatureTap(build(name, options), [address])
+
+
+def test_blocks_of_images_count_from_one_where_their_own_list_has_no_stem() -> None:
+    model = build("MobileNetV2", {"image_size": 32, "depth_multiplier": 0.35})
+    batch = batch_for(model)
+    with torch.no_grad(), FeatureTap(model, ["hidden.1", "hidden.5"]) as tap:
+        own = model(**batch, output_hidden_states=True).hidden_states
+        features = tap.take()
+    assert torch.equal(features["hidden.1"], own[0])
+    assert torch.equal(features["hidden.5"], own[4])
 
 
 def test_parts_of_a_model_have_lists_of_their_own() -> None:
