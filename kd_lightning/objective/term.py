@@ -123,12 +123,12 @@ class Term(nn.Module):
                 self._teacher = {a: teacher.feature(a) for a in self.teacher_addresses}
             if self._compares_pairs:
                 self.match.pairs()
-            if self._traits.elementwise:
-                several = len(self.match.student_addresses) > 1 or len(self.match.teacher_addresses) > 1
-                one_feature(type(self.loss).__name__, *([()] if several else []))
             if any(map(is_batch_field, self.match.teacher_addresses)):
                 self._check_not_next("labels of the batch stand beside the wrong logits")
             self._bind_features()
+            if self._traits.elementwise:
+                several = len(self.match.student_addresses) > 1 or len(self.match.teacher_addresses) > 1
+                one_feature(type(self.loss).__name__, *([()] if several else []))
         except (AddressError, MatchError) as error:
             near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
             also = " The batch's own field is 'labels'." if near else ""

@@ -15,6 +15,8 @@ from torch.nn import functional
 import kd_lightning as kd
 from kd_lightning import losses, schedules
 from kd_lightning.core.errors import KDError, MatchError, NonFiniteLossError
+from kd_lightning.core.types import FeatureInfo
+from kd_lightning.objective.projections import check_widths
 
 from ..toys import mlp, pairs, ready, trainer
 
@@ -157,7 +159,7 @@ def test_a_loss_that_is_not_finite_names_the_side(tmp_path: Path, side: str) -> 
 
 def test_a_padded_vocabulary_and_a_model_without_layers_get_advice_of_their_own() -> None:
     with pytest.raises(MatchError, match=r"over 199 classes and the teacher's over 208.*resize_token_embeddings"):
-        kd.DistillationModule(nn.Linear(4, 199), nn.Linear(4, 208), soft())
+        check_widths(None, [FeatureInfo("classes", 199)], [FeatureInfo("classes", 208)])
     scheme = kd.Objective({"h": kd.MatchScheme("hidden", nn.MSELoss())})
     with pytest.raises(KDError, match=r"no list of equal layers in this Sequential.*module paths"):
         kd.DistillationModule(mlp(8), mlp(8, seed=1), scheme)
