@@ -46,6 +46,11 @@ class LiveModelInfo(ModelInfo):
                     f"There is one teacher here, and no '{stack.rstrip('/')}' of several: leave '{stack}' out."
                 )
             names = [name or "''" for name in self._resolver.stacks.names()]
+            if not names:
+                raise AddressError(
+                    f"There is no list of equal layers in this {type(self._resolver.model).__name__}, so its layers "
+                    "have no numbers: write Match with module paths instead of a MatchScheme."
+                )
             raise AddressError(f"There is no stack of layers '{stack}' in this model; it has {names or 'none'}.")
         return found.calls
 

@@ -50,9 +50,9 @@ class TappedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.addresses = tuple(addresses)
         self.outputs = outputs
         self.tap = FeatureTap(model, addresses, outputs)
+        self.addresses = tuple(addresses)
         self.tap.__enter__()
 
     def __repr__(self) -> str:

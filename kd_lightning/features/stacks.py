@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import nn
 
 from kd_lightning.core.errors import AddressError
+from kd_lightning.features import recording
 from kd_lightning.features.attention import attends, has_attention_interface, self_attention
 from kd_lightning.features.structure import Node, declared_fields, is_transformers_model, unwrap
 
@@ -207,7 +208,12 @@ def _listed_stack(listing: Node, nodes: dict[str, Node], refusal: str) -> Stack:
 
 
 def _listed_tie(owner: Node, nodes: dict[str, Node]) -> Node | None:
-    """Return the Transformers model that runs the layers: its `last_hidden_state` is also its last hidden state."""
+    """Return what runs the layers, or the Transformers model around: its `last_hidden_state` is its last hidden state.
+
+    A model may normalise what its encoder returns (Swin), and then only the encoder's own is the last of the list.
+    """
+    if _is_transformers_own(owner.module) and recording.returns_last(type(owner.module)):
+        return owner
     path = owner.path
     while path and not is_transformers_model(nodes[path].module):
         path = path.rpartition(".")[0]
@@ -222,7 +228,7 @@ def _refusal(listing: Node, lists: list[Node], nodes: dict[str, Node]) -> str:
         return f"the layers of '{owner or 'the model'}' are spread over several lists"
     if _turns_axes(nodes[owner].module) or any(_time_first(module) for module in listing.module.modules()):
         return "its layers do not have the batch on the first axis and the width on the last"
-    return ""
+    return _recording_refusal(nodes[owner].module)
 
 
 def _is_spread(one: Node, other: Node) -> bool:
@@ -232,10 +238,21 @@ def _is_spread(one: Node, other: Node) -> bool:
 
 def _turns_axes(owner: nn.Module) -> bool:
     """Tell whether a Transformers module turns the axes of what it gives its layers (XLNet, SqueezeBERT)."""
-    if not type(owner).__module__.startswith("transformers."):
+    if not _is_transformers_own(owner):
         return False
     source = inspect.getsource(type(owner).forward)
     return "input_ids.transpose(0, 1)" in source or "hidden_states.permute(" in source
+
+
+def _recording_refusal(owner: nn.Module) -> str:
+    """Return why layers have not the hidden states that Transformers numbers alike; blocks of images count from 1."""
+    reason = recording.refusal(type(owner)) if _is_transformers_own(owner) else ""
+    convolves = any(isinstance(module, nn.Conv2d) for module in owner.modules())
+    return "" if convolves and reason == recording.NO_EMBEDDINGS else reason
+
+
+def _is_transformers_own(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("transformers.")
 
 
 def _time_first(module: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
+from kd_lightning.core.arguments import check_model
 from kd_lightning.core.errors import AddressError
 from kd_lightning.core.types import Features
 from kd_lightning.features import hooks
@@ -64,8 +65,11 @@ class FeatureTap:
         outputs: Callable[[Any], Mapping[str, Any]] | None = None,
         stop_early: bool = False,
     ) -> None:
+        check_model("model", model)
         if isinstance(addresses, str):
             raise AddressError(f"Addresses are a list of strings, so write ['{addresses}'].")
+        if not isinstance(addresses, Iterable) or not all(isinstance(address, str) for address in addresses):
+            raise AddressError(f"Addresses are a list of strings, such as ['logits'], but got {addresses!r}.")
         resolver = Resolver(model, outputs)
         self.addresses = tuple(dict.fromkeys(addresses))
         self._model = resolver.model

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.masking import times
+from kd_lightning.functional.precision import widen, widen_for
 
 
 def mean_logits(logits: Tensor, weights: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def mean_probabilities(logits: Tensor, weights: Tensor, temperature: float = 1.0
     Args:
         logits: (K, B, …, C).
         weights: (K,) or (K, B, …, 1), summing to 1.
-        temperature: of the loss that will compare them.
+        temperature: of the loss that will compare them; above 32 the result is float64, see `widen_for`.
         multilabel: sigmoids, one per label, instead of a softmax.
 
     Example:
@@ -35,7 +36,7 @@ def mean_probabilities(logits: Tensor, weights: Tensor, temperature: float = 1.0
         tensor([[0.7500, 0.2500]])
 
     """
-    scaled, shares = widen(logits) / temperature, _spread(weights, logits).log()
+    scaled, shares = widen_for(temperature, logits) / temperature, _spread(weights, logits).log()
     if multilabel:
         yes, no = (torch.logsumexp(logsigmoid(sign * scaled) + shares, dim=0) for sign in (1, -1))
         return temperature * (yes - no)
@@ -58,7 +59,7 @@ def confidence(logits: Tensor, multilabel: bool = False) -> Tensor:
     """
     wide = widen(logits)
     logs = torch.cat([logsigmoid(wide), logsigmoid(-wide)], -1) if multilabel else torch.log_softmax(wide, dim=-1)
-    entropy = -(logs.exp() * logs).sum(-1, keepdim=True)
+    entropy = -times(logs.exp(), logs).sum(-1, keepdim=True)
     sure = 1 / entropy.clamp(min=1e-6)  # two teachers that are quite sure share evenly
     return sure / sure.sum(0, keepdim=True)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import logsigmoid
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.logits import check_logits_mask, entries, mean_over_logits
-from kd_lightning.functional.masking import blank, cross_entropy, masked_log_softmax, masked_mean
+from kd_lightning.functional.masking import blank, cross_entropy, masked_log_softmax, masked_mean, times
 from kd_lightning.functional.precision import widen
 
 IGNORED = -100
@@ -44,7 +44,24 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
             "HardLabels for 0 and 1."
         )
     inside = entries(logits, mask)
-    return mean_over_logits(_cross_entropy, logits, (logits, labels, keep, inside, label_smoothing), keep)
+    try:
+        return mean_over_logits(_cross_entropy, logits, (logits, labels, keep, inside, label_smoothing), keep)
+    except RuntimeError:
+        if labels.device.type == "cpu" and labels.shape != logits.shape:
+            _explain_range(labels, keep, logits.shape[-1])
+        raise
+
+
+def _explain_range(labels: Tensor, keep: Tensor, classes: int) -> None:
+    """Name the first label that is no class; looked for only once PyTorch has failed, so that no step waits for it."""
+    wrong = (keep & ((labels < 0) | (labels >= classes))).nonzero()
+    if len(wrong):
+        row, *token = wrong[0].tolist()
+        where = f"row {row}" + "".join(f", token {k}" for k in token)
+        raise MatchError(
+            f"HardLabel got the label {labels[tuple(wrong[0])].item()} in {where}, but the logits have {classes} "
+            f"classes, 0 to {classes - 1}. {IGNORED} is the label that is ignored."
+        ) from None
 
 
 def _are_probabilities(labels: Tensor, logits: Tensor) -> bool:
@@ -164,7 +181,7 @@ def _binary_cross_entropy(logits: Tensor, labels: Tensor, keep: Tensor, label_sm
     """Return one value per label."""
     logits = blank(widen(logits), keep)
     target = blank(labels.to(logits.dtype), keep) * (1 - label_smoothing) + label_smoothing / 2
-    return binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return -times(target, logsigmoid(logits)) - times(1 - target, logsigmoid(-logits))
 
 
 def _mean_entry(log_p: Tensor, inside: Tensor | None) -> Tensor:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional import chunks
-from kd_lightning.functional.masking import blank, count, cross_entropy, kl_divergence, masked_log_softmax
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.masking import blank, count, cross_entropy, kl_divergence, masked_log_softmax, times
+from kd_lightning.functional.precision import widen, widen_for, widened
 from kd_lightning.functional.shapes import same_shape
 
 Divergence: TypeAlias = Literal["kl", "ce"]
@@ -146,7 +147,8 @@ def soft_target(
         )
     temperatures = temperature, temperature if teacher_temperature is None else teacher_temperature
     inputs = (student, teacher.detach(), *temperatures, mask, weight)
-    return mean_over_logits(partial(_softmax_divergence, divergence), student, inputs, rows(student, mask))
+    found = mean_over_logits(partial(_softmax_divergence, divergence), student, inputs, rows(student, mask))
+    return found.to(widened(student))
 
 
 def soft_labels(
@@ -168,7 +170,7 @@ def soft_labels(
     """
     check_logits("SoftLabels", student, teacher, mask)
     inputs = (student, teacher.detach(), temperature, teacher_temperature or temperature, mask)
-    return mean_over_logits(_sigmoid_divergence, student, inputs, mask)
+    return mean_over_logits(_sigmoid_divergence, student, inputs, mask).to(widened(student))
 
 
 def logit_mse(
@@ -202,10 +204,9 @@ def _softmax_divergence(
     weight: Tensor | None,
 ) -> Tensor:
     """Return one value per row."""
-    log_q, log_p = (
-        _log_probabilities(student, temperature, mask),
-        _log_probabilities(teacher, teacher_temperature, mask),
-    )
+    lower = _lower(temperature, teacher_temperature)
+    log_q = _log_probabilities(widen_for(lower, student), temperature, mask)
+    log_p = _log_probabilities(widen_for(lower, teacher), teacher_temperature, mask)
     p = log_p.exp()
     found = kl_divergence(p, log_p, log_q) if divergence == "kl" else cross_entropy(p, log_q)
     return found if weight is None else found * weight
@@ -213,23 +214,29 @@ def _softmax_divergence(
 
 def _log_probabilities(logits: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:
     """Return the log-softmax of logits / temperature, over the positions that take part."""
-    return masked_log_softmax(blank(widen(logits), mask) / _divisor(temperature), entries(logits, mask))
+    return masked_log_softmax(blank(logits, mask) / _divisor(temperature), entries(logits, mask))
+
+
+def _lower(*temperatures: float | Tensor) -> float:
+    """Return the lower of two temperatures; of those of rows, a bound that their precision tells."""
+    return min(t if not isinstance(t, Tensor) else torch.inf if t.dtype == torch.float64 else 1.0 for t in temperatures)
 
 
 def _sigmoid_divergence(
     student: Tensor, teacher: Tensor, temperature: float, teacher_temperature: float, mask: Tensor | None
 ) -> Tensor:
     """Return one value per label."""
-    z_s = blank(widen(student), mask) / temperature
-    z_t = blank(widen(teacher), mask) / teacher_temperature
-    p, not_p = z_t.sigmoid(), (-z_t).sigmoid()
-    loss = -p * logsigmoid(z_s) - not_p * logsigmoid(-z_s)
-    return loss + p * logsigmoid(z_t) + not_p * logsigmoid(-z_t)
+    lower = _lower(temperature, teacher_temperature)
+    z_s = blank(widen_for(lower, student), mask) / temperature
+    z_t = blank(widen_for(lower, teacher), mask) / teacher_temperature
+    yes, no = (times((sign * z_t).sigmoid(), logsigmoid(sign * z_t) - logsigmoid(sign * z_s)) for sign in (1, -1))
+    return yes + no
 
 
 def _squares(student: Tensor, teacher: Tensor, temperature: float | Tensor, mask: Tensor | None) -> Tensor:
-    """Return one value per entry."""
-    return (blank(widen(student) - widen(teacher), mask) / _divisor(temperature)).square()
+    """Return one value per entry; 0 where both are −∞, as of a class that both models rule out."""
+    gap = (widen(student) - widen(teacher)).masked_fill(student == teacher, 0.0)
+    return (blank(gap, mask) / _divisor(temperature)).square()
 
 
 def _divisor(temperature: float | Tensor) -> float | Tensor:

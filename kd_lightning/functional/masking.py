@@ -127,7 +127,7 @@ def cross_entropy(p: Tensor, log_q: Tensor) -> Tensor:
         tensor(0.5000)
 
     """
-    return -_unless_zero(p, log_q).sum(-1)
+    return -times(p, log_q).sum(-1)
 
 
 def kl_divergence(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -139,9 +139,15 @@ def kl_divergence(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
         tensor(0.5000)
 
     """
-    return _unless_zero(p, log_p - log_q).sum(-1)
+    return times(p, log_p - log_q).sum(-1)
 
 
-def _unless_zero(p: Tensor, x: Tensor) -> Tensor:
-    """Return p·x, and 0 (rather than 0·∞) where p is 0; a p that is not a number stays one, for all to see."""
+def times(p: Tensor, x: Tensor) -> Tensor:
+    """Return p·x, and 0 (rather than 0·∞) where p is 0; a p that is not a number stays one, for all to see.
+
+    Example:
+        >>> times(torch.tensor([0.0, 0.5]), torch.tensor([float("-inf"), 4.0]))
+        tensor([0., 2.])
+
+    """
     return torch.where(p == 0, 0.0, p * x)

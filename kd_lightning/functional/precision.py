@@ -16,7 +16,29 @@ def widen(x: Tensor) -> Tensor:
         (torch.float32, torch.float64)
 
     """
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(widened(x))
+
+
+def widened(x: Tensor) -> torch.dtype:
+    """Return the precision that `widen` gives."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+EXACT_ABOVE = 32.0
+"""The temperature above which softened distributions are compared in float64: a float32 divergence, which is the small
+difference of large numbers, has lost three of its digits there, and is noise at 1000."""
+
+
+def widen_for(temperature: float, x: Tensor) -> Tensor:
+    """Return `x` in the precision that a temperature needs: `widen(x)`, or float64 where a device has it.
+
+    Example:
+        >>> x = torch.zeros(1, dtype=torch.bfloat16)
+        >>> widen_for(8.0, x).dtype, widen_for(1000.0, x).dtype
+        (torch.float32, torch.float64)
+
+    """
+    return x.double() if temperature > EXACT_ABOVE and x.device.type != "mps" else widen(x)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -11,6 +11,11 @@ ONE_FEATURE = (
     "each pair of layers, or one term for each."
 )
 
+PAIR = (
+    "{loss} relates two layers of each model but got {got} from the {side}: give the match a pair of addresses, as in "
+    '{side}=("hidden.0", "hidden.1").'
+)
+
 SAME_TOKENS = "both must come from the same batch and the same tokens"
 
 
@@ -99,10 +104,7 @@ def layer_pair(loss: str, student: object, teacher: object, equal_widths: bool =
     for side, value in (("student", student), ("teacher", teacher)):
         if not (isinstance(value, (tuple, list)) and len(value) == 2):
             got = f"{len(value)} tensors" if isinstance(value, (tuple, list)) else "one tensor"
-            raise MatchError(
-                f"{loss} relates two layers of each model but got {got} from the {side}: give the match a pair of "
-                f'addresses, as in {side}=("hidden.0", "hidden.1").'
-            )
+            raise MatchError(PAIR.format(loss=loss, side=side, got=got))
         a, b = value
         maps = a.dim() == 4
         places, width = ("height and width", "channels") if maps else ("tokens", "width")

@@ -56,8 +56,9 @@ def confidence_temperature(student: Tensor, base: float, beta: float, mask: Tens
 
 
 def _distance(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
-    """Return 1 − cos of rows."""
+    """Return 1 − cos of rows; a class that a model rules out (−∞) counts as 0."""
     s, t = (blank(widen(x), mask) for x in (student, teacher))
+    s, t = (x.masked_fill(x == -torch.inf, 0.0) for x in (s, t))
     return (1 - _unit(s).mul(_unit(t)).sum(-1)).clamp(min=0)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional
 
+from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.errors import ConfigError, MatchError, hint
 from kd_lightning.core.types import FeatureInfo, Kind
-from kd_lightning.functional.shapes import ONE_FEATURE
+from kd_lightning.functional.shapes import ONE_FEATURE, one_feature
 
 ARGUMENTS = ("mask", "labels", "batch", "progress", "sample_id", "seed")
 """What a loss may name in its `forward`, after the student's and the teacher's tensor, and is then given.
@@ -122,6 +125,8 @@ class LossTraits:
     per_address: bool = False
     widens: bool = False
     scheduled: bool = False
+    elementwise: bool = False
+    """Whether it is one of PyTorch's losses that broadcast tensors of unequal shapes."""
 
     @classmethod
     def of(cls, loss: Callable[..., Tensor]) -> LossTraits:
@@ -134,9 +139,38 @@ class LossTraits:
         """
         arguments = _arguments_of(loss)
         if not isinstance(loss, DistillationLoss):
-            return cls(arguments, scheduled="progress" in arguments)
+            return cls(arguments, scheduled="progress" in arguments, elementwise=_broadcasts(loss))
         scheduled = "progress" in arguments if loss.scheduled is None else loss.scheduled
         return cls(arguments, loss.equal_widths, loss.per_address, loss.widens, scheduled)
+
+
+_ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+_FUNCTIONS = (functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss)
+
+
+def _broadcasts(loss: Callable[..., Tensor]) -> bool:
+    function = loss.func if isinstance(loss, partial) else loss
+    return isinstance(function, _ELEMENTWISE) or function in _FUNCTIONS
+
+
+def check_elementwise(loss: object, student: Any, teacher: Any) -> None:
+    """Check that two tensors have one shape, before a loss of PyTorch's that would broadcast them.
+
+    Raises:
+        MatchError: if their shapes differ, or a side has several features.
+
+    Example:
+        >>> import torch
+        >>> check_elementwise(nn.MSELoss(), torch.zeros(4, 3), torch.zeros(4, 3))
+
+    """
+    name = getattr(loss, "__name__", type(loss).__name__)
+    one_feature(name, student, teacher)
+    if student.shape != teacher.shape:
+        raise MatchError(
+            f"{name} needs equal shapes but got {tuple(student.shape)} from the student and {tuple(teacher.shape)} as "
+            "the target, which it would broadcast. Give both sides one shape; for labels that are numbers use LabelMSE."
+        )
 
 
 def _arguments_of(loss: Callable[..., Tensor]) -> tuple[str, ...]:
@@ -195,6 +229,8 @@ class WrappedLoss(DistillationLoss):
 
     def compare(self, student: Any, teacher: Any, **given: Any) -> Tensor:
         """Return the inner loss, which is given what it names of `given` and no more."""
+        if self.inner.elementwise:
+            check_elementwise(self.loss, student, teacher)
         return self.loss(student, teacher, **{k: v for k, v in given.items() if k in self.inner.arguments})
 
     def count(self, student: Any, teacher: Any, **given: Any) -> Tensor | None:
@@ -230,7 +266,7 @@ def check_positive(name: str, value: float | None) -> None:
         >>> check_positive("temperature", 2.0)
 
     """
-    if value is not None and not 0 < value < float("inf"):
+    if value is not None and not (is_finite_number(value) and value > 0):
         raise ConfigError(f"Expected argument `{name}` to be positive and finite but got {value!r}.")
 
 

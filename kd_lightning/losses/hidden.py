@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from kd_lightning.core.types import Kind
+from kd_lightning.core.errors import MatchError
+from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.functional.hidden import LayerPair, fsp, hidden_cosine, hidden_mse, nst, pkd, token_mask
 from kd_lightning.functional.maps import as_tokens
 from kd_lightning.functional.masking import count, token_pairs
+from kd_lightning.functional.shapes import PAIR
 from kd_lightning.losses.base import DistillationLoss, OneFeatureLoss, refuse_removed
 
 _HEADS: dict[Kind, str] = {
@@ -107,7 +109,20 @@ class PKD(OneFeatureLoss):
         return count(student, None if mask is None else mask.bool().any(-1), student.shape[:1])
 
 
-class FSP(DistillationLoss):
+class _PairLoss(DistillationLoss):
+    """Base of losses on how two layers of one model relate."""
+
+    widens = True
+
+    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+        """Check before the first step that each side has two features."""
+        for side, infos in (("student", student), ("teacher", teacher)):
+            if len(infos) != 2:
+                got = "one feature" if len(infos) == 1 else f"{len(infos)} features"
+                raise MatchError(PAIR.format(loss=type(self).__name__, side=side, got=got))
+
+
+class FSP(_PairLoss):
     """Mean over samples and D×D′ of (G_s − G_t)², G = Σ_l a_l b_lᵀ / len. CVPR 2017 (Yim et al.), eq. 1 and 2.
 
     Of feature maps, over pixels as in the paper: then len is H·W. The same as TextBrewer's `fsp` and `gram`.
@@ -135,7 +150,7 @@ class FSP(DistillationLoss):
         return count(student[0], None if mask is None else mask.bool().any(-1), student[0].shape[:1])
 
 
-class NST(DistillationLoss):
+class NST(_PairLoss):
     """Mean over pairs of unmasked tokens of (a_s b_sᵀ/D_s − a_t b_tᵀ/D_t)²; the two models' widths may differ.
 
     What toolkits call NST or MMD, a Gram matrix of tokens, or of the pixels of feature maps; not the MMD of the NST

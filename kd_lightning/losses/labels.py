@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.functional.hard_label import counted_labels, hard_label, hard_labels, label_mse
 from kd_lightning.functional.masking import count
@@ -146,6 +147,6 @@ class Identity(DistillationLoss):
 
 def _checked(label_smoothing: float) -> float:
     """Return a share in [0, 1), or raise `ConfigError`."""
-    if not 0 <= label_smoothing < 1:
+    if not is_finite_number(label_smoothing) or not 0 <= label_smoothing < 1:
         raise ConfigError(f"Expected argument `label_smoothing` to be in [0, 1) but got {label_smoothing!r}.")
     return label_smoothing

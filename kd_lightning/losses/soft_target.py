@@ -15,7 +15,7 @@ from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import Schedule
 from kd_lightning.functional.logits import Divergence, count_rows, logit_mse, soft_labels, soft_target
 from kd_lightning.functional.masking import count
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.precision import widen, widen_for
 from kd_lightning.losses.base import DistillationLoss, check_positive, refuse_removed
 
 SampleTemperature: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
@@ -85,7 +85,7 @@ class TemperatureLoss(DistillationLoss):
             return None
         if not getattr(self.sample_temperature, "widens", False):
             student, teacher = widen(student), widen(teacher)
-        return self.sample_temperature(student, teacher, base, mask)
+        return widen_for(base, self.sample_temperature(student, teacher, base, mask))
 
 
 class _SoftmaxLoss(TemperatureLoss):

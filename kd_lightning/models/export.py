@@ -84,6 +84,15 @@ def export(
         raise ConfigError(f"Unknown export format '{format}'. {hint(str(format), FORMATS)}")
     if processor is not None and tokenizer is not None:
         raise ConfigError("`processor` and `tokenizer` are two names of one argument: give one of them.")
+    for name, value, kinds in (
+        ("module_or_checkpoint", module_or_checkpoint, nn.Module | str | Path),
+        ("path", path, str | Path),
+    ):
+        if not isinstance(value, kinds):
+            raise ConfigError(
+                f"Expected argument `{name}` of export to be a {'model or a ' if name != 'path' else ''}path but got "
+                f"{value!r}."
+            )
     processor = tokenizer if processor is None else processor
     read = from_module if isinstance(module_or_checkpoint, nn.Module) else from_checkpoint
     plain = read(module_or_checkpoint)  # type: ignore[arg-type]

@@ -46,7 +46,11 @@ def build(task: str, config: Any) -> Any:
     auto = auto_class(task)
     mapping = getattr(auto, "_model_mapping", None)
     if mapping is not None and type(config) not in mapping:
-        raise ConfigError(f"A {type(config).__name__} model has no head for task '{task}': choose another model.")
+        has = [name for name in AUTO_CLASSES if type(config) in getattr(auto_class(name), "_model_mapping", ())]
+        also = f"; it has them for task={' or '.join(map(repr, has))}" if has else ""
+        raise ConfigError(
+            f"A {type(config).__name__} model has no head for task '{task}'{also}. Choose another task or model."
+        )
     found = mapping[type(config)] if mapping is not None else None
     if isinstance(found, list | tuple) and not config.architectures:  # DeiT has one with a distillation token, too
         config.architectures = [found[0].__name__]

@@ -42,8 +42,7 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
     """
     if kind is None or isinstance(kind, nn.Module):
         return kind
-    if kind not in (*LINEAR, *CONVOLUTIONS):
-        raise MatchError(f"Unknown projection '{kind}'. {hint(kind, [*LINEAR, *CONVOLUTIONS])} Or give an nn.Module.")
+    check_named(kind)
     if student_width is None or teacher_width is None:
         side = "student" if student_width is None else "teacher"
         example = "nn.Conv2d(16, 64, kernel_size=1)" if kind in CONVOLUTIONS else "nn.Linear(312, 768)"
@@ -56,6 +55,18 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
     activation = LINEAR[kind]
     linear = nn.Linear(student_width, teacher_width)
     return linear if activation is None else nn.Sequential(linear, activation())
+
+
+def check_named(kind: object) -> None:
+    """Check that a projection is a module, one of the names, or None.
+
+    Raises:
+        MatchError: if it is anything else; with the closest names.
+
+    """
+    if kind is not None and not isinstance(kind, nn.Module) and kind not in (*LINEAR, *CONVOLUTIONS):
+        choices = hint(str(kind), [*LINEAR, *CONVOLUTIONS])
+        raise MatchError(f"Unknown projection {kind!r}. {choices} Or give an nn.Module.")
 
 
 def _convolution(kind: str, student_width: int, teacher_width: int) -> nn.Module:
@@ -133,6 +144,13 @@ def check_widths(projection: nn.Module | None, student: Sequence[FeatureInfo], t
     for own, target in zip(student, teacher, strict=False):
         kind = "" if own.kind is None else f" (kind '{own.kind}')"
         fix = "'conv'" if own.kind == "map" else "'linear', or for logits give both models the same number of labels"
+        padded = own.kind == "classes" and own.width and target.width and min(own.width, target.width) > 100
+        if projection is None and _differ(own.width, target.width) and padded:
+            raise MatchError(
+                f"the student's logits are over {own.width} classes and the teacher's over {target.width}. If one "
+                "vocabulary is the other with rows added to it, cut or pad them with resize_token_embeddings; if their "
+                "tokens differ, logits cannot be compared."
+            )
         if projection is None and _differ(own.width, target.width):
             raise MatchError(
                 f"the student's width is {own.width} and the teacher's {target.width}{kind}. Add projection={fix}."

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from kd_lightning.core.arguments import check_finite_number, is_finite_number
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.functional.temperatures import confidence_temperature, focal_temperature
 
@@ -138,7 +139,8 @@ class FLSW:
     def __post_init__(self) -> None:
         """Check the options once."""
         _check_floor(self.floor)
-        if self.gamma < 0:
+        check_finite_number("beta", self.beta)
+        if not is_finite_number(self.gamma) or self.gamma < 0:
             raise ConfigError(f"Expected argument `gamma` of FLSW not to be negative but got {self.gamma}.")
 
     def __call__(self, student: Tensor, teacher: Tensor, base: float, mask: Tensor | None = None) -> Tensor:
@@ -173,6 +175,7 @@ class CWSM:
     def __post_init__(self) -> None:
         """Check the options once."""
         _check_floor(self.floor)
+        check_finite_number("beta", self.beta)
 
     def __call__(self, student: Tensor, teacher: Tensor, base: float, mask: Tensor | None = None) -> Tensor:
         """Return one temperature per row, without gradient."""
@@ -180,5 +183,5 @@ class CWSM:
 
 
 def _check_floor(floor: float) -> None:
-    if not floor > 0:
+    if not is_finite_number(floor) or not floor > 0:
         raise ConfigError(f"Expected argument `floor` of a temperature to be positive but got {floor}.")

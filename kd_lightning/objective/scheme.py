@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from kd_lightning.core.arguments import check_finite_number
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.core.types import ModelInfo, Schedule
 from kd_lightning.functional.maps import Pooling
@@ -71,6 +72,8 @@ class MatchScheme:
     ) -> None:
         if isinstance(loss, EMD) and layers != LEARNED:
             raise ConfigError(f"losses.EMD learns which layers belong together: use layers='emd', not {layers!r}.")
+        check_finite_number("weight", weight)
+        check_finite_number("every", every, least=1)
         self.feature, self.teacher_feature = feature, teacher_feature or feature
         self.loss = loss
         self.layers = layers

@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.batch import field, is_batch_field, logits_mask, required_field, token_mask
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
 from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, Schedule
 from kd_lightning.features import module_widths
 from kd_lightning.functional.maps import Pooling
 from kd_lightning.functional.precision import no_autocast, widen
-from kd_lightning.losses.base import DistillationLoss, LossTraits, check_choice
+from kd_lightning.functional.shapes import one_feature
+from kd_lightning.losses.base import DistillationLoss, LossTraits, check_choice, check_elementwise
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
 from kd_lightning.objective.maps import Side, as_compared, comparable
 from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of
 from kd_lightning.objective.match import Match
-from kd_lightning.objective.projections import Projection, check_suits, check_widths, projection_between
+from kd_lightning.objective.projections import Projection, check_named, check_suits, check_widths, projection_between
 
 
 class Term(nn.Module):
@@ -69,6 +71,9 @@ class Term(nn.Module):
         resize: Pooling | None = "avg",
     ) -> None:
         super().__init__()
+        if not isinstance(match, Match):
+            raise ConfigError(f"Expected argument `match` to be a Match, such as {_match_like(match)}, got {match!r}.")
+        check_named(projection)
         check_choice("resize", resize, ("avg", "max", None))
         if not callable(loss):
             raise ConfigError(f"Expected argument `loss` of a term to be an nn.Module or a function but got {loss!r}.")
@@ -79,9 +84,9 @@ class Term(nn.Module):
             raise ConfigError(
                 f"Expected argument `schedule` to be a function of progress, such as Cosine(), got {schedule!r}."
             )
-        if projection_lr is not None and not 0 <= projection_lr < float("inf"):
+        if projection_lr is not None and not (is_finite_number(projection_lr) and projection_lr >= 0):
             raise ConfigError(f"Expected argument `projection_lr` not to be negative but got {projection_lr!r}.")
-        if not isinstance(weight, int | float) or not abs(weight) < float("inf"):
+        if not is_finite_number(weight):
             raise ConfigError(f"Expected argument `weight` of a term to be a finite number but got {weight!r}.")
         self.match = match
         self.loss = loss
@@ -123,6 +128,9 @@ class Term(nn.Module):
             if any(map(is_batch_field, self.match.teacher_addresses)):
                 self._check_not_next("labels of the batch stand beside the wrong logits")
             self._bind_features()
+            if self._traits.elementwise:
+                several = len(self.match.student_addresses) > 1 or len(self.match.teacher_addresses) > 1
+                one_feature(type(self.loss).__name__, *([()] if several else []))
         except (AddressError, MatchError) as error:
             near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
             also = " The batch's own field is 'labels'." if near else ""
@@ -218,6 +226,8 @@ class Term(nn.Module):
         with no_autocast(projected[0]):
             sides = [self._wide(side) for side in comparable(own, other, has_tokens, self.resize) if side]
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
+            if self._traits.elementwise:
+                check_elementwise(self.loss, *tensors)
             value = _scalar(self.loss(*tensors, **given), match)
             return value, self.loss.count(*tensors, **given) if isinstance(self.loss, DistillationLoss) else None
 
@@ -275,6 +285,13 @@ class Term(nn.Module):
         projection = self._projection_kind if self.projection is None else self.projection
         parts += [] if projection is None else [f"projection={one_line(projection)}"]
         return f"Term({', '.join(parts)})"
+
+
+def _match_like(given: object) -> str:
+    sides = given if isinstance(given, tuple | list) and len(given) == 2 else (given, given)
+    return (
+        f"Match({sides[0]!r}, {sides[1]!r})" if isinstance(given, str | tuple | list) else "Match('logits', 'logits')"
+    )
 
 
 def one_line(thing: object) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, hint
 from kd_lightning.core.types import NAME, Batch, FeatureInfo, Features, ModelInfo
 from kd_lightning.features.addresses import address_kind
@@ -55,7 +57,7 @@ class EnsembleTeacher(TeacherSource):
         _check_names(teachers)
         if combine not in ("logits", "probabilities"):
             raise ConfigError(f"Unknown way to combine teachers '{combine}'. Choose logits or probabilities.")
-        if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        if not is_finite_number(temperature) or not temperature > 0:
             raise ConfigError(f"Expected argument `temperature` to be positive and finite but got {temperature!r}.")
         if weights not in (None, "confidence") and not isinstance(weights, Mapping):
             raise ConfigError(
@@ -205,12 +207,18 @@ def _check_names(teachers: Mapping[str, object]) -> None:
     for name in teachers:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError(f"Expected a teacher's name to be letters, digits and underscores but got {name!r}.")
+    for name, other in combinations(teachers, 2):
+        if teachers[name] is teachers[other] and isinstance(teachers[name], TeacherSource):
+            raise ConfigError(
+                f"Teachers '{name}' and '{other}' are one source, which returns one list of features: make two sources "
+                "of the model, or give it a larger weight."
+            )
 
 
 def _fractions(weights: Mapping[str, float], names: list[str]) -> list[float]:
     if set(weights) != set(names):
         raise ConfigError(f"Expected one weight for each of {', '.join(names)} but got {', '.join(map(str, weights))}.")
-    if not all(isinstance(weights[name], int | float) for name in names):
+    if not all(isinstance(weights[name], int | float) and not isinstance(weights[name], bool) for name in names):
         raise ConfigError(f"Expected teachers' weights to be numbers but got {dict(weights)}.")
     values = [float(weights[name]) for name in names]
     total = sum(values)

@@ -10,6 +10,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.arguments import check_model
 from kd_lightning.core.batch import sub_batch
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.core.types import Batch, Features, ModelInfo
@@ -53,6 +54,7 @@ class LiveTeacher(TeacherSource):
         compile: bool = False,
         adapter: Adapter | None = None,
     ) -> None:
+        check_model("teacher", model)
         if precision is not None and precision not in DTYPES:
             raise ConfigError(f"Unknown teacher precision '{precision}'. {hint(str(precision), DTYPES)}")
         self.model = model.requires_grad_(False).eval()

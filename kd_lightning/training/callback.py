@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.arguments import check_finite_number, check_model
 from kd_lightning.core.batch import batch_size, sub_batch
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.core.types import Batch, LossReport
@@ -20,11 +21,13 @@ from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.training.callback_optimizer import ATTRIBUTE, with_objective
 from kd_lightning.training.checks import (
+    check_adapter,
     check_finite,
     check_has_gradient,
     check_not_shared,
     check_objective,
     check_same_teacher,
+    check_terms_have_gradient,
     check_trainable,
     check_weights,
 )
@@ -73,11 +76,17 @@ class DistillationCallback(pl.Callback):
         adapter: Adapter | None = None,
         task_weight: float = 1.0,
     ) -> None:
+        if not isinstance(teacher, TeacherSource):
+            check_model("teacher", teacher)
+        if not isinstance(student, str):
+            raise ConfigError(
+                f"Expected argument `student` to be the attribute path of a model, such as 'model', got {student!r}."
+            )
+        check_adapter(adapter)
         check_objective(objective)
         if "task" in objective.declared:
             raise ConfigError("No term may be named 'task': that is what the module's own loss is called in the logs.")
-        if not isinstance(task_weight, int | float) or not abs(task_weight) < float("inf"):
-            raise ConfigError(f"Expected argument `task_weight` to be a finite number but got {task_weight!r}.")
+        check_finite_number("task_weight", task_weight)
         self._given_teacher = teacher
         self._teacher: TeacherSource | None = None
         self.objective = objective
@@ -185,13 +194,14 @@ class DistillationCallback(pl.Callback):
             check_has_gradient(student)
             progress = self._progress.of(module.trainer) if self.objective.scheduled else 0.0
             terms = self.objective(student, teacher, batch, progress, across_ranks=True)
+            check_terms_have_gradient(terms)
             task = _scalar_loss(output)
             report = LossReport(
                 task * self.task_weight + terms.total,
                 {"task": task, **terms.parts},
                 {"task": self.task_weight, **terms.weights},
             )
-            check_finite(report, module.trainer)
+            check_finite(report, module.trainer, batch, self.teacher)
             logs = report.logs("distillation", terms_are_logged(module.trainer))
             module.log_dict(logs, batch_size=batch_size(sub_batch(batch, "student")))
             return {**output, "loss": report.total} if isinstance(output, Mapping) else report.total

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.errors import ConfigError, NonFiniteLossError
-from kd_lightning.core.types import Features, LossReport
+from kd_lightning.core.types import Batch, Features, LossReport
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource
 
@@ -143,7 +147,35 @@ def check_weights(student: nn.Module) -> None:
         )
 
 
-def check_finite(report: LossReport, trainer: pl.Trainer) -> None:
+def check_terms_have_gradient(report: LossReport) -> None:
+    """Refuse an objective whose terms train nothing.
+
+    Raises:
+        ConfigError: if gradients are computed, and no term has one.
+
+    """
+    if torch.is_grad_enabled() and not report.total.requires_grad:
+        raise ConfigError(
+            f"The loss of {', '.join(report.parts)} has no gradient, so it would train nothing: a loss must not detach "
+            "the student's tensor, or compute under torch.no_grad()."
+        )
+
+
+def check_adapter(adapter: object) -> None:
+    """Refuse what is not an Adapter.
+
+    Raises:
+        ConfigError: for any other type than Adapter and None.
+
+    """
+    if adapter is not None and not isinstance(adapter, Adapter):
+        got = type(adapter).__name__
+        raise ConfigError(f"Expected argument `adapter` to be an Adapter(inputs=…, outputs=…) but got {got}.")
+
+
+def check_finite(
+    report: LossReport, trainer: pl.Trainer, batch: Batch = None, teacher: TeacherSource | None = None
+) -> None:
     """Stop at a loss that is not finite; on a GPU, where the check synchronises, only at logging steps.
 
     Raises:
@@ -158,5 +190,32 @@ def check_finite(report: LossReport, trainer: pl.Trainer) -> None:
         names = report.non_finite() or list(report.parts)
         raise NonFiniteLossError(
             f"The loss became non-finite at step {trainer.global_step}, in term {', '.join(names)}. "
-            "Lower the learning rate or the term's weight, or set trainer.gradient_clip_val."
+            + _cause(report, batch, teacher)
         )
+
+
+def _cause(report: LossReport, batch: Batch, teacher: TeacherSource | None) -> str:
+    """Say which side is not finite: a weight, the batch, the teacher, or else the student."""
+    wrong = next((name for name, weight in report.weights.items() if not math.isfinite(weight)), None)
+    if wrong is not None:
+        return f"The weight of '{wrong}' is {report.weights[wrong]}: look at its schedule."
+    if (place := _non_finite(batch)) is not None:
+        return f"The batch is not finite itself, at {place or 'its tensor'}: look at the data."
+    try:
+        answers = teacher(batch) if teacher is not None else {}
+    except Exception:  # of a batch that the step has changed, it is not known
+        answers = {}
+    if (place := _non_finite(answers)) is not None:
+        return f"The teacher's {place} is not finite: look at its weights, its precision, or its cache."
+    return (
+        "The teacher and the batch are finite. Lower the learning rate or the term's weight, or set "
+        "trainer.gradient_clip_val."
+    )
+
+
+def _non_finite(value: object, place: str = "") -> str | None:
+    """Return where in nested mappings and sequences a tensor is not finite; None if all are."""
+    if isinstance(value, Tensor):
+        return place if value.is_floating_point() and not torch.isfinite(value).all() else None
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return next((found for key, part in parts if (found := _non_finite(part, f"'{key}'")) is not None), None)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.arguments import check_model
 from kd_lightning.core.batch import batch_size, sub_batch
 from kd_lightning.core.types import Batch, Features, LossReport
 from kd_lightning.features.runner import Runner
@@ -19,11 +20,13 @@ from kd_lightning.metrics import Scores
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.training.checks import (
+    check_adapter,
     check_factories,
     check_finite,
     check_not_shared,
     check_objective,
     check_same_teacher,
+    check_terms_have_gradient,
     check_trainable,
     check_weights,
 )
@@ -82,6 +85,8 @@ class DistillationModule(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        check_model("student", student)
+        check_adapter(adapter)
         check_factories(optimizer, scheduler)
         check_objective(objective)
         check_not_shared(student, teacher)  # before the teacher is frozen
@@ -113,7 +118,8 @@ class DistillationModule(LightningModule):
         The terms are logged when loggers write (`Trainer(log_every_n_steps=…)`) and at an epoch's first step.
         """
         report = self.compare(batch, across_ranks=True)
-        check_finite(report, self.trainer)
+        check_terms_have_gradient(report)
+        check_finite(report, self.trainer, batch, self.teacher)
         self.log_dict(
             report.logs("train", terms_are_logged(self.trainer)), batch_size=batch_size(sub_batch(batch, "student"))
         )

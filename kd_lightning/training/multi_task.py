@@ -87,7 +87,7 @@ class MultiTaskModule(LightningModule):
         """Compare the student of the batch's task with its teacher."""
         name, task = self._task_of(batch)
         report = task.compare(batch, across_ranks=True)
-        check_finite(report, self.trainer)
+        check_finite(report, self.trainer, batch, task.teacher)
         logs = {"train/loss": report.total.detach(), **report.logs(f"train/{name}", terms_are_logged(self.trainer))}
         self.log_dict(logs, batch_size=batch_size(sub_batch(batch, "student")))
         return report.total

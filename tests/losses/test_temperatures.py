@@ -15,6 +15,7 @@ import kd_lightning as kd
 from kd_lightning import losses, schedules
 from kd_lightning.compat import textbrewer
 from kd_lightning.core.errors import ConfigError, MatchError
+from kd_lightning.functional.ensembling import confidence, mean_probabilities
 
 from ..toys import bert, pairs, ready, trainer, words
 
@@ -200,3 +201,85 @@ def test_a_shift_needs_labels_that_fit(labels):
 def test_options_that_exclude_each_other_are_an_error(make):
     with pytest.raises(ConfigError):
         make()
+
+
+def limit(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return T²·KL in float64, of centred differences, which do not cancel at any temperature."""
+    s, t = student.detach().double() / temperature, teacher.double() / temperature
+    p = t.softmax(-1)
+    gap = (s - t) - (p * (s - t)).sum(-1, keepdim=True)
+    series = gap**2 / 2 + gap**3 / 6 + gap**4 / 24
+    above_one = torch.where(gap.abs() < 1e-3, series, gap.expm1() - gap)
+    return (temperature**2 * (p * above_one).sum(-1).log1p().mean()).float()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 8.0, 32.0, 33.0, 1e3, 1e4, 1e6])
+def test_divergences_hold_at_any_temperature(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(4, 50, generator=generator) for _ in range(2))
+    student.requires_grad_()
+    expected = limit(student, teacher, temperature)
+    gradient = (student.double() / temperature).softmax(-1) - (teacher.double() / temperature).softmax(-1)
+    by_row = schedules.FLSW(beta=0.0, gamma=1.0)
+    for loss in (losses.SoftTarget(temperature), losses.SoftTarget(temperature, sample_temperature=by_row)):
+        found = loss(student, teacher)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=5e-5, atol=0)
+        for same_gradient in (loss, losses.SoftCrossEntropy(temperature)):
+            (got,) = torch.autograd.grad(same_gradient(student, teacher), student)
+            torch.testing.assert_close(got, (gradient * temperature / 4).float(), rtol=1e-3, atol=1e-6)
+    labels = losses.SoftLabels(temperature)(student, teacher)
+    two = [torch.stack([x.flatten(), torch.zeros(200)], -1) for x in (student.detach(), teacher)]
+    torch.testing.assert_close(labels, limit(*two, temperature), rtol=5e-5, atol=0)
+
+
+def test_an_ensembles_mean_of_probabilities_holds_at_any_temperature() -> None:
+    one, other = torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([[2.0, 1.0, 0.0]])
+    found = mean_probabilities(torch.stack([one, other]), torch.tensor([0.5, 0.5]), 1e5)
+    torch.testing.assert_close((found - found[:, :1]).float(), torch.tensor([[0.0, 0.0, 0.5]]), rtol=0, atol=1e-4)
+
+
+RULED_OUT = [
+    losses.LogitMSE(),
+    losses.SoftTarget(2.0),
+    losses.SoftTarget(2.0, sample_temperature=schedules.FLSW(beta=1.0, gamma=1.0)),
+    losses.SoftTarget(2.0, sample_temperature=schedules.CWSM(beta=1.0)),
+    losses.SoftCrossEntropy(2.0),
+    losses.SoftLabels(2.0),
+    losses.ProbabilityShift(losses.LogitMSE()),
+    textbrewer.LogitMSE(2.0),
+]
+
+
+@pytest.mark.parametrize("loss", RULED_OUT, ids=lambda loss: str(loss)[:40])
+def test_a_class_that_both_models_rule_out_adds_nothing(loss: Any) -> None:
+    student, teacher = (
+        torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]]),
+        torch.tensor([[2.0, 0.0, 0.5], [1.0, 2.0, 0.0]]),
+    )
+    given = {"labels": torch.tensor([0, 1])} if isinstance(loss, losses.ProbabilityShift) else {}
+    outside = torch.full((2, 1), -torch.inf)
+    longer, others = (torch.cat([x, outside], 1).requires_grad_() for x in (student, teacher))
+    found, without = loss(longer, others, **given), loss(student, teacher, **given)
+    classes = 4 / 3 if isinstance(loss, losses.LogitMSE | losses.SoftLabels | losses.ProbabilityShift) else 1
+    classes = 4 / 3 if isinstance(loss, textbrewer.LogitMSE) else classes
+    torch.testing.assert_close(found * classes, without)
+    (gradient,) = torch.autograd.grad(found, longer)
+    assert torch.isfinite(gradient).all()
+    assert not gradient[:, 3].any()
+    one_sided = loss(longer, torch.cat([teacher, torch.zeros(2, 1)], 1), **given)
+    assert one_sided == torch.inf or torch.isfinite(one_sided)  # never a NaN
+
+
+def test_a_label_that_is_ruled_out_and_wrong_adds_nothing() -> None:
+    logits = torch.tensor([[1.0, -torch.inf, 2.0]], requires_grad=True)
+    found = losses.HardLabels()(logits, torch.tensor([[1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(3 * found, 2 * losses.HardLabels()(logits[:, [0, 2]], torch.tensor([[1.0, 0.0]])))
+    assert torch.isfinite(torch.autograd.grad(found, logits)[0]).all()
+    assert losses.HardLabels()(logits, torch.tensor([[1.0, 1.0, 0.0]])) == torch.inf
+    torch.testing.assert_close(losses.HardLabel()(logits, torch.tensor([0])), logits[0, [0, 2]].logsumexp(0) - 1.0)
+
+
+def test_confidence_of_a_teacher_that_rules_a_class_out() -> None:
+    shares = confidence(torch.tensor([[[0.0, 0.0, -torch.inf]], [[0.0, 0.0, -torch.inf]]]))
+    torch.testing.assert_close(shares, torch.full((2, 1, 1), 0.5))
