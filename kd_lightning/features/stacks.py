@@ -246,7 +246,8 @@ def _turns_axes(owner: nn.Module) -> bool:
 
 def _recording_refusal(owner: nn.Module) -> str:
     """Return why layers have not the hidden states that Transformers numbers alike; blocks of images count from 1."""
-    reason = recording.refusal(type(owner)) if _is_transformers_own(owner) else ""
+    owned: Any = type(owner)  # mypy takes a Module's class for unhashable
+    reason = recording.refusal(owned) if _is_transformers_own(owner) else ""
     convolves = any(isinstance(module, nn.Conv2d) for module in owner.modules())
     return "" if convolves and reason == recording.NO_EMBEDDINGS else reason
 

@@ -19,6 +19,7 @@ from kd_lightning.core.locks import check_lockable
 from kd_lightning.core.marked import read_marked, write_marked
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline.checks import check_settings
+from kd_lightning.pipeline.environment import check_one_task
 from kd_lightning.pipeline.fine_tune import SECONDS
 from kd_lightning.pipeline.heartbeat import heartbeat, wait_for
 from kd_lightning.pipeline.launch import check_ranks, inside_torchrun, outer_rank, start_stage
@@ -35,6 +36,7 @@ CONFIG = "config.yaml"
 
 def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
     """Carry out the stages of a run in a folder, without those that are finished there, and return `metrics.json`."""
+    check_one_task()
     make_folder(run_dir)
     first = outer_rank() == 0
     with (

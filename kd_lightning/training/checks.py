@@ -174,7 +174,7 @@ def check_adapter(adapter: object) -> None:
 
 
 def check_finite(
-    report: LossReport, trainer: pl.Trainer, batch: Batch = None, teacher: TeacherSource | None = None
+    report: LossReport, trainer: pl.Trainer, batch: Batch | None = None, teacher: TeacherSource | None = None
 ) -> None:
     """Stop at a loss that is not finite; on a GPU, where the check synchronises, only at logging steps.
 
@@ -194,7 +194,7 @@ def check_finite(
         )
 
 
-def _cause(report: LossReport, batch: Batch, teacher: TeacherSource | None) -> str:
+def _cause(report: LossReport, batch: Batch | None, teacher: TeacherSource | None) -> str:
     """Say which side is not finite: a weight, the batch, the teacher, or else the student."""
     wrong = next((name for name, weight in report.weights.items() if not math.isfinite(weight)), None)
     if wrong is not None:

@@ -23,7 +23,8 @@ def note(trainer: Trainer) -> dict[str, Any]:
     Lightning logs a step's row after the callbacks that save at its end; such a row is kept in the checkpoint.
     """
     loop = trainer.fit_loop.epoch_loop
-    total, step = loop.batch_progress.total, loop._batches_that_stepped
+    total: Any = loop.batch_progress.total
+    step = loop._batches_that_stepped
     row = _coming(trainer) if total.processed > total.completed else None
     rows = []
     for logger in trainer.loggers if trainer.is_global_zero else ():

@@ -102,7 +102,7 @@ class TokenRows(Dataset[dict[str, Any]]):
 def _save(path: Path, array: np.ndarray) -> None:
     """Write an array as `np.save` does, which says nothing of a disk that becomes full: by Python's own writes."""
     with path.open("wb") as file:
-        np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)  # type: ignore[arg-type]
+        np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
 class DualTokenizedRows(Dataset[dict[str, Any]]):
