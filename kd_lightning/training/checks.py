@@ -202,7 +202,7 @@ def _cause(report: LossReport, batch: Batch | None, teacher: TeacherSource | Non
     if (place := _non_finite(batch)) is not None:
         return f"The batch is not finite itself, at {place or 'its tensor'}: look at the data."
     try:
-        answers = teacher(batch) if teacher is not None else {}
+        answers = teacher(batch) if teacher is not None and batch is not None else {}
     except Exception:  # of a batch that the step has changed, it is not known
         answers = {}
     if (place := _non_finite(answers)) is not None:

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from kd_lightning.core.errors import DamagedError
 from kd_lightning.core.files import replacing, sync
 from kd_lightning.core.unwritable import explained
 
@@ -80,8 +81,18 @@ class Rows(ExperimentWriter):
         self.file = Path(self.metrics_file_path)
 
     def go_on(self, rows: int | None) -> None:
-        """Drop the rows after the first `rows`, and the columns that only they have."""
+        """Drop the rows after the first `rows`, and the columns that only they have.
+
+        Raises:
+            DamagedError: where there are fewer of them; a file that was deleted begins anew.
+
+        """
         kept = self._read()[:rows]
+        if rows is not None and self.file.is_file() and len(kept) < rows:
+            raise DamagedError(
+                f"The file {self.file} is damaged: it has {len(kept)} of the {rows} rows that were logged before the "
+                "checkpoint. Delete it to go on without them."
+            )
         self.metrics_keys = sorted({key for row in kept for key, value in row.items() if value})
         self.rows = len(kept)
         if kept:

@@ -11,6 +11,7 @@ import pytest
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from kd_lightning.core.errors import DamagedError
 from kd_lightning.training.callbacks import LastCheckpoint
 from kd_lightning.training.csv_logger import ResumableCSVLogger
 
@@ -140,3 +141,16 @@ def test_tensorboard_shows_each_step_once(tmp_path: Path) -> None:
         logged(tmp_path / "cut", last=KilledAfterSaving(tmp_path / "cut", 12, 3), tensorboard=True)
     logged(tmp_path / "cut", tensorboard=True)
     assert curves(tmp_path / "cut") == curves(tmp_path / "whole")
+
+
+def test_a_file_that_was_cut_before_the_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        logged(tmp_path, At(5, kill), every=4)
+    file = tmp_path / "csv" / "version_0" / "metrics.csv"
+    whole = file.read_text()
+    file.write_text(whole[: len(whole) // 3])
+    with pytest.raises(DamagedError, match=r"metrics\.csv is damaged: it has \d of the \d rows .* Delete it"):
+        logged(tmp_path, every=4)
+    file.unlink()
+    logged(tmp_path, every=4)
+    assert len(content(tmp_path)) > 1
