@@ -36,13 +36,27 @@ def weights_hash(model: nn.Module) -> str:
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
     shaping = {key: value for key, value in settings.items() if key not in NOT_SHAPING}
     total = hashlib.sha256(digest(repr(model), shaping).encode())
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
         if isinstance(value, Tensor) and not value.is_quantized:
             total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:  # packed weights of quantised layers, and what a module's `get_extra_state` gives
             total.update(f"{name} {type(value).__name__}".encode() + _saved(value))
+    for name, module in model.named_modules():
+        if plain := _plain_attributes(module):
+            total.update(f"{name} {plain}".encode())
     return total.hexdigest()[:16]
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """Return the numbers and texts that a module of the user's own keeps, any of which its forward pass may read.
+
+    Those of PyTorch's modules are in their `repr`, those of Transformers' in the configuration.
+    """
+    if type(module).__module__.startswith(("torch.", "transformers.")):
+        return {}
+    kept = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    return {name: value for name, value in sorted(kept.items()) if isinstance(value, bool | int | float | str)}
 
 
 def _saved(value: Any) -> bytes:

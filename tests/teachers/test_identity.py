@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import kd_lightning as kd
-from kd_lightning.teachers.identity import function_identity
+from kd_lightning.teachers.identity import function_identity, weights_hash
 
 
 def model() -> nn.Sequential:
@@ -141,3 +141,21 @@ def test_a_function_without_source_is_known_by_its_bytecode():
     assert one is not None
     assert one.startswith("made#")
     assert one != other
+
+
+class Scaled(nn.Module):
+    """Keeps a buffer that is not saved, and a number that is no part of its `repr`."""
+
+    def __init__(self, shift: float = 0.0, factor: float = 1.0) -> None:
+        super().__init__()
+        self.inner, self.factor, self.calls = model(), factor, []
+        self.register_buffer("shift", torch.tensor([shift]), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * self.factor + self.shift
+
+
+def test_what_is_not_saved_with_the_weights_counts_too():
+    one = weights_hash(Scaled())
+    assert weights_hash(Scaled().train()) == one == weights_hash(Scaled().eval())
+    assert len({one, weights_hash(Scaled(shift=1.0)), weights_hash(Scaled(factor=2.0))}) == 3
