@@ -32,7 +32,7 @@ class ResumableCSVLogger(CSVLogger):
         ...     logger.log_metrics({"loss": 0.5}, step=0)
         ...     logger.save()
         ...     logger.rows, Path(logger.log_dir, "metrics.csv").read_text()
-        (1, 'loss,step\n0.5,0\n')
+        (1, 'loss,step\\n0.5,0\\n')
 
     """
 
