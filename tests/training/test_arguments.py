@@ -84,7 +84,7 @@ def test_numbers_that_are_none_are_named(name: str) -> None:
         *(nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss(), functional.mse_loss),
         *(partial(functional.huber_loss, delta=2.0), losses.ProbabilityShift(nn.MSELoss())),
     ],
-    ids=str,
+    ids=["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "mse_loss", "partial", "wrapped"],
 )
 def test_shapes_that_pytorch_would_broadcast_are_refused(loss: Any) -> None:
     term, batch = kd.Term(LOGITS, loss), {"labels": torch.zeros(4, dtype=torch.long)}
