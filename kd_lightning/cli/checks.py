@@ -260,6 +260,8 @@ def _check_kind(path: str, value: Any, annotated: Any, default: Any) -> None:
         return
     if value is None and default is None:
         return
+    if isinstance(value, int) and any(int in typing.get_args(member) for member in members):
+        return  # a list of one, such as of layers: the class says better what it takes
     if not any(_is_of(value, KINDS[origin][0]) for origin in origins):
         wanted = [KINDS[origin][1] for origin in origins if origin is not types.NoneType]
         what = " or ".join(dict.fromkeys(wanted))
