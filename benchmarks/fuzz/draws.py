@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 from benchmarks.fuzz.data import IMAGES, PLAIN, QUESTIONS, TAGS, kind_of, place_of
 from kd_lightning.cli.configs import CONFIGS, compose_config
 from kd_lightning.cli.experiments import experiments
+from kd_lightning.core.hashing import digest
 
 PLACED = {
     "schedule": ("terms.hard.schedule", "terms.logits.schedule", "terms.logits.loss.temperature_schedule"),
@@ -104,8 +106,6 @@ class Draw:
         """The groups that were drawn, as a whole or a value of theirs."""
         return sorted({_group_of(key) for key in self.drawn})
 
-    asdict = asdict
-
 
 def _group_of(key: str) -> str:
     name = re.split(r"[.@=]", key.lstrip("+~"))[0]
@@ -136,8 +136,9 @@ def composed(start: str) -> dict[str, Any]:
     if made is not None:
         data = next(part["override /data"] for part in made["defaults"] if "override /data" in part)
         return composed(f"data={data}")
-    kind = kind_of(OmegaConf.to_container(compose_config([start]).data, resolve=False))  # type: ignore[arg-type]
-    models = [text for text in SMALL["images" if kind == IMAGES else "text"] if "." not in text]
+    group, _, name = start.partition("=")
+    images = bool(re.search(r"base/images|/data: cifar10", (CONFIGS / group / f"{name}.yaml").read_text()))
+    models = [text for text in SMALL["images" if images else "text"] if "." not in text]
     return OmegaConf.to_container(compose_config([start, *models]), resolve=False)  # type: ignore[return-value]
 
 
@@ -186,12 +187,8 @@ def command_lines(draw: st.DrawFn, folder: Path) -> Draw:
     chosen = draw(st.lists(st.sampled_from(others), max_size=3, unique=True))
     for group in chosen:
         line.drawn |= draw(_choice(group, kind))
-    keys = {
-        key: value
-        for key, value in (dict(_leaves(whole)) | _option_leaves(line)).items()
-        if not any(key.startswith(f"{group}.") for group in chosen if group in ("teacher", "student", "objective"))
-        or key in _option_leaves(line)
-    }
+    replaced = tuple(f"{group}." for group in chosen if group in ("teacher", "student", "objective"))
+    keys = {key: value for key, value in _leaves(whole) if not key.startswith(replaced)} | _option_leaves(line)
     strange = draw(st.integers(0, 9)) < 3
     fixed = [key for key in sorted(keys) if "${" not in str(keys[key]) and not key.endswith("_")]
     for key in draw(st.lists(st.sampled_from(fixed), max_size=3, unique=True)):
@@ -238,12 +235,17 @@ def _option_leaves(line: Draw) -> dict[str, Any]:
             file = CONFIGS / group / f"{option}.yaml"
             if group in ("experiment", "data") or not file.is_file():
                 continue
-            text = file.read_text()
-            package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
-            prefix = f"{package.group(1) if package else group}."
-            node = {key: value for key, value in (yaml.safe_load(text) or {}).items() if key != "defaults"}
-            found |= dict(_leaves(node, "" if prefix == "_global_." else prefix))
+            found |= _file_leaves(group, file)
     return found
+
+
+@cache
+def _file_leaves(group: str, file: Path) -> dict[str, Any]:
+    text = file.read_text()
+    package = re.search(r"^# @package (\S+)", text, re.MULTILINE)
+    prefix = f"{package.group(1) if package else group}."
+    node = {key: value for key, value in (yaml.safe_load(text) or {}).items() if key != "defaults"}
+    return dict(_leaves(node, "" if prefix == "_global_." else prefix))
 
 
 def _in_range(key: str, value: Any) -> st.SearchStrategy[str]:
@@ -268,12 +270,24 @@ def _in_range(key: str, value: Any) -> st.SearchStrategy[str]:
 
 
 def draw_lines(count: int, number: int, folder: Path) -> list[Draw]:
-    """Return drawn command lines, the same for the same seed, package and version of Hypothesis."""
+    """Return drawn command lines, the same for the same seed, package and version of Hypothesis.
+
+    They are kept beside the data that they are about, as drawing takes minutes, until a configuration changes.
+    """
+    offered = digest([file.read_text() for file in sorted(CONFIGS.rglob("*.yaml"))], Path(__file__).read_text())
+    kept = folder / f"seed-{number}-of-{count}-{offered}.json"
+    if not kept.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps([asdict(line) for line in _drawn(count, number, folder)], indent=1))
+    return [Draw(**line) for line in json.loads(kept.read_text())]
+
+
+def _drawn(count: int, number: int, folder: Path) -> list[Draw]:
     found: list[Draw] = []
     seen: set[tuple[tuple[str, str], ...]] = set()
 
     @seed(number)
-    @settings(max_examples=5 * count, phases=[Phase.generate], database=InMemoryExampleDatabase(), deadline=None,
+    @settings(max_examples=3 * count, phases=[Phase.generate], database=InMemoryExampleDatabase(), deadline=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(command_lines(folder))
     def collect(line: Draw) -> None:

@@ -80,6 +80,8 @@ def check_kind(path: str, value: Any, annotated: Any) -> None:
     if type(value) is int and float in kinds:
         return
     near = f" {hint(value, map(str, choices))}" if choices and isinstance(value, str) else ""
+    if str in kinds and type(value) in (int, float):
+        near = f" Quote it twice, as in '{path}=\"{value}\"', to make it one."
     raise ConfigError(f"'{path}' cannot be {value!r}: it must be {_words(kinds, choices)}.{near}")
 
 

@@ -122,7 +122,10 @@ def _hidden_probe(address: str, stack: Stack, index: int) -> probes.Probe:
 def _attention_probe(address: str, stack: Stack, parsed: LayerAddress) -> probes.Probe:
     node = stack.attentions[0] if stack.shared else stack.attentions[parsed.index - 1]
     if node is None:
-        raise AddressError(f"'{address}' cannot be read: which module attends in that layer is ambiguous.")
+        owner = type(stack.owner.module).__name__
+        raise AddressError(
+            f"'{address}' cannot be read: no module of that layer of this {owner} attends, or more than one may."
+        )
     has_interface = has_attention_interface(node.module)
     if has_interface and (kernel := special_kernel(node.module)) is not None:
         raise AddressError(

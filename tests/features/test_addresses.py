@@ -14,6 +14,7 @@ from torch import nn
 
 from kd_lightning.core.errors import AddressError
 from kd_lightning.features import FeatureTap, model_info
+from kd_lightning.models import cifar_resnet
 
 
 def take(model: nn.Module, address: str, batch: Any) -> torch.Tensor:
@@ -211,3 +212,9 @@ def _package() -> str:
     import kd_lightning.core as core
 
     return str(Path(core.__file__).parents[1])
+
+
+def test_layers_in_which_nothing_attends_say_so() -> None:
+    network = cifar_resnet(8, num_labels=3)
+    with pytest.raises(AddressError, match=r"'query\.3' cannot be read: no module of that layer of this \w+ attends"):
+        FeatureTap(network, ["query.3"])
