@@ -232,6 +232,11 @@ def test_a_tasks_values_are_its_own() -> None:
     assert (synthetic.objective.terms.logits.weight, sst2.objective.terms.logits.weight) == (1.0, 0.5)
     assert sst2.data.limit == 5
     assert (synthetic.temperature, sst2.temperature) == (4.0, 2)
+    assert synthetic.callbacks.best.monitor == sst2.callbacks.best.monitor == "val/accuracy"
+    saved = task_configs(OmegaConf.create(plain(cfg)))  # as a run that is resumed reads it, and every rank
+    assert {task: plain(own) for task, own in saved.items()} == {
+        "synthetic": plain(synthetic), "sst2": plain(sst2)
+    }  # fmt: skip
 
 
 def test_a_given_teacher_is_that_of_the_runs_own_data() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.faults.compare import Left, differences, left
 from benchmarks.faults.moments import LAUNCHER, PHASES, Fault, Point, read_points
-from benchmarks.faults.processes import Place, kill, real, survivors, wait
+from benchmarks.faults.processes import Place, real, survivors, wait
 from benchmarks.faults.scenarios import Scenario
 
 Start: TypeAlias = Callable[[Place, Sequence[str], Fault | None], int]
@@ -126,7 +128,7 @@ def end_survivors(place: Place, patience: float = 10.0) -> list[str]:
     while (found := survivors(place)) and time.monotonic() < until:
         time.sleep(0.1)
     for number in found:
-        kill(number, place, LAUNCHER)
+        os.kill(number, signal.SIGKILL)
     return [f"survivors: {len(found)} processes of killed runs"] if found else []
 
 

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from benchmarks.faults.episodes import Reference
 from benchmarks.faults.moments import BEGINS, LAUNCHER, PHASES, Fault, Point
 
+EARLY = ("start", "fine_tune", "cache")
+"""Phases of the process that is started by the command, before it starts ranks."""
+
 
 def draw_plan(draw: random.Random, reference: Reference, number: int) -> list[Fault]:
     """Draw two to five moments: the first in the phase that is this episode's turn, the others anywhere."""
@@ -28,12 +31,13 @@ def draw_fault(draw: random.Random, reference: Reference, phase: str, again: boo
 
     """
     roles = [role for role in reference.points if passed_in(reference, role, phase)]
-    watcher = "0" if "0" in roles else LAUNCHER
+    roles = [LAUNCHER] if phase in EARLY else [role for role in roles if role != LAUNCHER] or roles
+    watcher = roles[0]
     if draw.random() < 0.5:
         moments = spans(draw.choice(passed_in(reference, watcher, phase)), phase)
         moments = moments[: max(1, len(moments) // 2)] if again else moments
         number, length = draw.choices([*enumerate(moments)], weights=[length + 1e-6 for length in moments])[0]
-        role = LAUNCHER if len(reference.points) == 1 else draw.choice([LAUNCHER, "all", "0", "1"])
+        role = LAUNCHER if watcher == LAUNCHER else draw.choice([LAUNCHER, "all", *roles])
         return Fault(phase, number, round(draw.random() * length, 3), role, watcher if role != watcher else None)
     role = draw.choice(roles)
     points = [point.what for point in draw.choice(passed_in(reference, role, phase)) if point.phase == phase]
@@ -54,7 +58,7 @@ def spans(points: Sequence[Point], phase: str) -> list[float]:
     return [end.seconds - point.seconds for point, end in zip(points, ends, strict=True) if point.phase == phase]
 
 
-def file_plans(reference: Reference, each: int = 4) -> list[list[Fault]]:
+def file_plans(reference: Reference, each: int = 8) -> list[list[Fault]]:
     """Return plans that go through every distinct file operation of a run, before, amid and after, once each."""
     seen: dict[tuple[str, str], Fault] = {}
     counts: dict[str, int] = {}

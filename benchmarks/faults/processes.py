@@ -160,26 +160,23 @@ def wait(process: int, place: Place, fault: Fault | None, timeout: float) -> int
 
 def kill(process: int, place: Place, role: str) -> None:
     """Kill the process of a role, or all of a run."""
-    files = place.watch.glob(f"[0-9]*{POINTS}")
-    ranks = {path.name.partition("-")[0]: _number(path) for path in files if is_alive(_number(path))}
-    chosen = {LAUNCHER: [process], "all": [process, *ranks.values()]}.get(role, [ranks.get(role, process)])
-    for number in chosen:
-        if number == process or is_alive(number):
-            os.kill(number, signal.SIGKILL)
+    ranks = {path.name.partition("-")[0]: _number(path) for path in place.watch.glob(f"[0-9]*{POINTS}") if _lives(path)}
+    for number in {LAUNCHER: [process], "all": [process, *ranks.values()]}.get(role, [ranks.get(role, process)]):
+        os.kill(number, signal.SIGKILL)
 
 
 def survivors(place: Place) -> list[int]:
     """Return the processes of a run that still live."""
-    return [number for path in place.watch.glob(f"*{POINTS}") if is_alive(number := _number(path))]
+    return [_number(path) for path in place.folder.glob(f"watch*/*{POINTS}") if _lives(path)]
 
 
-def is_alive(process: int) -> bool:
-    """Tell whether a process is there, and no zombie."""
+def _lives(path: Path) -> bool:
+    """Tell whether the process that writes a file of points is there: numbers of dead ones are given to others."""
     try:
-        status = Path(f"/proc/{process}/stat").read_text()
+        opened = [os.readlink(link) for link in Path(f"/proc/{_number(path)}/fd").iterdir()]
     except OSError:
         return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+    return str(path) in opened
 
 
 def _number(path: Path) -> int:

@@ -139,6 +139,11 @@ def _settle_tasks(cfg: DictConfig) -> None:
         cfg.task = {"metric": MEAN, "mode": modes[name], "metrics": {MEAN: None}}
         if cfg.trainer.strategy == "ddp":  # a step trains one task's head only
             cfg.trainer.strategy = "ddp_find_unused_parameters_true"
+        run = plain(cfg)
+        for task, node in named.items():
+            own = plain(_of_task(cfg, node))
+            # what follows from the task by interpolation, which a saved configuration no longer has
+            cfg.tasks[task].update({k: own[k] for k in own if k not in (*OWN, *node, "tasks") and own[k] != run[k]})
 
 
 def _resolved(whole: DictConfig, node: dict[str, Any]) -> dict[str, Any]:
