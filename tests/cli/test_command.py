@@ -182,7 +182,7 @@ def test_resuming_a_finished_run_changes_nothing(finished: tuple[Path, Any], man
         "alone, or start a new run."
     )
     assert "was made with" in results["other_group"]["error"]
-    assert "resume=nowhere is no run's folder" in results["nowhere"]["error"]
+    assert "nowhere is no run's folder: there is no such folder" in results["nowhere"]["error"]
     assert "leave -m away" in results["many"]["error"]
     after = tree(run)
     logs = {"train.log", "curves.png"}  # the log goes on; the picture is drawn again
