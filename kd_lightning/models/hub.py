@@ -15,7 +15,10 @@ OFFLINE = "as in teacher.path=DIR, or for texts use teacher=minilm_l6, which nee
 """What an error advises where there is no hub."""
 
 
-TOKENIZER = "in which a tokenizer was saved, or type data.tokenizer=train for one made of the training text"
+TOKENIZER = (
+    "with a tokenizer in it, as in teacher.path=DIR, student.name=DIR or data.tokenizer=DIR; teacher=minilm_l6 and "
+    "data.tokenizer=train, one made of the training text, need no hub"
+)
 """What an error advises where a tokenizer cannot be loaded."""
 
 

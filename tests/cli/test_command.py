@@ -405,7 +405,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "nothing_swept": (["trainer.max_steps=0"], ["has no optimizer step", "max_steps"]),
     "rate_word": (["optimizer.lr=abc"], ["'optimizer.lr' cannot be 'abc': it must be a number"]),
     "teacher_trainer_key": (["+teacher.trainer.max_epoch=9"], ["'teacher.trainer.max_epoch'", "max_epochs"]),
-    "interpolation": (["+student.hidden_size=${data.widht}"], ["${data.widht}", "points to nothing"]),
+    "interpolation": (["student.hidden_size=${data.widht}"], ["${data.widht}", "points to nothing"]),
     "extra_file": (["data.extra=[/proc/version]"], ["/proc/version", "no data set and no file of rows"]),
     "unlabelled_empty": (["data.unlabelled=''"], ["empty"]),
     "optimizer_null": (["optimizer=null"], ["'optimizer' cannot be null: type optimizer=NAME", "adamw"]),
@@ -453,10 +453,10 @@ def test_a_folder_that_cannot_be_made_is_named(many: Any, on_films: list[str], t
 
 def test_a_student_may_take_a_value_from_elsewhere(many: Any, on_films: list[str]) -> None:
     typed = [*on_films, "baseline=false", "student.num_hidden_layers=1", "data.limit=32"]
-    done = many({"x": [*typed, "+student.intermediate_size=${data.batch_size}"]})["x"]
+    done = many({"x": [*typed, "student.intermediate_size=${data.batch_size}"]})["x"]
     assert done["code"] == 0, done["error"]
     assert json.loads((done["folder"] / "student" / "config.json").read_text())["intermediate_size"] == 32
-    assert "bert, 1 layers of width 128" in done["told"]
+    assert "bert, 1 layers of width 32," in done["told"]
 
 
 def test_what_cannot_be_distilled_is_refused_before_the_teacher_is_trained(mistakes: dict[str, Any]) -> None:

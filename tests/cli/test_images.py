@@ -74,7 +74,9 @@ def test_every_stage_runs_and_leaves_its_results(runs: dict[str, Any]) -> None:
 
 def test_a_network_of_ours_is_opened_with_its_processor(runs: dict[str, Any], photos: Path) -> None:
     folder = runs["whole"]["folder"] / "student"
-    assert {file.name for file in folder.iterdir()} == {"model.safetensors", "model.yaml", "preprocessor_config.json"}
+    assert {file.name for file in folder.iterdir()} == {
+        *("checksums.json", "model.safetensors", "model.yaml", "preprocessor_config.json")
+    }
     data = kd.data.ImageClassification("photos", path=photos)
     processor = data.load_processor(str(folder))
     with Image.open(photos / "train" / "bar" / "000.png") as image:
