@@ -166,9 +166,11 @@ def test_decoded_images_are_found_again(write_parquet: Write, caplog: pytest.Log
     ]
     assert one.fingerprint != two.fingerprint
     folder = next((root / "cache" / "data").glob("tiny-train-*"))
-    (folder / "pixels.bin").write_bytes((folder / "pixels.bin").read_bytes()[:-1])
-    with pytest.raises(DataError, match="damaged; delete that folder"):
-        tiny(root)
+    whole = (folder / "pixels.bin").read_bytes()
+    (folder / "pixels.bin").write_bytes(whole[:-1])
+    tiny(root)
+    assert (folder / "pixels.bin").read_bytes() == whole
+    assert "is damaged ('pixels.bin' has" in caplog.text
 
 
 def changed(root: Path, split: str, **columns: Any) -> None:
