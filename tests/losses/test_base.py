@@ -21,8 +21,8 @@ def everything(student, teacher, mask, labels, batch, progress, sample_id, seed)
 
 
 def test_a_foreign_loss_has_the_defaults_and_is_scheduled_if_it_asks_for_progress():
-    assert LossTraits.of(nn.MSELoss()) == LossTraits(())
-    assert LossTraits.of(partial(F.mse_loss, reduction="mean")) == LossTraits(())
+    assert LossTraits.of(nn.MSELoss()) == LossTraits((), elementwise=True)
+    assert LossTraits.of(partial(F.mse_loss, reduction="mean")) == LossTraits((), elementwise=True)
     assert LossTraits.of(torch.dist) == LossTraits(())
     assert LossTraits.of(lambda s, t, **anything: s.sum()) == LossTraits(())
     assert LossTraits.of(everything) == LossTraits(ARGUMENTS, scheduled=True)
