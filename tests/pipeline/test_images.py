@@ -137,7 +137,7 @@ def test_a_network_for_images_where_rows_are_tokens_is_an_error(name: str) -> No
     builder = partial(getattr(students, name), **({"depth": 8} if name == "cifar_resnet" else {}))
     with pytest.raises(ConfigError, match=r"takes no 'vocab_size', which this data has .*choose a student for such"):
         build_for_data(builder, num_labels=2, vocab_size=30, pad_token_id=0)
-    with pytest.raises(TypeError, match="hiden"):
+    with pytest.raises(ConfigError, match="hiden"):
         build_for_data(partial(builder, hiden=1), num_labels=2)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from kd_lightning.core.types import FeatureInfo
-from kd_lightning.losses import FSP
+from kd_lightning.losses import NST
 from kd_lightning.objective import MatchScheme, Objective, Term
 from kd_lightning.objective.match import Match
 from kd_lightning.objective.schedules import Warmup
@@ -50,7 +50,7 @@ def objective() -> Objective:
     terms = {
         "logits": Term(Match("logits", "logits"), nn.MSELoss(), weight=0.25, schedule=Warmup(share=0.2)),
         "hidden_mse": MatchScheme("hidden", nn.MSELoss(), embeddings=True, projection="tanh"),
-        "pair": Term(Match(["hidden.1", "hidden.1"], ["hidden.3", "hidden.3"]), FSP()),
+        "pair": Term(Match(["hidden.1", "hidden.1"], ["hidden.3", "hidden.3"]), NST()),
     }
     return Objective(terms).bind(Body(2, 5), Body(6, 7))
 
