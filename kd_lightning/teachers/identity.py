@@ -42,21 +42,7 @@ def weights_hash(model: nn.Module) -> str:
             total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:  # packed weights of quantised layers, and what a module's `get_extra_state` gives
             total.update(f"{name} {type(value).__name__}".encode() + _saved(value))
-    for name, module in model.named_modules():
-        if plain := _plain_attributes(module):
-            total.update(f"{name} {plain}".encode())
     return total.hexdigest()[:16]
-
-
-def _plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """Return the numbers and texts that a module of the user's own keeps, any of which its forward pass may read.
-
-    Those of PyTorch's modules are in their `repr`, those of Transformers' in the configuration.
-    """
-    if type(module).__module__.startswith(("torch.", "transformers.")):
-        return {}
-    kept = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
-    return {name: value for name, value in sorted(kept.items()) if isinstance(value, bool | int | float | str)}
 
 
 def _saved(value: Any) -> bytes:
