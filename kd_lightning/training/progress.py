@@ -36,7 +36,7 @@ class TrainingProgress:
                 # Counting set the loaders up; a fit that finds them set up does not load their saved position
                 # (Lightning 2.6).
                 trainer.fit_loop._combined_loader = None
-            if steps == float("inf"):
+            if steps == float("inf") or steps < 0:  # -1: an endless loader with a number of epochs
                 raise ConfigError("The run has no end, so no schedule can be made. Set Trainer(max_steps=…).")
             if steps < 1:
                 raise ConfigError(

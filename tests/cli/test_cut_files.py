@@ -30,6 +30,7 @@ def carried_out(script: str, films_root: Path, environment: dict[str, str], fold
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_some_files_of_an_interrupted_run_cut_in_half(
     films_root: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_what_libraries_say_of_a_full_disk_is_understood() -> None:
     assert cause_of(ValueError("something else")) is None
 
 
+@pytest.mark.slow
 def test_a_limit_is_reached_in_the_midst_of_some_writes(
     films_root: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
