@@ -18,7 +18,7 @@ def quiet() -> None:
     """Silence hints of the libraries underneath that do not concern a run of ours; real warnings stay."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
-    logging.raiseExceptions = False  # where the log cannot be written, what can't either is told in a sentence
+    logging.raiseExceptions = False  # an error of the run itself says that nothing can be written
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     from transformers.utils import logging as transformers_logging
 

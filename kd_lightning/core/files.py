@@ -53,13 +53,13 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
-def remove_leftovers(folder: Path, name: str = "*", of_the_living: bool = False) -> None:
+def remove_leftovers(folder: Path, name: str = "*", exclusive: bool = False) -> None:
     """Remove what killed writes left beside files of a folder, and below it.
 
     Args:
         folder: where to look.
         name: of the files that were written; a pattern.
-        of_the_living: whether nobody else can be writing there, so that a number is not that of a process that does.
+        exclusive: whether nobody else can be writing there, so that a number is not that of a process that does.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -72,7 +72,7 @@ def remove_leftovers(folder: Path, name: str = "*", of_the_living: bool = False)
     """
     for leftover in folder.rglob(f".{name}.*.tmp"):
         number = leftover.name.split(".")[-2]
-        if number.isdigit() and (of_the_living or not is_alive(int(number))):
+        if number.isdigit() and (exclusive or not is_alive(int(number))):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 

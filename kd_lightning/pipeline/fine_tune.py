@@ -27,7 +27,7 @@ from kd_lightning.pipeline.stage import Stage, drop_damaged, stage_folder
 log = logging.getLogger(__name__)
 
 SECONDS = "seconds.json"
-"""How long the teachers' training took, which is told even where the stage is repeated."""
+"""How long the teachers' training took, which is reported even where the stage is repeated."""
 
 
 class FineTune(Stage):
@@ -120,7 +120,7 @@ def _given(folder: Path) -> Path:
 
 def _fine_tune(setup: TaskSetup, teacher: TeacherSettings, folder: Path, training: Path) -> None:
     """Fine-tune on labels alone and keep the best epoch, with its curves beside it; resumes where a killed one was."""
-    remove_leftovers(training, of_the_living=True)  # the teacher's folder is locked
+    remove_leftovers(training, exclusive=True)  # the teacher's folder is locked
     seed_everything(setup.settings.seed, verbose=False)
     module, recipe = setup.module(setup.fresh_teacher(), None, teacher.fitting), setup.teacher_recipe()
     fit(module, setup.data, build_trainer(teacher.fitting, training), training)

@@ -47,7 +47,7 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
             check_ranks(settings)
         resumed = (run_dir / CONFIG).is_file()
         if first:
-            remove_leftovers(run_dir, of_the_living=True)  # the folder is locked
+            remove_leftovers(run_dir, exclusive=True)  # the folder is locked
             save_config(settings.config, run_dir)
         wait_for(run_dir / CONFIG, run_dir)
         stages = stages_of(settings)

@@ -87,7 +87,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step, self._saved_at, self.asked = trainer.global_step, time.monotonic(), 0
         self._after_validation = False
         if trainer.is_global_zero:
-            remove_leftovers(self.path.parent, of_the_living=True)
+            remove_leftovers(self.path.parent, exclusive=True)
         go_on(trainer, self._noted)
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, self._remember) for number in SIGNALS}
