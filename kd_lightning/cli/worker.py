@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from kd_lightning.pipeline.stage import stage_folder
 def main(run_dir: Path, name: str) -> None:
     """Run a stage; an error of the user's becomes one sentence in the stage's folder, other errors a traceback."""
     quiet()
+    if os.environ.get("RANK", "0") == "0":
+        _log_as_the_command(run_dir)
     try:
         settings = settings_of(saved_config(run_dir))
         stage = next(stage for stage in stages_of(settings) if stage.name == name)
@@ -31,6 +35,14 @@ def main(run_dir: Path, name: str) -> None:
             raise
         write_text(stage_folder(run_dir, name) / "error.txt", sentence)
         sys.exit(1)
+
+
+def _log_as_the_command(run_dir: Path) -> None:
+    """Log to the terminal and to the run's file, in Hydra's format."""
+    handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")]
+    logging.basicConfig(
+        level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s", handlers=handlers
+    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         ['a.txt']
 
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = scratch_of(path)
     with explained(path, every_cause=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -51,6 +51,11 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             scratch.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def scratch_of(path: Path) -> Path:
+    """Return where this process writes what will take the place of `path`; `remove_leftovers` finds it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_leftovers(folder: Path, name: str = "*", exclusive: bool = False) -> None:

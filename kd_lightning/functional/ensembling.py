@@ -18,7 +18,7 @@ def mean_logits(logits: Tensor, weights: Tensor) -> Tensor:
         tensor([[1., 2.]])
 
     """
-    return (widen(logits) * _spread(weights, logits)).sum(0)
+    return times(_spread(weights, logits).expand_as(logits), widen(logits)).sum(0)
 
 
 def mean_probabilities(logits: Tensor, weights: Tensor, temperature: float = 1.0, multilabel: bool = False) -> Tensor:

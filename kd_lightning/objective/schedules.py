@@ -27,6 +27,9 @@ __all__ = ["CWSM", "FLSW", "Constant", "Cosine", "LinearDecay", "LinearGrowth", 
 class Constant:
     """Always `factor`.
 
+    Raises:
+        ConfigError: if the factor is no finite number.
+
     Example:
         >>> Constant()(0.7)
         1.0
@@ -34,6 +37,10 @@ class Constant:
     """
 
     factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the factor once, not at every step."""
+        check_finite_number("factor", self.factor)
 
     def __call__(self, progress: float) -> float:
         """Return the factor at `progress`."""
@@ -87,8 +94,8 @@ class Warmup:
 
     def __post_init__(self) -> None:
         """Check the share once, not at every step."""
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"Expected argument `share` of Warmup to be in (0, 1] but got {self.share}.")
+        if not is_finite_number(self.share) or not 0 < self.share <= 1:
+            raise ConfigError(f"Expected argument `share` of Warmup to be in (0, 1] but got {self.share!r}.")
 
     def __call__(self, progress: float) -> float:
         """Return the factor at `progress`."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from kd_lightning.core.files import replacing
+from kd_lightning.core.files import replacing, scratch_of
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,19 @@ def before(path: Path) -> Path:
 
     """
     return path.with_name(f"{path.stem}{BEFORE}{path.suffix}")
+
+
+def keep(path: Path) -> None:
+    """Keep a checkpoint as the one before, too; it stays at `path` until the next one takes its place."""
+    scratch = scratch_of(before(path))
+    scratch.unlink(missing_ok=True)
+    try:
+        os.link(path, scratch)
+    except OSError:  # a file system without links: for a moment there is only the one before
+        path.replace(before(path))
+    else:
+        scratch.replace(before(path))
+        scratch.unlink(missing_ok=True)  # still there where both names were the same file already
 
 
 def resumable(path: Path) -> Path | None:

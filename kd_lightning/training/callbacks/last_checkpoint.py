@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from kd_lightning.core.errors import ConfigError, Stopped
 from kd_lightning.core.files import remove_leftovers
-from kd_lightning.training.checkpoint_io import before
+from kd_lightning.training.checkpoint_io import keep
 from kd_lightning.training.logged import go_on, hold, note
 from kd_lightning.training.resuming import save_monitored
 
@@ -136,7 +136,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer, asked: int) -> None:
         if trainer.global_step != self._saved_step or not self.path.is_file():
             if trainer.is_global_zero and self.path.is_file():
-                self.path.replace(before(self.path))
+                keep(self.path)
             trainer.save_checkpoint(self.path)
         self._saved_step, self._saved_at, self._after_validation = trainer.global_step, time.monotonic(), False
         if asked:
