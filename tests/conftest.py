@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -77,3 +78,9 @@ def data_root() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: set KD_DATA to a folder with real data sets")
     return folder
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives as long as the process: every test and all that was imported."""
+    gc.collect()
+    gc.freeze()

@@ -189,7 +189,7 @@ def command_lines(draw: st.DrawFn, folder: Path) -> Draw:
         line.drawn |= draw(_choice(group, kind))
     replaced = tuple(f"{group}." for group in chosen if group in ("teacher", "student", "objective"))
     keys = {key: value for key, value in _leaves(whole) if not key.startswith(replaced)} | _option_leaves(line)
-    strange = draw(st.integers(0, 9)) < 3
+    strange = draw(st.integers(0, 9)) < 2
     fixed = [key for key in sorted(keys) if "${" not in str(keys[key]) and not key.endswith("_")]
     for key in draw(st.lists(st.sampled_from(fixed), max_size=3, unique=True)):
         line.drawn.setdefault(key, draw(_in_range(key, keys[key])))
@@ -205,6 +205,8 @@ def _choice(draw: st.DrawFn, group: str, kind: str) -> dict[str, str]:
     """Draw options of a group: nine times in ten some that go with the data."""
     every = options(group)
     apt = [option for option in every if _fits(group, option, kind == IMAGES, kind)]
+    if group == "match" and draw(st.integers(0, 4)):  # those of TextBrewer's are for one depth each
+        apt = [option for option in apt if "/" not in option]
     pool = apt if draw(st.integers(0, 9)) < 9 else every
     if not pool:
         return {}
@@ -265,7 +267,7 @@ def _in_range(key: str, value: Any) -> st.SearchStrategy[str]:
         lists = [value, value[::-1], value[:1]]
         return st.sampled_from([f"[{','.join(map(str, one))}]" for one in lists])
     if value is None:
-        return st.sampled_from(("null", "null", "null", "1", "8", "0.5"))
+        return st.sampled_from(("null", "null", "null", "null", "null", "null", "1", "0.5"))
     return st.just("'" + str(value).replace("'", "\\'") + "'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -229,11 +230,20 @@ def _instantiation(error: Exception, known: Known) -> str | None:
     wrong = re.search(r"unexpected keyword argument '([^']+)'", str(cause))
     if wrong and target:
         return f"'{key.group(1) + '.' if key else ''}{wrong.group(1)}' is no argument of {target.group(1)}. " + hint(
-            wrong.group(1), arguments_of(get_object(target.group(1))).named
+            wrong.group(1), _arguments_of_target(target.group(1))
         )
     if isinstance(cause, TypeError | ValueError | OSError):
         return f"{named} cannot be built: {_plain(str(cause))}."
     return None
+
+
+def _arguments_of_target(target: str) -> list[str]:
+    """Return the names of what a target takes, by the name of its module, which a function in it may share."""
+    module, _, name = target.rpartition(".")
+    try:
+        return list(arguments_of(getattr(importlib.import_module(module), name)).named)
+    except (ImportError, AttributeError):  # a method of a class
+        return list(arguments_of(get_object(target)).named)
 
 
 def _null_group(typed: Sequence[str]) -> str:

@@ -65,6 +65,7 @@ def settle(cfg: DictConfig) -> DictConfig:
             for key in NAMES_OR_FOLDERS:
                 if own.data.get(key) is not None and Path(str(own.data[key])).expanduser().exists():
                     _make_absolute(own.data, key)
+        check_kind("student.path", cfg.student.get("path"), str | None)
         _make_absolute(cfg.student, "path")
     return cfg
 

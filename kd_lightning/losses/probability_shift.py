@@ -23,7 +23,7 @@ class ProbabilityShift(WrappedLoss):
 
     Raises:
         ConfigError: if `loss` cannot be called.
-        MatchError: if there are no labels, or they do not have the logits' shape without its last axis.
+        MatchError: if there are no labels, they are no classes, or have not the logits' shape without its last axis.
 
     Example:
         >>> import torch
@@ -47,6 +47,8 @@ class ProbabilityShift(WrappedLoss):
             raise MatchError(
                 f"ProbabilityShift needs a label for each row of logits of shape {tuple(teacher.shape)}, but got {got}."
             )
+        if labels.is_floating_point():
+            raise MatchError("ProbabilityShift needs labels that are classes, and these are numbers: use LogitMSE.")
         teacher = teacher.detach()
         if mask is not None and mask.shape == teacher.shape:  # a masked position is never the largest
             teacher = blank(teacher, mask, float("-inf"))

@@ -54,6 +54,8 @@ def composed() -> DictConfig:
         ("task.metrics", None, "'task.metrics' cannot be null: it must be a mapping."),
         ("tasks", 3, "'tasks' cannot be 3: it must be a mapping."),
         ("optimizer", {}, "'optimizer' says nothing of what to build: type optimizer=NAME. Choices: adamw, sgd."),
+        ("student.path", [], "'student.path' cannot be []: it must be a text."),
+        ("student.path", True, "'student.path' cannot be True: it must be a text."),
         ("student", {}, "'student' says nothing of what to build: type student=NAME."),
     ],
 )

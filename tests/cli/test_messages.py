@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -358,6 +359,13 @@ def test_a_value_of_another_kind_names_its_key(typed: str, sentence: str) -> Non
     found = told("data=sst2", typed)
     assert found is not None
     assert found.startswith(sentence), found
+
+
+def test_a_function_may_have_the_name_of_its_module() -> None:
+    with pytest.raises(InstantiationException) as raised:
+        instantiate({"_target_": "kd_lightning.models.cifar_resnet", "dpeth": 20})
+    found = one_sentence(raised.value, lambda: KNOWN)
+    assert found == "'dpeth' is no argument of kd_lightning.models.cifar_resnet.cifar_resnet. Closest: depth, width, widths."
 
 
 def test_what_a_class_does_not_take_is_not_offered() -> None:

@@ -190,6 +190,11 @@ def test_a_shift_needs_labels_that_fit(labels):
         losses.ProbabilityShift(losses.LogitMSE())(*two(5, 3), None, labels)
 
 
+def test_a_shift_needs_labels_that_are_classes():
+    with pytest.raises(MatchError, match="needs labels that are classes, and these are numbers"):
+        losses.ProbabilityShift(losses.LogitMSE())(*two(5, 3), None, torch.ones(5))
+
+
 @pytest.mark.parametrize(
     "make",
     [
