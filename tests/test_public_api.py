@@ -63,24 +63,24 @@ def test_names_are_sorted_listed_and_nothing_else_is_offered():
 
 
 @cache
-def modules_after(statement: str) -> set[str]:
-    command = f"import sys\n{statement}\nprint(*sys.modules)"
+def modules_after_imports() -> tuple[set[str], set[str]]:
+    """Return the modules that a fresh process has after importing Lightning and torchmetrics, and then this package."""
+    told = "print(*sys.modules)"
+    command = f"import sys, lightning.pytorch, torchmetrics\n{told}\n{IMPORT}\n{told}"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=200, check=True)
-    return set(done.stdout.split())
-
-
-def loaded_after(statement: str) -> set[str]:
-    return {name.split(".")[0] for name in modules_after(statement)}
+    before, after = (set(line.split()) for line in done.stdout.splitlines())
+    return before, after
 
 
 def test_importing_the_package_brings_no_heavy_library():
+    others, ours = modules_after_imports()
     heavy = {"datasets", "matplotlib", "onnx", "onnxruntime", "hydra", "omegaconf", "pyarrow"}
-    heavy -= loaded_after("import lightning.pytorch, torchmetrics")  # torchmetrics brings matplotlib itself
-    assert not heavy & loaded_after(IMPORT)
+    heavy -= {name.split(".")[0] for name in others}  # torchmetrics brings matplotlib itself
+    assert not heavy & {name.split(".")[0] for name in ours}
 
 
 def test_importing_the_package_loads_no_file_of_a_certain_model_and_no_part_that_waits():
-    loaded = modules_after(IMPORT)
+    loaded = modules_after_imports()[1]
     assert "kd_lightning.losses" in loaded
     assert (
         not {f"kd_lightning.{part}" for part in ("cli", "compat", "data", "models.inspection", "training.callbacks")}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra.types import RunMode
 
 from kd_lightning.cli.train import main
 
@@ -30,7 +34,14 @@ def outcome(name: str, typed: list[str]) -> dict[str, Any]:
     return {"code": 0, "error": "", "told": told.getvalue()}
 
 
+def mode_as_typed(hydra: Hydra, config_name: str | None, overrides: list[str]) -> RunMode:
+    """Tell a sweep by its `-m`: Hydra composes the whole configuration once more to find that out."""
+    return RunMode.MULTIRUN if {"-m", "--multirun"} & set(sys.argv) else RunMode.RUN
+
+
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays
+    Hydra.get_mode = mode_as_typed
     commands = json.loads(Path("commands.json").read_text())
     results = {name: outcome(name, typed) for name, typed in commands.items()}
     Path("results.json").write_text(json.dumps(results))

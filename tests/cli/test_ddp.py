@@ -86,6 +86,7 @@ def test_two_processes_make_one_run(
     assert wrong.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_outer_torchrun_works_too(command: Any, tmp_path: Path, on_two: list[str], films_root: Path) -> None:
     done = command(tmp_path, *on_two, "hydra.run.dir=outer", before=TORCHRUN)
     assert done.returncode == 0, done.stderr

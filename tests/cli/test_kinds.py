@@ -79,3 +79,13 @@ def test_what_an_argument_takes_passes(composed: DictConfig) -> None:
     ):
         OmegaConf.update(cfg, key, value, merge=False, force_add=True)
     settings_of(settle(cfg))
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_steps", 3), ("max_time", "00:01:00:00")])
+def test_steps_or_hours_may_end_the_training_alone(composed: DictConfig, key: str, value: Any) -> None:
+    cfg = copy.deepcopy(composed)
+    OmegaConf.update(cfg, "trainer.max_epochs", -1)
+    with pytest.raises(ConfigError, match=r"'trainer.max_epochs' is -1, so nothing ends the training"):
+        settings_of(settle(copy.deepcopy(cfg)))
+    OmegaConf.update(cfg, f"trainer.{key}", value, force_add=True)
+    settings_of(settle(cfg))
