@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_lightning.cli.configs import CONFIGS
 from kd_lightning.cli.kinds import check_kind, types_of
 from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.pipeline.settings import MEAN
 
 HOLDERS = ("callbacks", "logger", "objective.terms", "plan")
 """Places whose entries are all built: one without `_target_` would be dropped in silence."""
@@ -95,7 +96,7 @@ def check_config(cfg: DictConfig) -> None:
         for key in WHOLE:
             check_whole(f"data.{key}", own.data.get(key))
         check_kind("task.metrics", {} if isinstance(own.task.metrics, DictConfig) else own.task.metrics, dict[str, Any])
-        metric, computed = own.task.metric, [name for node in own.task.metrics.items() for name in _score_names(*node)]
+        metric, computed = own.task.metric, [name for node in _metrics_of(own.task) for name in _score_names(*node)]
         if metric not in computed:
             raise ConfigError(f"task.metric={metric} is not in task.metrics. {hint(metric, computed)}")
 
@@ -149,6 +150,8 @@ def check_trainer(path: str, trainer: DictConfig | None) -> None:
         value = trainer.get(key)
         if value is not None and not (isinstance(value, int) and value >= COUNTS[key]):
             raise ConfigError(f"'{path}.{key}' cannot be {value!r}: it is a whole number, at least {COUNTS[key]}.")
+    if trainer.get("val_check_interval") == 0:
+        raise ConfigError(f"'{path}.val_check_interval' cannot be 0: it is a share of an epoch or a number of batches.")
     if isinstance(devices := trainer.get("devices"), int | float | str):
         _check_devices(f"{path}.devices", devices)
     if "max_epochs" not in trainer or trainer.max_epochs not in (None, -1):
@@ -157,7 +160,8 @@ def check_trainer(path: str, trainer: DictConfig | None) -> None:
         raise ConfigError(f"'{path}.max_epochs' is {trainer.max_epochs}, so nothing ends the training: type a number.")
 
 
-COUNTS = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": 1, "num_nodes": 1, "log_every_n_steps": 0}
+COUNTS = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": 1, "num_nodes": 1, "log_every_n_steps": 0,
+          "check_val_every_n_epoch": 1}  # fmt: skip
 """Arguments of the Trainer that count something, and the least that each may be."""
 
 
@@ -165,6 +169,11 @@ def _check_devices(path: str, devices: int | float | str) -> None:
     several = isinstance(devices, str) and all(part.strip().isdigit() for part in devices.split(","))
     if devices not in ("auto", "-1", -1) and not several and not (type(devices) is int and devices > 0):
         raise ConfigError(f"'{path}' cannot be {devices!r}: it is a number of devices, at least 1, or auto.")
+
+
+def _metrics_of(task: DictConfig) -> list[tuple[Any, Any]]:
+    """Return a task's metrics that are not turned off; the mean over several tasks is none that is built."""
+    return [(name, node) for name, node in task.metrics.items() if node is not None or name == MEAN]
 
 
 def _score_names(name: Any, node: Any) -> list[str]:

@@ -263,6 +263,8 @@ def _rest(error: Exception, known: Known) -> str | None:
         return f"{place} is not valid YAML: {problem or _plain(str(error))}."
     if isinstance(error, ValueError) and str(error).startswith("Config group override must be a string or a list"):
         return _null_group(sys.argv[1:])
+    if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric"):
+        return _plain(str(error))
     if type(error).__name__ == "MisconfigurationException":
         return f"{str(error).rstrip('. ')}."
     if isinstance(error, PermissionError) and error.filename:

@@ -50,6 +50,8 @@ def settle(cfg: DictConfig) -> DictConfig:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"'{missing[0]}' has no value: type {missing[0]}=VALUE.")
+    if not 0 <= cfg.tau < float("inf"):
+        raise ConfigError(f"'tau' is the exponent of the tasks' sizes, from 0, and cannot be {cfg.tau}.")
     _settle_tasks(cfg)
     with open_dict(cfg):
         for own in (cfg, *cfg.tasks.values()):
@@ -127,8 +129,6 @@ def _settle_tasks(cfg: DictConfig) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"tasks.{task} cannot be {node!r}. Type +data@tasks.{task}=NAME to choose its data set.")
         _check_keys(task, node, whole, first=task == name)
-    if not 0 <= cfg.tau < float("inf"):
-        raise ConfigError(f"'tau' is the exponent of the tasks' sizes, from 0, and cannot be {cfg.tau}.")
     settled = {task: _resolved(_of_task(cfg, node), node) for task, node in named.items()}
     modes = {task: node["task"]["mode"] for task, node in settled.items()}
     if len(set(modes.values())) > 1:

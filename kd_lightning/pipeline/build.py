@@ -22,6 +22,7 @@ from torch import nn
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.files import read_json
+from kd_lightning.core.unwritable import explained
 from kd_lightning.data import DataModule, MultiTask
 from kd_lightning.models import share_body
 from kd_lightning.models.export import check_exportable
@@ -205,8 +206,11 @@ def _below(nodes: Mapping[str, Node | None], folder: Path) -> list[Any]:
     built = []
     for node in nodes.values():
         if node is not None:
-            places = {key: str(folder / node[key]) for key in FOLDERS if isinstance(node.get(key), str)}
-            built.append(instantiate(node, **places))
+            places = {key: folder / node[key] for key in FOLDERS if isinstance(node.get(key), str)}
+            for place in places.values():
+                with explained(place, every_cause=True):
+                    place.mkdir(parents=True, exist_ok=True)
+            built.append(instantiate(node, **{key: str(place) for key, place in places.items()}))
     return built
 
 

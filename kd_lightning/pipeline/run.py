@@ -155,8 +155,8 @@ def report(config: dict[str, Any], run_dir: Path, stages: Sequence[Stage]) -> di
         draw_curves(run_dir, run_dir / "curves.png", "selection" if chosen else "validation")
         console = Console()
         final_table(console, metrics)
-        text = f"Everything of this run is in {run_dir}; the student is in {run_dir / 'student'}."
-        console.print(text, soft_wrap=True)
+        place = f"; the student is in {student}" if (student := run_dir / "student").is_dir() else ""
+        console.print(f"Everything of this run is in {run_dir}{place}.", soft_wrap=True)
     return metrics
 
 

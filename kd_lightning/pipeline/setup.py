@@ -220,6 +220,12 @@ class TaskSetup:
         student = self.student(like)
         check_exportable(student, self.student_recipe(student), required=True)
         module = self.module(student, teacher)
+        terms = module.objective.named_terms()
+        if not any(term.weight for term in terms.values()):
+            advice = f"type objective.terms.{next(iter(terms), 'NAME')}.weight=1"
+            raise ConfigError(
+                f"Every term of the objective has weight 0, so the student would learn nothing: {advice}."
+            )
         build_optimizer(instantiate(self.settings.fitting.optimizer), parameter_groups(student, module.objective))
         self.data.setup("fit")
         for batch, _, _ in CombinedLoader(self.data.val_dataloader(), "sequential"):

@@ -185,7 +185,8 @@ class Task:
 
     def metrics_for(self, data: DataModule) -> dict[str, Metric]:
         """Return the metrics by name, the main one first; those that need the data module are called with it."""
-        made = {name: m if isinstance(m, Metric) else m(data) for name, m in self.metrics.items()}
+        given = {name: metric for name, metric in self.metrics.items() if metric is not None}  # null: left out
+        made = {name: m if isinstance(m, Metric) else m(data) for name, m in given.items()}
         return dict(sorted(made.items(), key=lambda item: self.metric not in score_names(*item)))
 
     def recorder(self, data: Any) -> BatchMetric | None:

@@ -36,6 +36,8 @@ class TrainingProgress:
                 # Counting set the loaders up; a fit that finds them set up does not load their saved position
                 # (Lightning 2.6).
                 trainer.fit_loop._combined_loader = None
+            if trainer.limit_train_batches == 0:  # for which Lightning knows no number
+                steps = 0
             if steps == float("inf") or steps < 0:  # -1: an endless loader with a number of epochs
                 raise ConfigError("The run has no end, so no schedule can be made. Set Trainer(max_steps=…).")
             if steps < 1:
