@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -115,8 +116,11 @@ def main(typed: Sequence[str] | None = None) -> None:
     """Play, and print the tables."""
     given = arguments(typed)
     if not given.summary:
-        with tempfile.TemporaryDirectory() as made:
-            grid(given, (given.folder or Path(made)).resolve())
+        made = Path(tempfile.mkdtemp())  # no TemporaryDirectory: a forked run that ends would remove it
+        try:
+            grid(given, (given.folder or made).resolve())
+        finally:
+            shutil.rmtree(made)
     print(summary.text(summary.read(given.results)))
 
 

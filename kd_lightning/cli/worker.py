@@ -39,7 +39,7 @@ def main(run_dir: Path, name: str) -> None:
 
 def _log_as_the_command(run_dir: Path) -> None:
     """Log to the terminal and to the run's file, in Hydra's format."""
-    handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")]
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), logging.FileHandler(run_dir / "train.log")]
     logging.basicConfig(
         level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s", handlers=handlers
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
@@ -71,6 +73,21 @@ class BatchMetric(Metric):
         raise NotImplementedError(f"{type(self).__name__} records no predictions.")
 
 
+@contextmanager
+def _named(name: str, metric: Metric, logits: Tensor, labels: Tensor) -> Iterator[None]:
+    """Raise one sentence where a metric of torchmetrics does not take what a model gives."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+        raise ConfigError(
+            f"The metric '{name}' ({type(metric).__name__}) cannot be computed of logits {tuple(logits.shape)} and "
+            f"labels {tuple(labels.shape)}: {reason}."
+        ) from error
+
+
 class Scores(nn.Module):
     """All metrics of a run by name, copied, so that two modules never update the same metric.
 
@@ -123,7 +140,9 @@ class Scores(nn.Module):
         if len(self.of_logits):
             logits, labels = widen(features["logits"]), required_field(batch, "labels")
             one_value = logits.ndim == labels.ndim + 1 and logits.shape[-1] == 1  # as metrics of regression take them
-            self.of_logits.update(logits.squeeze(-1) if one_value else logits, labels)
+            for name, own in self.of_logits.items():
+                with _named(name, own, logits, labels):
+                    own.update(logits.squeeze(-1) if one_value else logits, labels)
         for metric in self._batch_metrics():
             metric.update(features, batch)
 

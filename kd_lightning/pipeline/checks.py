@@ -161,10 +161,15 @@ def build_for_data(builder: Callable[..., Any], **options: Any) -> Any:
     """Call a student's builder; what it does not take of the data's sizes is an error that names it.
 
     Raises:
-        ConfigError: for a builder of another kind of data, such as of images where rows are tokens, or sizes of which
-            one of this library's builders can make no model.
+        ConfigError: for a builder of another kind of data, such as of images where rows are tokens, sizes of which
+            one of this library's builders can make no model, or a value that follows from the data.
 
     """
+    given = getattr(builder, "keywords", {})
+    if wrong := next((name for name in options if name in given and given[name] != options[name]), None):
+        raise ConfigError(
+            f"'student.{wrong}' cannot be {given[wrong]!r}: this data makes it {options[wrong]!r}. Leave it out."
+        )
     try:
         return builder(**options)
     except Exception as error:
@@ -205,7 +210,32 @@ def check_inputs(model: nn.Module, data: DataModule, role: str) -> None:
 
     """
     check_positions(model, data, role)
+    check_vocabulary(model, data, role)
     check_image_size(model, data, role)
+
+
+def check_vocabulary(model: nn.Module, data: DataModule, role: str) -> None:
+    """Raise an error for a tokenizer that has more pieces than a model has embeddings; fewer are padded ones.
+
+    Args:
+        model: teacher or student.
+        data: the data module, whose tokenizers count.
+        role: `teacher` or `student`.
+
+    Raises:
+        ConfigError: with both numbers.
+
+    """
+    processor = (data.teacher_processor if role == "teacher" else None) or data.processor
+    embeddings: Any = getattr(model, "get_input_embeddings", None)
+    if data.max_length is None or not hasattr(processor, "__len__") or embeddings is None:
+        return
+    rows = getattr(embeddings(), "num_embeddings", None)
+    if isinstance(rows, int) and rows < len(processor):
+        raise ConfigError(
+            f"The {role} has embeddings for {rows} tokens, but its tokenizer has {len(processor)}. Choose a {role} and "
+            "a tokenizer that belong together, and leave vocab_size out of what is typed."
+        )
 
 
 def check_image_size(model: nn.Module, data: DataModule, role: str) -> None:

@@ -186,6 +186,9 @@ class Task:
     def metrics_for(self, data: DataModule) -> dict[str, Metric]:
         """Return the metrics by name, the main one first; those that need the data module are called with it."""
         given = {name: metric for name, metric in self.metrics.items() if metric is not None}  # null: left out
+        if wrong := next((name for name, m in given.items() if not isinstance(m, Metric) and not callable(m)), None):
+            kind = type(given[wrong]).__name__
+            raise ConfigError(f"'task.metrics.{wrong}' builds a {kind}, and a metric is a torchmetrics.Metric.")
         made = {name: m if isinstance(m, Metric) else m(data) for name, m in given.items()}
         return dict(sorted(made.items(), key=lambda item: self.metric not in score_names(*item)))
 

@@ -443,7 +443,9 @@ def test_a_mistake_is_answered_by_one_sentence(mistakes: dict[str, Any], name: s
 def test_a_folder_that_cannot_be_made_is_named(many: Any, on_films: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     typed = [*on_films, f"hydra.run.dir={tmp_path / 'file'}"]
-    results = many({"file": typed, "below": [*on_films, f"{typed[-1]}/run"], "empty": [*on_films, "hydra.run.dir="]})
+    results = many({"file": typed, "below": [*on_films, f"{typed[-1]}/run"], "empty": [*on_films, "hydra.run.dir="],
+                    "rows": [*on_films, "logger.csv.save_dir=/proc/rows"]})  # fmt: skip
+    assert results["rows"]["error"].startswith("error: Cannot write /proc/rows (No such file or directory)")
     for name in ("file", "below"):
         assert results[name]["code"] == 1
         assert results[name]["error"].startswith(f"error: Cannot write {tmp_path / 'file'}")

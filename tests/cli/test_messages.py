@@ -361,6 +361,11 @@ def test_a_value_of_another_kind_names_its_key(typed: str, sentence: str) -> Non
     assert found.startswith(sentence), found
 
 
+def test_early_stopping_on_a_score_that_is_not_there_is_one_sentence() -> None:
+    text = "Early stopping conditioned on metric `val/nope` which is not available. Pass in `val/accuracy`"
+    assert one_sentence(RuntimeError(text), lambda: KNOWN) == text
+
+
 def test_a_function_may_have_the_name_of_its_module() -> None:
     with pytest.raises(InstantiationException) as raised:
         instantiate({"_target_": "kd_lightning.models.cifar_resnet", "dpeth": 20})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kd_lightning.core.errors import DataError
 from kd_lightning.data import Loader, TrainBatches
-from kd_lightning.data.mixed import MixedBatches
+from kd_lightning.data.mixed import MixedBatches, MixedRows
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=100)
 
@@ -92,3 +92,9 @@ def test_the_rows_that_a_cut_run_visits():
 def test_a_ratio_that_takes_nothing_is_a_sentence():
     with pytest.raises(DataError, match=r"unlabelled_ratio=0.001 takes none of 60 unlabelled rows"):
         MixedBatches(LENGTHS, 8, 40, 0.001)
+
+
+def test_rows_without_labels_are_numbered_on():
+    own = [{"x": row, "sample_id": row} for row in range(3)]
+    mixed = MixedRows(own, own)
+    assert [mixed[row]["sample_id"] for row in range(6)] == list(range(6))

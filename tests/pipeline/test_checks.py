@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.bigru import bigru
 from kd_lightning.pipeline.checks import check_positions, positions
-from kd_lightning.pipeline.setup import TaskSetup, teacher_setup
+from kd_lightning.pipeline.setup import TaskSetup, student_setup, teacher_setup
 
 from .making import task_settings
 
@@ -79,3 +79,28 @@ def test_before_training_teacher_and_student_are_both_checked() -> None:
         check([*typed, "+teacher.architecture.max_position_embeddings=50"])
     with pytest.raises(ConfigError, match=r"but the student takes 40 at most"):
         check([*typed, "+student.max_position_embeddings=40"])
+
+
+F1 = "{_target_: torchmetrics.classification.MulticlassF1Score, num_classes: 7}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ([f"+task.metrics.f1={F1}"], "The metric 'f1' (MulticlassF1Score) cannot be computed of logits (2, 2) and"),
+        (["+task.metrics.f1={_target_: builtins.str}"], "'task.metrics.f1' builds a str, and a metric is"),
+        (["+teacher.architecture.vocab_size=5"], "The teacher has embeddings for 5 tokens, but its tokenizer has"),
+        (["+student.vocab_size=5"], "'student.vocab_size' cannot be 5: this data makes it"),
+        (["objective.terms.logits.weight=0", "objective.terms.hard.weight=0"], "Every term of the objective has weigh"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_training(typed: list[str], sentence: str) -> None:
+    setup, teacher = fresh([*FEW, *typed])
+    with pytest.raises(ConfigError) as found:
+        student_setup(setup.settings, {"tiny": teacher}, setup.data.processor).check(teacher)
+    assert sentence in str(found.value)
+
+
+def test_a_metric_can_be_turned_off() -> None:
+    setup, _ = fresh([*FEW, "+task.metrics.f1=null"])
+    assert list(setup.task.metrics_for(setup.data)) == ["accuracy"]

@@ -11,8 +11,11 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from transformers import AutoTokenizer
 
+from kd_lightning.core.checksums import write_checksums
 from kd_lightning.core.errors import ConfigError, KDError
+from kd_lightning.core.files import write_json
 from kd_lightning.core.hashing import digest
+from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline import fine_tune as stage
 from kd_lightning.pipeline.checks import check_settings
 from kd_lightning.pipeline.setup import teacher_setup
@@ -85,6 +88,8 @@ CHANGES = {
     "rows": ["data.limit=100"],
     "epochs": ["teacher.trainer.max_epochs=2"],
     "steps": ["trainer.limit_train_batches=3"],
+    "clipping": ["trainer.gradient_clip_val=0.5"],
+    "accumulation": ["trainer.accumulate_grad_batches=2"],
     "batch": ["data.batch_size=16"],
     "length": ["data.max_length=9"],
     "architecture": ["teacher.architecture.num_attention_heads=2"],
@@ -261,3 +266,19 @@ def test_settings_that_no_teacher_takes_are_one_sentence(small: list[str], typed
 
     with pytest.raises(ConfigError, match=words):
         check()
+
+
+def test_a_teacher_that_was_damaged_since_is_looked_for_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    teacher, result = tmp_path / "teacher", tmp_path / "run" / "stages" / "teacher" / "result.json"
+    teacher.mkdir()
+    (teacher / "model.safetensors").write_bytes(b"weights")
+    write_checksums(teacher)
+    write_json(tmp_path / "run" / stage.TEACHERS, {"": {"tiny": str(teacher)}})
+    write_json(result, {"seconds": 0.0, "kd_version": VERSION})
+    fine_tune = stage.FineTune("teacher")
+    fine_tune.check_outputs(tmp_path / "run")
+    assert fine_tune.is_done(tmp_path / "run")
+    (teacher / "model.safetensors").write_bytes(b"weight")
+    fine_tune.check_outputs(tmp_path / "run")
+    assert f"The teacher in {teacher} is damaged" in caplog.text
+    assert not list((tmp_path / "run").rglob("*.json"))

@@ -19,6 +19,7 @@ from kd_lightning.data.text.synthetic import word_tokenizer
 from kd_lightning.models.shrink import shrink
 from kd_lightning.pipeline.build import build_trainer, quiet_trainer
 from kd_lightning.pipeline.checks import check_labels
+from kd_lightning.pipeline.run import stages_of
 from kd_lightning.pipeline.setup import TaskSetup, student_setup, teacher_setup
 from kd_lightning.pipeline.teacher_model import load_teacher
 
@@ -303,3 +304,11 @@ def test_a_teacher_of_larger_images_is_fine_tuned_on_those(tmp_path: Path) -> No
     typed += ["teacher=resnet20_cifar", "student=resnet8", "data.holdout=0.5"]
     data = teacher_setup(task_settings(typed)).data
     assert next(iter(data.train_dataloader()))["pixel_values"].shape[2:] == (16, 16)
+
+
+def test_a_stage_comes_after_those_whose_results_it_reads() -> None:
+    settings = run_settings(["baseline=false", "cache=true"])
+    assert [stage.name for stage in stages_of(settings)] == ["teacher", "cache", "student"]
+    late = replace(settings, plan={name: settings.plan[name] for name in ("teacher", "student", "cache")})
+    with pytest.raises(ConfigError, match="Stage 'student' reads the result of 'cache', which must come before it"):
+        stages_of(late)

@@ -25,7 +25,7 @@ from kd_lightning.data.images.store import ImageStore, write_store
 from kd_lightning.data.labelled import LabelledDataModule
 from kd_lightning.data.labels import Labels, check_names
 from kd_lightning.data.loader import Collate
-from kd_lightning.data.sources import Source
+from kd_lightning.data.sources import Source, check_columns
 from kd_lightning.models.hub import load_image_processor
 
 log = logging.getLogger(__name__)
@@ -164,8 +164,11 @@ class ImageClassification(LabelledDataModule):
 
     def _file_keys(self, source: Source) -> list[str]:
         """Return hashes of the image files that a table names; of a folder its own identity counts."""
-        column = None if source.is_folder else source.table().column(self.image)
-        return [] if column is None or not names_files(column) else self._image_keys(column, source)
+        if source.is_folder:
+            return []
+        check_columns(table := source.table(), source, [self.image])
+        column = table.column(self.image)
+        return self._image_keys(column, source) if names_files(column) else []
 
     def _image_keys(self, column: Any, source: Source) -> list[str]:
         places = (self._place(source, row) for row in range(len(column)))

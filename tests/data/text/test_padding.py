@@ -76,6 +76,8 @@ def test_labels_of_tokens_are_padded_and_positions_move_with_their_tokens(tokeni
     start, end = int(batch["start_positions"][0]), int(batch["end_positions"][0])
     assert batch["input_ids"][0, [start, end]].tolist() == ids[0][[1, 2]].tolist()
     assert (batch["start_positions"][1], batch["end_positions"][1]) == (-100, -100)
+    rows[0] |= {"start_positions": np.int64(-100)}  # of the shorter row, too
+    assert Padding.of(tokenizer, fields=("labels", "logits_mask"))(rows)["start_positions"].tolist() == [-100, -100]
 
 
 def test_a_vector_of_labels_stays_one_of_the_row_however_many_there_are(tokenizer):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import kd_lightning as kd
 from kd_lightning.core.errors import CacheError
+from kd_lightning.teachers.cache.manifest import Manifest
 from kd_lightning.teachers.cache.rows import rows_of
 
 from ...toys import bert
@@ -180,3 +182,11 @@ def test_a_cache_can_be_of_no_tokens_at_all(tmp_path):
     build(bert(), [batch], tmp_path / "c", ["hidden.1"])
     assert torch.equal(cached(tmp_path / "c", ["hidden.1"])(batch)["hidden.1"], torch.zeros(2, 3, 16))
     assert np.array_equal(kd.TeacherCache(tmp_path / "c").sample_ids, [0, 1])
+
+
+def test_a_manifest_that_names_a_shard_of_another_cache_is_refused(folder):
+    manifest = Manifest.open(folder)
+    manifest.shards[1] = replace(manifest.shards[1], made_from="another")
+    manifest.save(folder)
+    with pytest.raises(CacheError, match=rf"{shard(folder)} is of another teacher cache"):
+        kd.TeacherCache(folder)
