@@ -88,17 +88,17 @@ class MultiTaskModule(LightningModule):
         name, task = self._task_of(batch)
         report = task.compare(batch, across_ranks=True)
         check_finite(report, self.trainer, batch, task.teacher)
-        self._forget_losses(name)
+        self._log_only(name)
         logs = {"train/loss": report.total.detach(), **report.logs(f"train/{name}", terms_are_logged(self.trainer))}
         self.log_dict(logs, batch_size=batch_size(sub_batch(batch, "student")))
         return report.total
 
-    def _forget_losses(self, name: str) -> None:
-        """Keep Lightning from logging other tasks' last losses once more with this step."""
+    def _log_only(self, name: str) -> None:
+        """Keep Lightning from logging other tasks' last losses once more with this step; callbacks still find them."""
         for entry in (getattr(self.trainer, "_results", None) or {}).values():
             logged = entry.meta.name.split("/")
-            if len(logged) > 2 and logged[0] == "train" and logged[1] != name:
-                entry.reset()
+            if len(logged) > 2 and logged[0] == "train":
+                entry.meta.logger = logged[1] == name
 
     def prepare(self, batch: Batch) -> Batch:
         """Return the batch as its task's teacher prepares it on the CPU, before it is moved to the device."""

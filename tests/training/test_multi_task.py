@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassMatthewsCorrCoef
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
@@ -111,6 +113,20 @@ def test_each_task_has_its_own_logs_and_metrics(tmp_path):
         guesses = module.tasks[name].eval().forward(batch(name, seed))["logits"].argmax(-1)
         by_hand.append(float((guesses == batch(name, seed)["labels"]).float().mean()))
     assert [scores["val/three/accuracy"], scores["val/two/accuracy"]] == pytest.approx(by_hand)
+
+
+def test_a_row_has_the_losses_of_its_own_task_alone_and_callbacks_find_all(tmp_path):
+    found: list[set[str]] = []
+    logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
+    runner = trainer(
+        tmp_path, max_epochs=2, callbacks=[Spy(lambda r, _: found.append(set(r.callback_metrics)))], logger=logger
+    )
+    runner.fit(kd.MultiTaskModule(tasks(), optimizer=SGD), ready(BATCHES))
+    with Path(logger.log_dir, "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    own = [{key.split("/")[1] for key, value in row.items() if value and key.startswith("train/t")} for row in rows]
+    assert own == [{each["task"]} for each in BATCHES] * 2
+    assert {"train/two/loss/soft", "train/three/loss/soft"} <= found[-1]
 
 
 def test_the_mean_is_over_each_tasks_first_metric_whatever_its_name(tmp_path):
