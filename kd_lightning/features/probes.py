@@ -180,6 +180,11 @@ class FieldProbe(Probe):
 
         """
         fields = self.outputs(value)
+        if not isinstance(fields, Mapping):
+            raise AddressError(
+                f"Adapter(outputs=…) returned a {type(fields).__name__}, and must return a mapping such as "
+                "{'logits': …}."
+            )
         given = [name for name in fields if fields[name] is not None]
         if self.address not in given:
             raise AddressError(f"The model's output has no '{self.address}' this time. {hint(self.address, given)}")

@@ -114,6 +114,9 @@ class Scores(nn.Module):
         if not isinstance(metrics, MetricCollection | Mapping):
             name = type(metrics).__name__
             raise ConfigError(f"Expected argument `metrics` to be metrics by name, {{'accuracy': …}}, but got {name}.")
+        for name, metric in metrics.items():
+            if not isinstance(metric, Metric):
+                raise ConfigError(f"Expected metric '{name}' to be a torchmetrics.Metric but got {metric!r}.")
         own = {name: metric.clone() for name, metric in metrics.items()}
         pairs = [(score, metric) for name, metric in own.items() for score in score_names_of(name, metric)]
         self.names = [score for score, _ in pairs]

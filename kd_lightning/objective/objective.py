@@ -39,6 +39,8 @@ class Objective(nn.Module):
 
     def __init__(self, terms: Terms) -> None:
         super().__init__()
+        if terms is not None and not isinstance(terms, Mapping):
+            raise ConfigError(f"Expected terms by name, such as {{'logits': Term(…)}}, but got {type(terms).__name__}.")
         given = {name: term for name, term in (terms or {}).items() if term is not None}
         if not given:
             raise ConfigError("An objective needs at least one term, such as {'logits': Term(…)}.")

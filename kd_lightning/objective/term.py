@@ -20,7 +20,7 @@ from kd_lightning.features import module_widths
 from kd_lightning.functional.maps import Pooling
 from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.functional.shapes import one_feature
-from kd_lightning.losses.base import DistillationLoss, LossTraits, check_choice, check_elementwise
+from kd_lightning.losses.base import ARGUMENTS, DistillationLoss, LossTraits, check_choice, check_elementwise
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
 from kd_lightning.objective.maps import Side, as_compared, comparable
 from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of
@@ -146,8 +146,15 @@ class Term(nn.Module):
             return
         try:
             signature.bind(*["side"] * (1 + has_teacher), **dict.fromkeys(self._traits.arguments))
-        except TypeError:
-            if has_teacher:
+        except TypeError as error:
+            sides = {p.name for p in signature.parameters.values()} - set(ARGUMENTS)
+            if len(sides) != 2 - has_teacher:
+                given = "both sides" if has_teacher else "the student's side"
+                message = (
+                    f"the loss {name} cannot be called with {given} ({error}): it may name, beside them, any of "
+                    f"{', '.join(ARGUMENTS)}."
+                )
+            elif has_teacher:
                 message = f"the loss {name} takes the student's side alone: leave the match's teacher out."
             else:
                 message = (
@@ -186,7 +193,13 @@ class Term(nn.Module):
 
     def weight_at(self, progress: float) -> float:
         """Return base weight × schedule at a progress in [0, 1]."""
-        return self.weight if self.schedule is None else self.weight * self.schedule(progress)
+        if self.schedule is None:
+            return self.weight
+        factor = self.schedule(progress)
+        try:
+            return self.weight * float(factor)
+        except (TypeError, ValueError):
+            raise ConfigError(f"The schedule of {self.match} must return a number but returned {factor!r}.") from None
 
     def forward(
         self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0, seed: int = 0

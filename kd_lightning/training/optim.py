@@ -123,9 +123,12 @@ def build_optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> 
 
     """
     try:
-        return clippable(factory(groups))
+        made = factory(groups)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"The optimizer cannot be made: {str(error).rstrip('.')}.") from error
+    if made is None:
+        raise ConfigError("The function `optimizer` returned None, and must return the optimizer that it makes.")
+    return clippable(made)
 
 
 def clippable(optimizer: Optimizer) -> Optimizer:
@@ -146,7 +149,10 @@ def build_scheduler(factory: Callable[..., Any], optimizer: Optimizer, total_ste
     missing = [name for name in STEP_ARGUMENTS if name in names and given.get(name) is None]
     if given.get("steps_per_epoch") is not None:  # OneCycleLR's other form, with `epochs`
         missing = []
-    return factory(optimizer, **{name: total_steps() for name in missing})
+    made = factory(optimizer, **{name: total_steps() for name in missing})
+    if made is None:
+        raise ConfigError("The function `scheduler` returned None, and must return the scheduler that it makes.")
+    return made
 
 
 def linear_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.1) -> LambdaLR:

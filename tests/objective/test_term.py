@@ -577,6 +577,8 @@ def test_sides_of_different_length_are_an_error():
     [
         (kd.Match("0"), kd.losses.HiddenMSE(), "HiddenMSE compares two sides, and this match has one"),
         (kd.Match("0", "0"), lambda student: student.sum(), "<lambda> takes the student's side alone"),
+        (kd.Match("0", "0"), lambda a, b, other: a, r"<lambda> cannot be called with both sides \(missing a required"),
+        (kd.Match("0", "0"), lambda: 0, r"<lambda> cannot be called with both sides \(too many"),
     ],
 )
 def test_a_loss_of_two_sides_needs_a_match_of_two(match: kd.Match, loss: Any, words: str) -> None:

@@ -527,3 +527,14 @@ def test_no_model_runs(tmp_path):
     module = kd.DistillationModule(bert(), kd.CachedTeacher(tmp_path / "c"), soft, SGD)
     trainer(tmp_path, max_epochs=1).fit(module, shuffled(token_rows()))
     assert len(model.rows) == calls == 3 + 1  # one to tell how long it takes
+
+
+def test_a_batch_without_rows_is_passed_over_when_a_cache_is_built_and_refused_when_it_is_read(tmp_path):
+    batches = in_batches(token_rows(), 4)
+    empty = {name: value[:0] for name, value in batches[0].items()}
+    assert len(build(bert(), [empty, *batches], tmp_path / "c", ["logits"])) == 12
+    with pytest.raises(CacheError, match="The batch has no rows"):
+        cached(tmp_path / "c", ["logits"])(empty)
+    with pytest.raises(CacheError, match="nothing to build a teacher cache from"):
+        build(bert(), [empty], tmp_path / "none", ["logits"])
+    assert not (tmp_path / "none" / "manifest.json").exists()

@@ -41,6 +41,8 @@ FRONT_DOOR: dict[str, tuple[Callable[[], Any], str]] = {
     "projection": (lambda: kd.Term(LOGITS, nn.MSELoss(), projection=32), "Unknown projection 32. Choices: linear"),
     "typo": (lambda: kd.Term(LOGITS, nn.MSELoss(), projection="linaer"), "Closest: linear"),
     "export": (lambda: kd.export(None, "out"), "`module_or_checkpoint` of export to be a model or a path but got None"),
+    "terms": (lambda: kd.Objective([kd.Term(LOGITS, nn.MSELoss())]), "terms by name, such as .* but got list"),
+    "metric": (lambda: kd.DistillationModule(mlp(8), mlp(8), soft(), metrics={"a": max}), "metric 'a' to be a torchme"),
     "folder": (lambda: kd.export(mlp(8), None), "`path` of export to be a path but got None"),
 }
 
@@ -63,6 +65,8 @@ NUMBERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "projection_lr": (lambda value: kd.Term(LOGITS, nn.MSELoss(), projection_lr=value), [-1]),
     "task_weight": (lambda value: kd.DistillationCallback(mlp(8), soft(), task_weight=value), []),
     "weights of teachers": (lambda value: kd.EnsembleTeacher({"a": mlp(8)}, weights={"a": value}), [-1, 0]),
+    "factor": (lambda value: schedules.Constant(value), []),
+    "share": (lambda value: schedules.Warmup(value), [0, 2]),
     "beta": (lambda value: schedules.FLSW(beta=value), []),
     "gamma": (lambda value: schedules.FLSW(beta=1.0, gamma=value), [-1]),
     "floor": (lambda value: schedules.CWSM(beta=1.0, floor=value), [0, -1]),
@@ -133,6 +137,29 @@ def test_a_loss_without_gradient_is_an_error(tmp_path: Path) -> None:
     module = kd.DistillationModule(mlp(8), mlp(16, seed=1), objective)
     with pytest.raises(KDError, match="The loss of dead has no gradient"):
         trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, ready([pairs()]))
+
+
+FACTORIES: dict[str, tuple[dict[str, Any], str]] = {
+    "optimizer": ({"optimizer": lambda groups: None}, "`optimizer` returned None"),
+    "scheduler": ({"scheduler": lambda optimizer: None}, "`scheduler` returned None"),
+}
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_a_factory_that_returns_nothing_is_named(tmp_path: Path, name: str) -> None:
+    options, message = FACTORIES[name]
+    module = kd.DistillationModule(mlp(8), mlp(16, seed=1), soft(), **options)
+    with pytest.raises(KDError, match=message):
+        trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, ready([pairs()]))
+
+
+def test_what_a_schedule_and_an_adapter_return_is_checked() -> None:
+    with pytest.raises(KDError, match="must return a number but returned None"):
+        kd.Term(LOGITS, nn.MSELoss(), schedule=lambda progress: None).weight_at(0.5)
+    assert kd.Term(LOGITS, nn.MSELoss(), 2.0, schedule=lambda progress: torch.tensor(0.5)).weight_at(0.5) == 1.0
+    module = kd.DistillationModule(mlp(8), mlp(16, seed=1), soft(), adapter=kd.Adapter(outputs=lambda out: out))
+    with pytest.raises(KDError, match=r"Adapter\(outputs=…\) returned a Tensor, and must return a mapping"):
+        module(pairs())
 
 
 def broken(model: nn.Module) -> nn.Module:

@@ -94,6 +94,18 @@ def test_killed_in_any_validation_it_is_made_again(tmp_path: Path, case: str) ->
         assert found[1] == score
 
 
+@pytest.mark.parametrize("how", [(by_module, lightnings), (by_callback, lightnings), (by_module, ours)])
+@pytest.mark.parametrize("amid", [{}, {"val_check_interval": 4}], ids=["", "validation amid an epoch"])
+def test_killed_twice_no_gradient_of_a_window_is_lost(tmp_path: Path, how: Any, amid: dict[str, Any]) -> None:
+    """The second time right after it was resumed, amid the next window of accumulated gradients."""
+    options = {"accumulate_grad_batches": 2, **amid}
+    whole = fit(tmp_path / "whole", how, [], **options)[0]
+    for batch in (BATCHES + 3, BATCHES + 1):  # the checkpoint of step 4 is that of the first BATCHES batches
+        with pytest.raises(Killed):
+            fit(tmp_path / "cut", how, [], At(batch, kill), **options)
+    assert same(fit(tmp_path / "cut", how, [], **options)[0], whole)
+
+
 class KilledInValidation(pl.Callback):
     """Is killed in the first batch of the validation of this number."""
 

@@ -76,7 +76,7 @@ def build_cache(
             source.close()
             source.to("cpu")
     if not (path / MANIFEST).is_file():
-        raise CacheError("The loader gives no batch, so there is nothing to build a teacher cache from.")
+        raise CacheError("The loader gives no rows, so there is nothing to build a teacher cache from.")
 
 
 def unique_addresses(addresses: Sequence[str]) -> list[str]:
@@ -209,6 +209,8 @@ def finish(folder: Path, plan: Manifest) -> None:
 
     """
     plan.shards = finished_shards(folder, str(plan.fingerprint))
+    if not plan.shards:  # for which `build_cache` has an error
+        return
     shards = [Shard(folder / info.name) for info in plan.shards]
     index_of(shards)
     codecs = {shard.codec.metadata()["kd_lightning"] for shard in shards}

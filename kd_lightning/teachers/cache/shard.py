@@ -194,6 +194,8 @@ class Writer:
             CacheError: if a row has the `sample_id` of another one.
 
         """
+        if not len(rows.ids):
+            return 0
         spans = spans_of(rows.mask, len(rows.ids))
         fingerprints = fingerprint_rows(rows, spans)
         if places := self.index.missing(rows.ids, fingerprints):

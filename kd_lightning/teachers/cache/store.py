@@ -102,9 +102,12 @@ class TeacherCache:
             pin_memory: return them in pinned memory, for asynchronous copies to a GPU.
 
         Raises:
-            CacheError: if a row is not in the cache, or its inputs differ from those the teacher was run on.
+            CacheError: if there are no rows, one is not in the cache, or its inputs differ from those the teacher was
+                run on.
 
         """
+        if not len(rows.ids):
+            raise CacheError("The batch has no rows, for which a teacher cache has nothing to return.")
         places = self._places(rows.ids)
         spans = spans_of(rows.mask, len(rows.ids))
         self._check(rows, spans, places)

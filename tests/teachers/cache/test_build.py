@@ -125,7 +125,7 @@ def test_a_teacher_whose_answers_are_not_those_of_single_rows_is_refused(tmp_pat
 def test_batches_without_sample_ids_are_refused(tmp_path):
     with pytest.raises(CacheError, match="The batch has no 'sample_id'"):
         build(bert(), [words()], tmp_path / "c", ["logits"])
-    with pytest.raises(CacheError, match="The loader gives no batch"):
+    with pytest.raises(CacheError, match="The loader gives no rows"):
         build(bert(), DataLoader([]), tmp_path / "d", ["logits"])
 
 
