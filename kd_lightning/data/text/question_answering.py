@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from kd_lightning.data.text.questions import COLUMNS, OPTIONAL, Questions
 from kd_lightning.data.text.sourced import TextDataModule
 from kd_lightning.data.text.tokens import Rows
 from kd_lightning.data.text.windows import Cut, windows
+
+log = logging.getLogger(__name__)
 
 
 class QuestionAnswering(TextDataModule):
@@ -139,7 +142,14 @@ class QuestionAnswering(TextDataModule):
 
     def tokenise(self, split: str) -> Rows:
         """Return a split's rows, tokenised from its files."""
-        return windows(self.tokenizer, self.questions(split), self.cut)
+        asked = self.questions(split)
+        lost = sum(bool(texts) and start < 0 for texts, (start, _) in zip(asked.answers, asked.spans, strict=True))
+        if lost and split == "train":
+            log.warning(
+                "%s: %d of %d answers are not where 'answer_start' says, or it says nothing: no label is learnt from "
+                "them. It counts characters of the context, from 0.", self.sources[split], lost, len(asked.answers),
+            )  # fmt: skip
+        return windows(self.tokenizer, asked, self.cut)
 
     def holdout_keys(self, table: Any) -> list[str]:
         """Return the titles, or the contexts where there are none: questions about one are on the same side."""

@@ -78,7 +78,7 @@ def test_rows_are_numbered_and_evaluation_has_each_once(root):
     assert not any("split" in batch for batch in data.val_dataloader())
 
 
-def test_answers_of_unknown_place_are_evaluated_and_not_trained_on(tmp_path):
+def test_answers_of_unknown_place_are_evaluated_and_not_trained_on(tmp_path, caplog):
     rows = asked(6)
     for row in rows[:3]:
         row["answers"]["answer_start"] = [-1] * len(row["answers"]["text"])
@@ -93,6 +93,7 @@ def test_answers_of_unknown_place_are_evaluated_and_not_trained_on(tmp_path):
         int(e) for e, start in zip(made.notes["example"], made.values["start_positions"], strict=True) if start == -100
     }
     assert unknown == {0, 1, 2, 3}
+    assert "4 of 6 answers are not where 'answer_start' says" in caplog.text
     assert data.questions("validation").answers == [row["answers"]["text"] for row in rows]
 
 
