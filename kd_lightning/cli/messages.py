@@ -248,6 +248,8 @@ def _arguments_of_target(target: str) -> list[str]:
 
 def _null_group(typed: Sequence[str]) -> str:
     """Return what to type instead of `GROUP=null`; Hydra does not say which group it was."""
+    if wrong := next((text for text in typed if text.startswith(("=", "@="))), None):
+        return f"'{wrong}' cannot be read as key=value: it has no key."
     group = next((text.removesuffix("=null") for text in typed if text.endswith("=null") and "." not in text), "")
     if group in BUILT or group in ("teacher", "plan"):
         names = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))

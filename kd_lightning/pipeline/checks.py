@@ -10,9 +10,9 @@ from hydra.utils import instantiate
 from torch import nn
 
 from kd_lightning.core.batch import is_batch_field
-from kd_lightning.core.errors import ConfigError, KDError
+from kd_lightning.core.errors import ConfigError, KDError, hint
 from kd_lightning.data import DataModule
-from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings
+from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings, TeacherSettings
 from kd_lightning.teachers.cache.columns import Codec
 
 log = logging.getLogger(__name__)
@@ -26,18 +26,28 @@ def check_settings(settings: RunSettings) -> None:
 
     """
     for own in settings.tasks.values():
-        if (teacher := own.teacher) is not None:
-            several = isinstance(teacher.path, Mapping)
-            if several and not teacher.path:
-                raise ConfigError("'teacher.path' is empty. Type teacher.path=DIR, or 'teacher.path={a: DIR, b: DIR}'.")
-            if teacher.combine not in ("logits", "probabilities"):
-                raise ConfigError(f"'teacher.combine' cannot be '{teacher.combine}': choose logits or probabilities.")
-            if teacher.weights is not None and not several:
-                raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
+        if own.teacher is not None:
+            _check_teachers(own.teacher)
+        elif left_out := [name for name, term in (own.objective.get("terms") or {}).items() if term and name != "hard"]:
+            log.info("There is no teacher: the student learns from labels alone, without %s.", ", ".join(left_out))
         if own.cache:
             _check_cache(own)
         if own.data.get("unlabelled") is not None:
             _check_unlabelled(own)
+
+
+def _check_teachers(teacher: TeacherSettings) -> None:
+    several = isinstance(teacher.path, Mapping)
+    if several and not teacher.path:
+        raise ConfigError("'teacher.path' is empty. Type teacher.path=DIR, or 'teacher.path={a: DIR, b: DIR}'.")
+    if teacher.combine not in ("logits", "probabilities"):
+        raise ConfigError(f"'teacher.combine' cannot be '{teacher.combine}': choose logits or probabilities.")
+    if teacher.weights is not None and not several:
+        raise ConfigError("'teacher.weights' is for several teachers: 'teacher.path={a: DIR, b: DIR}'.")
+    if isinstance(teacher.weights, Mapping) and isinstance(teacher.path, Mapping):
+        for name in teacher.weights:
+            if name not in teacher.path:
+                raise ConfigError(f"'teacher.weights.{name}' is of no teacher. {hint(str(name), list(teacher.path))}")
 
 
 def _check_cache(settings: TaskSettings) -> None:

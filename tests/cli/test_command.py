@@ -382,6 +382,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "seed": (["seed=-1"], ["seed"]),
     "labels": (["data.num_labels=1"], ["num_labels"]),
     "group_null": (["logger=null"], ["~logger"]),
+    "no_key": (["=3"], ["'=3' cannot be read as key=value"]),
     "callback": (["+callbacks.mine.patience=3"], ["callbacks.mine", "_target_"]),
     "target": (["optimizer._target_=torch.optim.AdamWW"], ["AdamWW", "AdamW"]),
     "match_nothing": (["match=[hidden_mse", "seed=1"], ["match"]),

@@ -255,6 +255,7 @@ def test_what_does_not_fit_is_known_before_a_teacher_is_trained(
     [
         (["teacher.path={}"], "'teacher.path' is empty"),
         (["teacher.weights=confidence"], "'teacher.weights' is for several teachers"),
+        (["teacher.path={a: DIR}", "teacher.weights={c: 1}"], "'teacher.weights.c' is of no teacher"),
         (["teacher.combine=foo"], "'teacher.combine' cannot be 'foo'"),
         (["data.multilabel=true"], "Type task=multilabel"),
     ],
