@@ -8,6 +8,8 @@ import zlib
 from functools import lru_cache
 from pathlib import Path
 
+from kd_lightning.core.files import write_text
+
 CHECKSUMS = "checksums.json"
 
 
@@ -35,7 +37,7 @@ def write_checksums(folder: Path, content: bool = True) -> None:
         files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size} | (
             {"crc32": checksum(path)} if content else {}
         )
-    (folder / CHECKSUMS).write_text(json.dumps({"files": files}, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / CHECKSUMS, json.dumps({"files": files}, indent=2) + "\n")
 
 
 def damage(folder: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,8 @@ from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 from torch import nn
 
+from kd_lightning.core.checksums import damage, write_checksums
+from kd_lightning.core.errors import DamagedError
 from kd_lightning.models.export import export
 from kd_lightning.models.inspection import latency_ms
 from kd_lightning.pipeline.build import Fit, build_fit, fit, parameters
@@ -16,6 +19,11 @@ from kd_lightning.pipeline.evaluate import evaluate
 from kd_lightning.pipeline.report.summary import startup
 from kd_lightning.pipeline.settings import RunSettings
 from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
+
+log = logging.getLogger(__name__)
+
+CURVES = Path("csv", "version_0")
+"""The folder of a stage's curves as CSV."""
 
 
 class Distil(Stage):
@@ -35,7 +43,29 @@ class Distil(Stage):
         if built.trainer.is_global_zero and not self.alone:
             announce(built, built.trainer)
         fit(built.module, built.data, built.trainer, folder)
+        if built.trainer.is_global_zero and (folder / CURVES).is_dir():
+            write_checksums(folder / CURVES, content=False)
         return finish(built, folder if self.alone else run_dir)
+
+    def check_own(self, run_dir: Path) -> None:
+        """Check that a finished stage's student is as it was exported; warn where its curves are not as they were.
+
+        Raises:
+            DamagedError: naming the file, and how the student is exported again.
+
+        """
+        folder = stage_folder(run_dir, self.name)
+        if not (folder / "result.json").is_file():
+            return
+        if (problem := damage(folder / CURVES)) is not None:
+            log.warning("The curves in %s are damaged (%s): what is left of them is drawn.", folder / CURVES, problem)
+        student = (folder if self.alone else run_dir) / "student"
+        for place in (student, *student.glob("*/")):  # of several tasks each has its own
+            if (problem := damage(place)) is not None:
+                raise DamagedError(
+                    f"The student in {place} is not as it was exported ({problem}). Delete {folder / 'result.json'}, "
+                    "and it is exported again."
+                )
 
 
 class Baseline(Distil):

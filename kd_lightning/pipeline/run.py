@@ -53,6 +53,7 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         stages = stages_of(settings)
         for stage in stages if first else ():
             drop_damaged(stage_folder(run_dir, stage.name) / "result.json")
+            stage.check_own(run_dir)
         if not all(stage.is_done(run_dir) for stage in stages):
             check_settings(settings)
         for stage in stages if first else ():

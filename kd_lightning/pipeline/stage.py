@@ -60,6 +60,9 @@ class Stage(ABC):
         """Return whether the stage is finished in a run's folder."""
         return read_result(run_dir, self.name) is not None
 
+    def check_own(self, run_dir: Path) -> None:  # noqa: B027 - not every stage has such files
+        """Raise an error where what a finished stage left in the run's folder was damaged since."""
+
     def check_outputs(self, run_dir: Path) -> None:  # noqa: B027 - most outputs are in the run's folder
         """Remove the result where outputs that a later stage still needs are gone, so that it runs again."""
 

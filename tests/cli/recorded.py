@@ -22,9 +22,9 @@ def synced(call: Callable[[int], Any]) -> Callable[[int], Any]:
     return sync
 
 
-def moved(call: Callable[..., Any]) -> Callable[..., Any]:
+def moved(call: Callable[..., Any], kind: str = "move") -> Callable[..., Any]:
     def move(source: Any, target: Any, **given: Any) -> Any:
-        EVENTS.append(["move", *(os.path.abspath(os.fspath(place)) for place in (source, target))])
+        EVENTS.append([kind, *(os.path.abspath(os.fspath(place)) for place in (source, target))])
         return call(source, target, **given)
 
     return move
@@ -32,5 +32,6 @@ def moved(call: Callable[..., Any]) -> Callable[..., Any]:
 
 if __name__ == "__main__":
     os.fsync, os.rename, os.replace = synced(os.fsync), moved(os.rename), moved(os.replace)
+    os.link = moved(os.link, "link")
     done = outcome("run", sys.argv[1:])
     Path("results.json").write_text(json.dumps({"done": done, "events": EVENTS}))

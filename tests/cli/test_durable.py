@@ -28,6 +28,8 @@ def is_durable(path: str, events: list[list[str]]) -> bool:
     """Tell whether a file, or a folder that it is in, was synced, moved to its place, and the place's folder synced."""
     for number in reversed(range(len(events))):
         kind, *places = events[number]
+        if kind == "link" and path == places[1]:  # another name of the same content
+            return is_durable(places[0], events[:number])
         if kind == "move" and (path == places[1] or path.startswith(f"{places[1]}/")):
             source = places[0] + path[len(places[1]) :]
             before, after = events[:number], events[number + 1 :]
