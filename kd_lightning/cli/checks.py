@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -18,11 +18,16 @@ from kd_lightning.cli.kinds import check_kind, types_of
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.pipeline.settings import MEAN
 
-HOLDERS = ("callbacks", "logger", "objective.terms", "plan")
+HOLDERS = ("callbacks", "logger", "objective.terms", "plan", "task.metrics")
 """Places whose entries are all built: one without `_target_` would be dropped in silence."""
 
 OWN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
 """Keys that tell Hydra how to call a target; they are no arguments."""
+
+OWN_KINDS: dict[str, Any] = {
+    "_partial_": bool, "_recursive_": bool, "_args_": list, "_convert_": Literal["none", "partial", "object", "all"],
+}  # fmt: skip
+"""What they can be."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,8 @@ def check_trainer(path: str, trainer: DictConfig | None) -> None:
     """
     if trainer is None:
         return
+    if given := next((key for key in GIVEN if key in trainer), None):
+        raise ConfigError(f"'{path}.{given}' would be ignored: it is {GIVEN[given]}.")
     for key in COUNTS:
         value = trainer.get(key)
         if value is not None and not (isinstance(value, int) and value >= COUNTS[key]):
@@ -159,6 +166,13 @@ def check_trainer(path: str, trainer: DictConfig | None) -> None:
     if trainer.get("max_steps", -1) in (None, -1) and trainer.get("max_time") is None:
         raise ConfigError(f"'{path}.max_epochs' is {trainer.max_epochs}, so nothing ends the training: type a number.")
 
+
+GIVEN = {
+    "callbacks": "made of the group 'callbacks': type '+callbacks.NAME={_target_: …}'",
+    "logger": "made of the group 'logger': type logger=NAME, or '+logger.NAME={_target_: …}'",
+    "default_root_dir": "the folder of each stage, below hydra.run.dir",
+}
+"""Arguments of the Trainer that a run gives itself."""
 
 COUNTS = {"max_epochs": -1, "max_steps": -1, "accumulate_grad_batches": 1, "num_nodes": 1, "log_every_n_steps": 0,
           "check_val_every_n_epoch": 1}  # fmt: skip
@@ -190,10 +204,11 @@ def check_targets(cfg: DictConfig) -> None:
 
     Raises:
         ConfigError: naming the path of a target that cannot be found or called, of an argument it does not take, or of
-            an entry of `callbacks`, `logger` or `objective.terms` that has no target.
+            an entry of `callbacks`, `logger`, `objective.terms` and the like that has no target.
 
     """
-    for place in HOLDERS:
+    several = [f"tasks.{name}.task.metrics" for name in cfg.get("tasks") or ()]
+    for place in (*HOLDERS, *several):
         _check_holder(place, OmegaConf.select(cfg, place))
     for path, node in _nodes(cfg, ""):
         if "_target_" in node:
@@ -237,6 +252,9 @@ def _check_call(path: str, node: DictConfig) -> None:
     target = node["_target_"]
     if not isinstance(target, str):
         raise ConfigError(f"'{path}._target_' is {target!r}, but must be the dotted name of a class or function.")
+    for key, annotated in OWN_KINDS.items():
+        if key in node:
+            check_kind(f"{path}.{key}", plain_value(node[key]), annotated)
     called = _located(path, target)
     if not callable(called):
         raise ConfigError(f"'{path}._target_' is '{target}', which cannot be called.")
@@ -255,13 +273,18 @@ def _check_call(path: str, node: DictConfig) -> None:
             _check_value(f"{path}.{name}", node, name, takes.named[name])
 
 
+def plain_value(value: Any) -> Any:
+    """Return a value of a configuration as plain dicts and lists, resolved."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
 def _check_value(path: str, node: DictConfig, name: str, argument: inspect.Parameter) -> None:
     try:
         value = node[name]
         made_later = isinstance(value, DictConfig) and "_target_" in value
         if made_later or (value is None and argument.default is None):
             return
-        value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        value = plain_value(value)
     except OmegaConfBaseException:  # an interpolation that points to nothing; who resolves it says so
         return
     check_kind(path, value, types_of(get_object(node["_target_"])).get(name))

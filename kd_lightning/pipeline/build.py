@@ -17,6 +17,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import Logger
 from omegaconf import ListConfig
 from torch import nn
 
@@ -173,13 +174,14 @@ def build_modules(
 
 def build_trainer(fitting: FittingSettings, folder: Path) -> Trainer:
     """Build the Trainer of a stage; relative folders of callbacks and loggers are below `folder`."""
-    callbacks, loggers = (_below(nodes, folder) for nodes in (fitting.callbacks, fitting.logger))
+    callbacks = _below("callbacks", fitting.callbacks, folder, Callback)
+    loggers = _below("logger", fitting.logger, folder, Logger)
     if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]  # it insists on one
     given = {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": str(folder)}
     plugins = _own_plugins(fitting.trainer)
     plugins += cluster_plugins(fitting.trainer.get("strategy", "auto"), plugins)
-    return instantiate(fitting.trainer, **given, plugins=[*plugins, DurableCheckpointIO()])
+    return _as_trainer(instantiate(fitting.trainer, **given, plugins=[*plugins, DurableCheckpointIO()]))
 
 
 def quiet_trainer(fitting: FittingSettings, one_device: bool = False, **changes: Any) -> MakeTrainer:
@@ -192,7 +194,13 @@ def quiet_trainer(fitting: FittingSettings, one_device: bool = False, **changes:
 def _trainer(node: Node, folder: Path, callbacks: Sequence[Callback] = ()) -> Trainer:
     plugins = _own_plugins(node)
     plugins += cluster_plugins(node.get("strategy", "auto"), plugins)
-    return instantiate(node, callbacks=list(callbacks), default_root_dir=str(folder), plugins=plugins)
+    return _as_trainer(instantiate(node, callbacks=list(callbacks), default_root_dir=str(folder), plugins=plugins))
+
+
+def _as_trainer(made: Any) -> Trainer:
+    if not isinstance(made, Trainer):
+        raise ConfigError(f"'trainer' builds a {type(made).__name__}, and must build a lightning.pytorch.Trainer.")
+    return made
 
 
 def _own_plugins(node: Node) -> list[Any]:
@@ -201,16 +209,21 @@ def _own_plugins(node: Node) -> list[Any]:
     return list(plugins) if isinstance(plugins, list | ListConfig) else [plugins]
 
 
-def _below(nodes: Mapping[str, Node | None], folder: Path) -> list[Any]:
+def _below(group: str, nodes: Mapping[str, Node | None], folder: Path, kind: type) -> list[Any]:
     """Build callbacks or loggers; a node that is None is off."""
     built = []
-    for node in nodes.values():
+    for name, node in nodes.items():
         if node is not None:
             places = {key: folder / node[key] for key in FOLDERS if isinstance(node.get(key), str)}
             for place in places.values():
                 with explained(place, every_cause=True):
                     place.mkdir(parents=True, exist_ok=True)
-            built.append(instantiate(node, **{key: str(place) for key, place in places.items()}))
+            made = instantiate(node, **{key: str(place) for key, place in places.items()})
+            if not isinstance(made, kind):
+                raise ConfigError(
+                    f"'{group}.{name}' builds a {type(made).__name__}, and must build a {kind.__name__} of Lightning's."
+                )
+            built.append(made)
     return built
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kd_lightning.core.batch import batch_size, sub_batch, task_of
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import NAME, Batch, Features
-from kd_lightning.training.checks import check_factories, check_finite, check_not_shared, check_trainable
+from kd_lightning.training.checks import check_factories, check_finite, check_not_shared, check_trainable, check_weights
 from kd_lightning.training.module import TRANSFER_HOOK, CloseOnException, DistillationModule, prepare_before_transfer
 from kd_lightning.training.optim import (
     OptimizerFactory,
@@ -146,6 +146,11 @@ class MultiTaskModule(LightningModule):
             task.trainer = self.trainer  # Lightning sets it on direct children only
             task.setup(stage)
         prepare_before_transfer(self, [task.teacher for task in self.named_tasks().values()])
+
+    def on_train_end(self) -> None:
+        """Check what the last steps made of the students' weights."""
+        for task in self.named_tasks().values():
+            check_weights(task.student)
 
     def teardown(self, stage: str) -> None:
         """Remove the taps of all tasks, and move their teachers back to the CPU."""

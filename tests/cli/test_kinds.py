@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +58,11 @@ def composed() -> DictConfig:
         ("tau", -1.0, "'tau' is the exponent of the tasks' sizes, from 0, and cannot be -1.0."),
         ("trainer.val_check_interval", 0.0, "'trainer.val_check_interval' cannot be 0"),
         ("trainer.check_val_every_n_epoch", 0, "'trainer.check_val_every_n_epoch' cannot be 0"),
+        ("trainer.callbacks", [], "'trainer.callbacks' would be ignored: it is made of the group 'callbacks'"),
+        ("teacher.trainer.logger", False, "'teacher.trainer.logger' would be ignored"),
+        ("data._recursive_", "abc", "'data._recursive_' cannot be 'abc': it must be true or false."),
+        ("data._convert_", "nope", "'data._convert_' cannot be 'nope': it must be 'none' or"),
+        ("task.metrics.foo", 1, "'task.metrics.foo' has no _target_, so nothing would be built from it."),
         ("student.path", [], "'student.path' cannot be []: it must be a text."),
         ("student.path", True, "'student.path' cannot be True: it must be a text."),
         ("student", {}, "'student' says nothing of what to build: type student=NAME."),
@@ -94,11 +98,3 @@ def test_steps_or_hours_may_end_the_training_alone(composed: DictConfig, key: st
         settings_of(settle(copy.deepcopy(cfg)))
     OmegaConf.update(cfg, f"trainer.{key}", value, force_add=True)
     settings_of(settle(cfg))
-
-
-def test_a_place_is_absolute_and_a_name_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is resumed from elsewhere reads the same files."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "more.txt").write_text("a film")
-    cfg = settle(compose_config(["data=csv", "data.path=more.txt", "data.unlabelled=sick"]))
-    assert (cfg.data.path, cfg.data.unlabelled) == (str(tmp_path / "more.txt"), "sick")

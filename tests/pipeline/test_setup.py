@@ -218,8 +218,17 @@ def test_folders_of_callbacks_and_loggers_are_below_the_stage(typed: list[str], 
     trainer = build_trainer(task_settings(typed).fitting, tmp_path)
     assert {callback.dirpath for callback in trainer.checkpoint_callbacks} == {str(tmp_path / "checkpoints")}
     assert {Path(logger.save_dir) for logger in trainer.loggers} == {tmp_path}
-    trainer = build_trainer(task_settings([*typed, "logger.csv.save_dir=/elsewhere"]).fitting, tmp_path)
-    assert Path(trainer.loggers[0].save_dir) == Path("/elsewhere")
+    trainer = build_trainer(task_settings([*typed, f"logger.csv.save_dir={tmp_path / 'other'}"]).fitting, tmp_path)
+    assert Path(trainer.loggers[0].save_dir) == tmp_path / "other"
+
+
+@pytest.mark.parametrize("wrong", ["callbacks", "logger", "trainer"])
+def test_what_is_built_of_another_kind_is_named(typed: list[str], tmp_path: Path, wrong: str) -> None:
+    fitting = task_settings(typed).fitting
+    made = {"_target_": "builtins.dict"}
+    changed = made if wrong == "trainer" else {**getattr(fitting, wrong), "mine": made}
+    with pytest.raises(ConfigError, match=rf"'{wrong}[.mine]*' builds a dict, and must build a"):
+        build_trainer(replace(fitting, **{wrong: changed}), tmp_path)
 
 
 def test_null_turns_callbacks_and_loggers_off(typed: list[str], tmp_path: Path) -> None:

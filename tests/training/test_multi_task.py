@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassMatthewsCo
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
 import kd_lightning as kd
-from kd_lightning.core.errors import AddressError, ConfigError
+from kd_lightning.core.errors import AddressError, ConfigError, NonFiniteLossError
 from kd_lightning.metrics import BatchMetric
 from kd_lightning.training.callbacks.step_seed import StepSeed
 
@@ -334,3 +334,14 @@ def test_export_of_several_tasks_raises_and_names_their_modules(whole, tmp_path)
         kd.export(kd.MultiTaskModule(tasks()), tmp_path / "x")
     with pytest.raises(ConfigError, match="holds the students of several tasks"):
         kd.export(whole[0] / "step=3.ckpt", tmp_path / "x")
+
+
+def test_weights_that_are_not_finite_in_the_end_are_named(tmp_path):
+    module = kd.MultiTaskModule(tasks(), optimizer=SGD)
+
+    def spoil(*_: Any) -> None:
+        with torch.no_grad():
+            module.tasks["three"].student.classifier.bias.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteLossError, match=r"non-finite in the last step, in .classifier\.bias"):
+        trainer(tmp_path, max_steps=1, callbacks=[Spy(spoil)]).fit(module, ready([batch("two", 1)]))
