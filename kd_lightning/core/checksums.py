@@ -37,7 +37,7 @@ def write_checksums(folder: Path, content: bool = True) -> None:
         files[str(path.relative_to(folder))] = {"bytes": path.stat().st_size} | (
             {"crc32": checksum(path)} if content else {}
         )
-    write_text(folder / CHECKSUMS, json.dumps({"files": files}, indent=2) + "\n")
+    write_text(folder / CHECKSUMS, json.dumps({"files": files}, indent=2))  # without its last byte it is no JSON
 
 
 def damage(folder: Path) -> str | None:
