@@ -7,6 +7,7 @@ fresh process, but for `sys.modules`.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -88,6 +89,7 @@ def together(*runs: tuple[Sequence[str], Path], timeout: float) -> list[int | No
 
 def _script(argv: list[str], folder: Path, environment: dict[str, str], output: Path, errors: Path) -> None:
     """Become the process of a script: its streams, folder, environment and search path, then its code."""
+    gc.freeze()  # what the server imported stays, and collecting it would copy it
     for stream, file in ((1, output), (2, errors)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     multiprocessing.set_start_method("fork", force=True)  # what a fresh process has: the server's is inherited

@@ -71,7 +71,10 @@ def test_python_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: P
     run_page(page)
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+RUN_FAST = [pytest.param(page, marks=[pytest.mark.slow] * (page.stem == "adding"), id=page.stem) for page in RUN]
+
+
+@pytest.mark.parametrize("page", RUN_FAST)
 def test_a_page_runs_with_its_commands(page: Path, tmp_path: Path) -> None:
     own = os.environ | {"PYTHONPATH": str(ROOT)}
     argv = [str(ROOT / "tests" / "pages.py"), str(page), str(tmp_path)]

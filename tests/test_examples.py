@@ -53,7 +53,10 @@ def test_every_check_has_its_example():
     assert set(CHECKS) <= {example.stem for example in EXAMPLES}
 
 
-@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+RUN = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem == "sweeps"), id=path.stem) for path in TUTORIALS]
+
+
+@pytest.mark.parametrize("tutorial", RUN)
 def test_a_tutorial_runs(tutorial: Path, tmp_path: Path) -> None:
     own = os.environ | {"PYTHONPATH": str(FOLDER.parent), "TMPDIR": str(tmp_path), "MPLBACKEND": "Agg"}
     done = processes.run([str(tutorial)], tmp_path, own, timeout=300)

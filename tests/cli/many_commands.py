@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import io
 import json
 import sys
@@ -40,7 +39,6 @@ def mode_as_typed(hydra: Hydra, config_name: str | None, overrides: list[str]) -
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what was imported stays
     Hydra.get_mode = mode_as_typed
     commands = json.loads(Path("commands.json").read_text())
     results = {name: outcome(name, typed) for name, typed in commands.items()}

@@ -125,8 +125,12 @@ def test_without_the_callback_a_second_fit_starts_a_new_file(tmp_path: Path) -> 
     assert content(tmp_path) == [["accuracy", "loss", "step"], ["", "1.0", "0"], ["0.5", "", "1"]]
 
 
-def test_tensorboard_shows_each_step_once(tmp_path: Path) -> None:
+def test_tensorboard_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer as writer
+
+    # Files of one second and process are read in the order of their names, in which 10 comes before 9.
+    monkeypatch.setattr(writer, "_global_uid", writer.AtomicCounter(1000))
 
     def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
         events = EventAccumulator(str(folder / "tensorboard"))
