@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -184,6 +185,15 @@ def test_two_ranks_stop_with_their_launcher(
             f"Stopped by {signal.Signals(number).name}, saved at step {step}. To go on:"
             in (tmp_path / "output").read_text()
         )
+    if number == signal.SIGTERM:
+        told = tmp_path / "resumed"
+        with told.open("w") as output:
+            again = [*argv[:2], "resume=run"]
+            resumed = subprocess.Popen(again, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+            until(lambda: "Goes on from" in told.read_text() or resumed.poll() is not None, 120)
+            resumed.send_signal(number)
+            assert resumed.wait(120) == code, told.read_text()
+        assert re.search(rf"Goes on from epoch \d+, step {step} \(", told.read_text())
 
 
 def until(there: Callable[[], bool], seconds: float) -> None:
