@@ -262,6 +262,8 @@ def check_image_size(model: nn.Module, data: DataModule, role: str) -> None:
     """
     size = data.input_options(teacher=role == "teacher").get("image_size")
     known = getattr(getattr(model, "config", None), "image_size", None)
+    if size is not None:
+        _check_patches(getattr(model, "config", None), size, role)
     fixed = any(name.endswith("embeddings.position_embeddings") for name, _ in model.named_parameters())
     if size is None or known is None or not fixed or _pair(size) == _pair(known):
         return
@@ -270,6 +272,16 @@ def check_image_size(model: nn.Module, data: DataModule, role: str) -> None:
         f"The {role} takes images of {height}×{width}, but the data's have {'×'.join(map(str, _pair(size)))}. Type "
         f"{key}={height if height == width else [height, width]}, or choose another {role}."
     )
+
+
+def _check_patches(config: Any, size: Any, role: str) -> None:
+    """Raise an error for images that are smaller than a patch, or of other channels than red, green and blue."""
+    channels, patch = getattr(config, "num_channels", 3), getattr(config, "patch_size", 1)
+    if isinstance(channels, int) and channels != 3:
+        raise ConfigError(f"The {role} takes images of {channels} channels, but the data's have 3: choose another one.")
+    if isinstance(patch, int) and patch > min(_pair(size)):
+        height, width = _pair(size)
+        raise ConfigError(f"The {role} has patches of {patch}×{patch}, but the data's images have {height}×{width}.")
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -164,6 +164,18 @@ def test_images_of_another_size_than_a_vit_takes_are_an_error_before_training() 
     check_inputs(students.cifar_resnet(8), squares(), "student")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_channels": 1}, "teacher takes images of 1 channels, but the data's have 3"),
+        ({"patch_size": 9}, "teacher has patches of 9×9, but the data's images have 8×8"),
+    ],
+)
+def test_images_that_a_vit_cannot_cut_are_an_error_before_training(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_inputs(vit(**changes), squares(), "teacher")
+
+
 def test_a_pretrained_student_with_a_processor_of_its_own_is_an_error(tmp_path: Path) -> None:
     kd.export(vit(), tmp_path / "vit", processor=ViTImageProcessorPil())
     made = setup("student=pretrained", f"student.name={tmp_path / 'vit'}")
