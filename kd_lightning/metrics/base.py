@@ -78,7 +78,7 @@ def _named(name: str, metric: Metric, logits: Tensor, labels: Tensor) -> Iterato
     """Raise one sentence where a metric of torchmetrics does not take what a model gives."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")

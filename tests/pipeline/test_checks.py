@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torchmetrics import MeanMetric
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.metrics import Scores
 from kd_lightning.models.bigru import bigru
 from kd_lightning.pipeline.checks import check_positions, positions
 from kd_lightning.pipeline.setup import TaskSetup, student_setup, teacher_setup
@@ -104,3 +106,17 @@ def test_what_does_not_fit_is_refused_before_any_training(typed: list[str], sent
 def test_a_metric_can_be_turned_off() -> None:
     setup, _ = fresh([*FEW, "+task.metrics.f1=null"])
     assert list(setup.task.metrics_for(setup.data)) == ["accuracy"]
+
+
+class Broken(MeanMetric):
+    """A metric of the user's with a mistake in it."""
+
+    def update(self, *given: Any) -> None:
+        raise IndexError("Dimension out of range")
+
+
+def test_a_metric_with_a_mistake_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"The metric 'mine' \(Broken\) cannot be computed of logits \(2, 2\) and lab"
+    ):
+        Scores({"mine": Broken()}).update({"logits": torch.eye(2)}, {"labels": torch.tensor([0, 1])})
