@@ -21,13 +21,11 @@ from kd_lightning.pipeline.settings import MEAN
 HOLDERS = ("callbacks", "logger", "objective.terms", "plan", "task.metrics")
 """Places whose entries are all built: one without `_target_` would be dropped in silence."""
 
-OWN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
-"""Keys that tell Hydra how to call a target; they are no arguments."""
-
-OWN_KINDS: dict[str, Any] = {
-    "_partial_": bool, "_recursive_": bool, "_args_": list, "_convert_": Literal["none", "partial", "object", "all"],
+OWN: dict[str, Any] = {
+    "_target_": str, "_partial_": bool, "_recursive_": bool, "_args_": list,
+    "_convert_": Literal["none", "partial", "object", "all"],
 }  # fmt: skip
-"""What they can be."""
+"""Keys that tell Hydra how to call a target, which are no arguments, and what each can be."""
 
 
 @dataclass(frozen=True)
@@ -252,9 +250,9 @@ def _check_call(path: str, node: DictConfig) -> None:
     target = node["_target_"]
     if not isinstance(target, str):
         raise ConfigError(f"'{path}._target_' is {target!r}, but must be the dotted name of a class or function.")
-    for key, annotated in OWN_KINDS.items():
+    for key, annotated in OWN.items():
         if key in node:
-            check_kind(f"{path}.{key}", plain_value(node[key]), annotated)
+            check_kind(f"{path}.{key}", _plain_value(node[key]), annotated)
     called = _located(path, target)
     if not callable(called):
         raise ConfigError(f"'{path}._target_' is '{target}', which cannot be called.")
@@ -273,7 +271,7 @@ def _check_call(path: str, node: DictConfig) -> None:
             _check_value(f"{path}.{name}", node, name, takes.named[name])
 
 
-def plain_value(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     """Return a value of a configuration as plain dicts and lists, resolved."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
@@ -284,7 +282,7 @@ def _check_value(path: str, node: DictConfig, name: str, argument: inspect.Param
         made_later = isinstance(value, DictConfig) and "_target_" in value
         if made_later or (value is None and argument.default is None):
             return
-        value = plain_value(value)
+        value = _plain_value(value)
     except OmegaConfBaseException:  # an interpolation that points to nothing; who resolves it says so
         return
     check_kind(path, value, types_of(get_object(node["_target_"])).get(name))

@@ -64,7 +64,7 @@ def remove_leftovers(folder: Path, name: str = "*", exclusive: bool = False) -> 
     Args:
         folder: where to look.
         name: of the files that were written; a pattern.
-        exclusive: whether nobody else can be writing there, so that a number is not that of a process that does.
+        exclusive: whether no other process can be writing there; leftovers then go even if their process number lives.
 
     Example:
         >>> from tempfile import TemporaryDirectory
