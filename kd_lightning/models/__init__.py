@@ -1,4 +1,4 @@
-"""Students: smaller models built like a teacher, pretrained or saved ones, and a recurrent one."""
+"""Students: smaller models built like a teacher, pretrained or saved ones, a recurrent one, networks for images."""
 
 from kd_lightning.models.bigru import (
     BiGRUConfig,
@@ -8,7 +8,14 @@ from kd_lightning.models.bigru import (
     bigru,
     register,
 )
-from kd_lightning.models.cifar_resnet import CifarResNet, cifar_resnet, resnet8x4, resnet32x4
+from kd_lightning.models.cifar.mobilenet_v2 import mobilenet_v2
+from kd_lightning.models.cifar.preactivation import Preactivation
+from kd_lightning.models.cifar.resnet import CifarResNet, cifar_resnet, resnet8x4, resnet32x4
+from kd_lightning.models.cifar.resnet50 import cifar_resnet50
+from kd_lightning.models.cifar.shufflenet_v1 import shufflenet_v1
+from kd_lightning.models.cifar.shufflenet_v2 import shufflenet_v2
+from kd_lightning.models.cifar.vgg import vgg
+from kd_lightning.models.cifar.wide_resnet import wide_resnet
 from kd_lightning.models.copy_layers import copy_layers
 from kd_lightning.models.copy_stages import copy_stages
 from kd_lightning.models.pretrained import pretrained, saved
@@ -24,12 +31,15 @@ __all__ = [
     "BiGRUForTokenClassification",
     "BiGRUModel",
     "CifarResNet",
+    "Preactivation",
     "bigru",
     "cifar_resnet",
+    "cifar_resnet50",
     "copy_layers",
     "copy_stages",
     "deit_tiny",
     "electra_small",
+    "mobilenet_v2",
     "pretrained",
     "register",
     "resnet8x4",
@@ -37,11 +47,15 @@ __all__ = [
     "saved",
     "share_body",
     "shrink",
+    "shufflenet_v1",
+    "shufflenet_v2",
     "t3",
     "t3_small",
     "t4_tiny",
     "t6",
     "t12_nano",
     "transfer_vocabulary",
+    "vgg",
     "vision_student",
+    "wide_resnet",
 ]

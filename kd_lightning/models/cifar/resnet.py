@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.models.cifar.network import CifarNetwork, Stage, conv, conv_norm_relu, init_weights
+from kd_lightning.models.cifar.preactivation import Preactivation
 
 _OF_PAPER = (16, 16, 32, 64)
 """Channels of the stem and of the three stages."""
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(CifarNetwork):
     """A stem of one convolution, three stages of residual blocks, mean pooling, and a linear head.
 
     Addresses: `stem` after its ReLU; `stages.1` to `stages.3`, also `hidden.1` to `hidden.3`; `stages.k.preact`, what
@@ -34,45 +35,15 @@ class CifarResNet(nn.Module):
 
     """
 
-    main_input_name: ClassVar[str] = "pixel_values"
-    """The argument of `forward` that images go to, as Transformers models declare it."""
-
-    image_size: ClassVar[int] = 32
-    """Height and width of CIFAR's images; others work, too."""
-
     def __init__(
         self, blocks: int, widths: Sequence[int] = _OF_PAPER, num_labels: int = 10, num_channels: int = 3
     ) -> None:
-        super().__init__()
-        self.num_channels = num_channels
-        stem, *stages = widths
-        first = {"conv": _conv(num_channels, stem), "norm": nn.BatchNorm2d(stem), "relu": nn.ReLU()}
-        self.stem = nn.Sequential(OrderedDict(first))
-        sizes = zip([stem, *stages[:-1]], stages, (1, 2, 2), strict=True)
-        named = ((str(k), _Stage(blocks, *size)) for k, size in enumerate(sizes, start=1))
-        self.stages = nn.Sequential(OrderedDict(named))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(stages[-1], num_labels)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Return logits (B, C) of images (B, 3, H, W)."""
-        return self.head(self.pool(self.stages(self.stem(pixel_values))))
-
-
-class _Stage(nn.Module):
-    """Residual blocks, the first of which may halve height and width."""
-
-    def __init__(self, blocks: int, width: int, out: int, stride: int) -> None:
-        super().__init__()
-        first = _Block(width, out, stride)
-        self.blocks = nn.Sequential(first, *(_Block(out, out, 1) for _ in range(blocks - 1)))
-        self.preact = self.blocks[-1].preact
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x)
+        first, *stages = widths
+        stem = conv_norm_relu(num_channels, first)
+        sizes = zip(widths[:-1], stages, (1, 2, 2), strict=True)
+        rows = [Stage([_Block(*size), *(_Block(size[1], size[1], 1) for _ in range(blocks - 1))]) for size in sizes]
+        super().__init__(stem, rows, stages[-1], num_labels, num_channels)
+        init_weights(self)
 
 
 class _Block(nn.Module):
@@ -80,20 +51,20 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, out: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1, self.relu1 = _conv(width, out, stride), nn.BatchNorm2d(out), nn.ReLU()
-        self.conv2, self.norm2 = _conv(out, out), nn.BatchNorm2d(out)
-        changes = stride > 1 or width != out
-        projected = (nn.Conv2d(width, out, 1, stride, bias=False), nn.BatchNorm2d(out)) if changes else ()
-        self.shortcut = nn.Sequential(*projected)
-        self.preact, self.relu2 = nn.Identity(), nn.ReLU()
+        self.conv1, self.norm1, self.relu1 = conv(width, out, stride=stride), nn.BatchNorm2d(out), nn.ReLU()
+        self.conv2, self.norm2 = conv(out, out), nn.BatchNorm2d(out)
+        self.shortcut = shortcut(width, out, stride)
+        self.preact, self.relu2 = Preactivation(self.norm2), nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.relu1(self.norm1(self.conv1(x)))
         return self.relu2(self.preact(self.norm2(self.conv2(inner)) + self.shortcut(x)))
 
 
-def _conv(width: int, out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(width, out, 3, stride, 1, bias=False)
+def shortcut(width: int, out: int, stride: int) -> nn.Sequential:
+    """Return what is beside a residual block: nothing, or a 1×1 convolution and a batch norm if the shape changes."""
+    changes = stride > 1 or width != out
+    return nn.Sequential(*((conv(width, out, 1, stride), nn.BatchNorm2d(out)) if changes else ()))
 
 
 def cifar_resnet(

@@ -1,0 +1,1 @@
+"""Networks for images of CIFAR's size, as papers on distillation train them, under the same names of modules."""
