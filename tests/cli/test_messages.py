@@ -371,7 +371,7 @@ def test_a_function_may_have_the_name_of_its_module() -> None:
         instantiate({"_target_": "kd_lightning.models.cifar_resnet", "dpeth": 20})
     found = one_sentence(raised.value, lambda: KNOWN)
     assert found is not None
-    assert found.startswith("'dpeth' is no argument of kd_lightning.models.cifar_resnet.cifar_resnet. Closest: depth")
+    assert found.startswith("'dpeth' is no argument of kd_lightning.models.cifar.resnet.cifar_resnet. Closest: depth")
 
 
 def test_what_a_class_does_not_take_is_not_offered() -> None:

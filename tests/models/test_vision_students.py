@@ -177,10 +177,22 @@ def test_other_families_and_configurations_without_weights_are_errors() -> None:
         students.vision_student(make("resnet").config, layers="uniform")
 
 
-BUILDERS = ("cifar_resnet", "deit_tiny", "resnet8x4", "resnet32x4", "vision_student")
+SIZES: dict[str, dict[str, Any]] = {  # what builders need beside what the command gives them
+    "cifar_resnet": {"depth": 8},
+    "cifar_resnet50": {"width": 0.125},
+    "deit_tiny": {},
+    "mobilenet_v2": {},
+    "resnet8x4": {},
+    "resnet32x4": {},
+    "shufflenet_v1": {},
+    "shufflenet_v2": {},
+    "vgg": {"depth": 8, "width": 0.25},
+    "vision_student": {},
+    "wide_resnet": {"depth": 10},
+}
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", SIZES)
 def test_builders_are_annotated_and_take_what_the_command_gives_them_by_name(name: str) -> None:
     builder = getattr(students, name)
     parameters = inspect.signature(builder).parameters
@@ -189,8 +201,7 @@ def test_builders_are_annotated_and_take_what_the_command_gives_them_by_name(nam
     assert hints.keys() == parameters.keys()
     labels = {"num_labels": 2, "id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
     given = {"like": make("vit"), "task": "image-classification", "image_size": 16, **labels}
-    size = {"cifar_resnet": {"depth": 8}}.get(name, {})
-    assert isinstance(builder(**size, **given), nn.Module)
+    assert isinstance(builder(**SIZES[name], **given), nn.Module)
 
 
 # -- DeiT with a distillation token --------------------------------------------------------------------------------

@@ -121,7 +121,10 @@ def test_the_published_schedule_of_a_teacher_is_not_mixed_with_the_runs() -> Non
     assert other.fitting.scheduler["milestones"] == [0.5, 0.75]  # the run's own, which it names
 
 
-@pytest.mark.parametrize("student", ["resnet8", "resnet8x4", "deit_tiny", "half_depth", "half_width"])
+NETWORKS = ("resnet8", "resnet8x4", "wrn16_1", "vgg8", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2")
+
+
+@pytest.mark.parametrize("student", [*NETWORKS, "deit_tiny", "half_depth", "half_width"])
 def test_students_are_built_by_their_name_for_the_datas_images(student: str) -> None:
     small = {"deit_tiny": ["student.num_hidden_layers=1"]}.get(student, [])
     made = setup("teacher=tiny_random_vit", *ARCHITECTURE, f"student={student}", *small)
@@ -132,9 +135,9 @@ def test_students_are_built_by_their_name_for_the_datas_images(student: str) -> 
     kd.check_exportable(model, made.student_recipe(model), required=True)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet", "resnet8x4"])
+@pytest.mark.parametrize("name", ["cifar_resnet", "resnet8x4", "vgg", "shufflenet_v1"])
 def test_a_network_for_images_where_rows_are_tokens_is_an_error(name: str) -> None:
-    builder = partial(getattr(students, name), **({"depth": 8} if name == "cifar_resnet" else {}))
+    builder = partial(getattr(students, name), **({"depth": 8} if name in ("cifar_resnet", "vgg") else {}))
     with pytest.raises(ConfigError, match=r"takes no 'vocab_size', which this data has .*choose a student for such"):
         build_for_data(builder, num_labels=2, vocab_size=30, pad_token_id=0)
     with pytest.raises(ConfigError, match="hiden"):
