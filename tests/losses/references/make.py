@@ -582,7 +582,7 @@ def _(theirs: Any, given: Given) -> Tensor:
     "SPKDLoss",
     arguments={"reduction": "batchmean"},
     **TWIN_MAPS,
-    note=SP_NOTE,
+    note=f"rows of the Gram matrix divided by their sum of absolute values (normalize's second argument is p); {TWIN}",
 )
 def _(theirs: Any, given: Given) -> Tensor:
     return theirs.SPKDLoss("m0", "m0", "batchmean")(outputs(*given.student), outputs(*given.teacher))
