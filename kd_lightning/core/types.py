@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
 """Names of terms, teachers and tasks: letters, digits and underscores."""
@@ -40,6 +40,9 @@ class FeatureInfo:
         width: size of the axis that a projection maps: D, C of maps, the number of classes; None where it is not known.
         stack: the stack of layers it comes from, such as `encoder`; "" where the model has one.
         predicts_next: whether it is logits of the next token each, as a causal language model's.
+        address: where in the model it is; "" where nobody said.
+        module: the module whose output it is; None for other features, and where no model is at hand, as of a cache.
+        state: what a cache's manifest holds of the teacher for losses that need its weights, by name.
 
     """
 
@@ -47,6 +50,30 @@ class FeatureInfo:
     width: int | None = None
     stack: str = ""
     predicts_next: bool = field(default=False, repr=False)
+    address: str = field(default="", repr=False, compare=False)
+    module: nn.Module | None = field(default=None, repr=False, compare=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class RowInfo:
+    """The rows that a student is trained on, for losses that keep something of each.
+
+    Args:
+        ids: (N,), the `sample_id` of every row.
+        labels: (N,), its class; None where rows have none.
+
+    """
+
+    ids: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+Rows: TypeAlias = RowInfo | Callable[[], RowInfo]
+"""The rows, or a function that reads them: it is called only where a loss asks for them."""
 
 
 @runtime_checkable

@@ -55,13 +55,22 @@ class LiveModelInfo(ModelInfo):
         return found.calls
 
     def feature(self, address: str) -> FeatureInfo:
-        """Return what a feature's axes are, its width (channels of maps) and its stack, as far as they are certain.
+        """Return what a feature's axes are, its width (channels of maps), stack and module, as far as they are certain.
 
         Raises:
             AddressError: if the model has no such feature.
 
         """
         self._resolver.probe(address)
+        return replace(self._described(address), address=address, module=self._module_at(address))
+
+    def _module_at(self, address: str) -> nn.Module | None:
+        """Return the module whose output a feature is, where its address is a module path."""
+        path = clean(address, self._resolver.nodes)
+        layer = self._resolver.layer(address) is not None or address in self._resolver.fields
+        return None if layer or path not in self._resolver.nodes else self._resolver.nodes[path].module
+
+    def _described(self, address: str) -> FeatureInfo:
         known = self._from_structure(address)
         if None not in (known.kind, known.width) or known.kind not in (None, "map", "tokens", "vector", "classes"):
             return known

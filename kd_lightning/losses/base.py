@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.errors import ConfigError, MatchError, hint
-from kd_lightning.core.types import FeatureInfo, Kind
+from kd_lightning.core.types import FeatureInfo, Kind, RowInfo
 from kd_lightning.functional.shapes import ONE_FEATURE, one_feature
 
 ARGUMENTS = ("mask", "labels", "batch", "progress", "sample_id", "seed")
@@ -21,7 +21,8 @@ ARGUMENTS = ("mask", "labels", "batch", "progress", "sample_id", "seed")
 
 `mask` (B, L): which tokens count, None where all do; `labels`: the batch's labels of the student's output; `batch`: the
 whole batch; `progress`: share of training done, in [0, 1]; `sample_id` (B,): the batch's field; `seed`: an integer for
-random choices, 0 where the caller of the objective gives none. A field that the batch does not have is None.
+random choices, another in each training step and the same on all ranks, 0 where the caller of the objective gives none.
+A field that the batch does not have is None.
 """
 
 
@@ -59,10 +60,19 @@ class DistillationLoss(nn.Module):
     scheduled: bool | None = None
     """Whether the value depends on `progress`. None: if `forward` has an argument of that name."""
 
+    gather: bool = False
+    """Whether rows of a batch are compared with one another, so that several devices gather the rows of all of them: the value,
+    and the gradient after averaging, are then those of one device with the joint batch."""
+
+    teacher_state: tuple[str, ...] = ()
+    """What the loss asks of the teacher's weights at each of its addresses, for a cache to keep: names of
+    `kd_lightning.features.state`."""
+
     def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
         """Prepare for two models, before the optimizer exists: a loss may build `nn.Module`s from the widths.
 
-        Called once per objective, by `Term.bind`. Does nothing by default.
+        Called once per objective, by `Term.bind`. Does nothing by default. Where it has a third argument, named `rows`,
+        that is the `RowInfo` of all training rows.
 
         Args:
             student: what is known of each of the student's features, in the order of the match; behind a projection,
@@ -81,8 +91,10 @@ class DistillationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options that were given."""
-        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled")
+        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled", "teacher_state")
         own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
+        if own.get("gather") == type(self).gather:
+            own.pop("gather")
         return ", ".join(f"{k}={v!r}" for k, v in own.items() if v is not None and not isinstance(v, LossTraits))
 
 
@@ -127,6 +139,10 @@ class LossTraits:
     scheduled: bool = False
     elementwise: bool = False
     """Whether it is one of PyTorch's losses that broadcast tensors of unequal shapes."""
+    gather: bool = False
+    needs_rows: bool = False
+    """Whether its `bind` has an argument `rows`."""
+    teacher_state: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, loss: Callable[..., Tensor]) -> LossTraits:
@@ -141,7 +157,22 @@ class LossTraits:
         if not isinstance(loss, DistillationLoss):
             return cls(arguments, scheduled="progress" in arguments, elementwise=_broadcasts(loss))
         scheduled = "progress" in arguments if loss.scheduled is None else loss.scheduled
-        return cls(arguments, loss.equal_widths, loss.per_address, loss.widens, scheduled)
+        return cls(
+            arguments,
+            loss.equal_widths,
+            loss.per_address,
+            loss.widens,
+            scheduled,
+            gather=loss.gather,
+            needs_rows=_needs_rows(loss),
+            teacher_state=loss.teacher_state,
+        )
+
+
+def _needs_rows(loss: DistillationLoss) -> bool:
+    if isinstance(loss, WrappedLoss):
+        return loss.inner.needs_rows
+    return "rows" in inspect.signature(loss.bind).parameters
 
 
 _ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
@@ -221,11 +252,14 @@ class WrappedLoss(DistillationLoss):
         self.per_address = self.inner.per_address
         self.widens = self.inner.widens
         self.scheduled = self.inner.scheduled
+        self.gather = self.inner.gather
+        self.teacher_state = self.inner.teacher_state
 
-    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+    def bind(
+        self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...], rows: RowInfo | None = None
+    ) -> None:
         """Bind the inner loss."""
-        if isinstance(self.loss, DistillationLoss):
-            self.loss.bind(student, teacher)
+        bind_loss(self.loss, student, teacher, rows)
 
     def compare(self, student: Any, teacher: Any, **given: Any) -> Tensor:
         """Return the inner loss, which is given what it names of `given` and no more."""
@@ -238,6 +272,20 @@ class WrappedLoss(DistillationLoss):
         if not isinstance(self.loss, DistillationLoss):
             return None
         return self.loss.count(student, teacher, **{k: v for k, v in given.items() if k in self.inner.arguments})
+
+
+def bind_loss(
+    loss: object, student: Sequence[FeatureInfo], teacher: Sequence[FeatureInfo], rows: RowInfo | None = None
+) -> None:
+    """Bind a loss, which is given the rows if it asks for them; any callable that is no `DistillationLoss` is left out.
+
+    Example:
+        >>> bind_loss(nn.MSELoss(), [FeatureInfo("classes", 3)], [FeatureInfo("classes", 3)])
+
+    """
+    if isinstance(loss, DistillationLoss):
+        given = {"rows": rows} if _needs_rows(loss) else {}
+        loss.bind(tuple(student), tuple(teacher), **given)
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError, MatchError
-from kd_lightning.core.types import FeatureInfo
+from kd_lightning.core.types import FeatureInfo, RowInfo
 from kd_lightning.functional.transport import cost_attention, optimal_flow
 from kd_lightning.losses.base import WrappedLoss, check_positive
 
@@ -77,7 +77,9 @@ class EMD(WrappedLoss):
         self.student_layers, self.teacher_layers = student_layers, teacher_layers
         self._start_uniform()
 
-    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+    def bind(
+        self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...], rows: RowInfo | None = None
+    ) -> None:
         """Take the numbers of layers from the match, and start from uniform weights; bind the inner loss to one layer.
 
         Raises:
@@ -87,7 +89,7 @@ class EMD(WrappedLoss):
         self._check(len(student), len(teacher))
         self.student_layers, self.teacher_layers = len(student), len(teacher)
         self._start_uniform()
-        super().bind(student[:1], teacher[:1])
+        super().bind(student[:1], teacher[:1], rows)
 
     def _start_uniform(self) -> None:
         s, t = self.student_layers, self.teacher_layers

@@ -1,4 +1,4 @@
-"""Losses without a teacher: against the batch's labels, which stand in the teacher's place, and the model's own."""
+"""Losses on classes: of the batch's labels, which stand in the teacher's place, of the teacher, and the model's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.functional.hard_label import counted_labels, hard_label, hard_labels, label_mse
-from kd_lightning.functional.masking import count
+from kd_lightning.functional.logits import check_logits, count_rows, entries
+from kd_lightning.functional.masking import blank, count
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.base import DistillationLoss, refuse_removed
 
@@ -69,6 +70,45 @@ class HardLabel(_LabelLoss):
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare logits (B, C), (B, L, C), or (B, L) over positions, with labels; mask (B, L)."""
         return hard_label(student, teacher, mask, self.label_smoothing)
+
+
+class HardTeacher(DistillationLoss):
+    """Mean cross entropy of the student's logits with the class that the teacher gives the largest logit.
+
+    Hard distillation, Touvron et al. 2021 (2012.12877), section 4: half of it from the class token against the labels,
+    half of this from the distillation token. Also for pseudo-labels of rows that have none.
+
+    Args:
+        label_smoothing: share in [0, 1) of the target that is spread evenly over all classes.
+
+    Raises:
+        ConfigError: if `label_smoothing` is outside [0, 1).
+        MatchError: if shapes differ.
+
+    Example:
+        >>> import torch
+        >>> HardTeacher()(torch.zeros(1, 4), torch.tensor([[0.0, 3.0, 1.0, 2.0]]))
+        tensor(1.3863)
+
+    """
+
+    equal_widths = True
+    per_address = True
+    widens = True
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = _checked(label_smoothing)
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Compare logits (B, C), (B, L, C), or (B, L) over positions; mask (B, L)."""
+        check_logits("HardTeacher", student, teacher, mask)
+        classes = blank(teacher.detach(), entries(teacher, mask), float("-inf")).argmax(-1)
+        return hard_label(student, classes, mask, self.label_smoothing)
+
+    def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the number of rows or unmasked tokens."""
+        return count_rows(student, mask)
 
 
 class HardLabels(_LabelLoss):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.core.types import NAME, Batch, Features, LossReport, ModelInfo
+from kd_lightning.core.types import NAME, Batch, Features, LossReport, ModelInfo, Rows
 from kd_lightning.objective.scheme import MatchScheme
 from kd_lightning.objective.term import Term
 
@@ -56,8 +56,13 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict()
         self._add({name: term for name, term in given.items() if isinstance(term, Term)})
 
-    def bind(self, student: ModelInfo, teacher: ModelInfo | None) -> Objective:
+    def bind(self, student: ModelInfo, teacher: ModelInfo | None, rows: Rows | None = None) -> Objective:
         """Bind the terms to two models: schemes become terms, addresses and widths are checked, projections are built.
+
+        Args:
+            student: what is known of the student.
+            teacher: what is known of the teacher, if there is one.
+            rows: the rows that are trained on, for losses that ask for them.
 
         Returns:
             This objective; or, if it is bound already and in use there, a copy with new projections.
@@ -70,7 +75,7 @@ class Objective(nn.Module):
         if self._bound:
             fresh = copy.deepcopy(self)
             fresh._bound = False
-            return fresh.bind(student, teacher)
+            return fresh.bind(student, teacher, rows)
         terms: dict[str, Term] = {}
         for name, term in self.declared.items():
             made = term.expand(name, student, teacher) if isinstance(term, MatchScheme) else {name: term}
@@ -80,7 +85,7 @@ class Objective(nn.Module):
                 )
             terms |= made
         for name, term in terms.items():
-            term.bind(name, student, teacher)
+            term.bind(name, student, teacher, rows)
         self.terms = nn.ModuleDict()
         self._add(terms)
         self._bound = True
@@ -108,6 +113,20 @@ class Objective(nn.Module):
         return tuple(dict.fromkeys(a for term in self.named_terms().values() for a in term.teacher_addresses))
 
     @property
+    def teacher_state(self) -> dict[str, tuple[str, ...]]:
+        """What losses ask of the teacher's weights, by address, for a cache to keep."""
+        wanted: dict[str, tuple[str, ...]] = {}
+        for term in self.named_terms().values():
+            for address, names in term.teacher_state.items():
+                wanted[address] = tuple(sorted({*wanted.get(address, ()), *names}))
+        return wanted
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether any loss makes random choices."""
+        return any(term.uses_seed for term in self.named_terms().values())
+
+    @property
     def scheduled(self) -> bool:
         """Whether any weight, or any loss itself, changes over training."""
         return any(term.scheduled for term in self.named_terms().values())
@@ -132,13 +151,14 @@ class Objective(nn.Module):
             teacher: the teacher's features by address.
             batch: for labels and masks.
             progress: share of training done, for schedules.
-            across_ranks: make every mean exact over all ranks' tokens, so that averaged gradients are those of one
-                process on the whole batch (one small collective; every rank must call).
+            across_ranks: make every mean exact over all ranks' tokens, and gather the rows of all ranks where a loss
+                compares rows with one another, so that averaged gradients are those of one process on the whole batch
+                (one small collective, and one for each such term; every rank must call).
             seed: for losses that make random choices: the same seed, the same choices.
 
         """
         terms = self.named_terms()
-        results = {name: term(student, teacher, batch, progress, seed) for name, term in terms.items()}
+        results = {name: term(student, teacher, batch, progress, seed, across_ranks) for name, term in terms.items()}
         parts = {name: part for name, (part, _) in results.items()}
         if across_ranks:
             parts = _exact_over_ranks(parts, [count for _, count in results.values()])

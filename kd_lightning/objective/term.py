@@ -15,12 +15,20 @@ from torch import Tensor, nn
 from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.batch import field, is_batch_field, logits_mask, required_field, token_mask
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
-from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, Schedule
+from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, RowInfo, Rows, Schedule
 from kd_lightning.features import module_widths
+from kd_lightning.functional.gathering import gather_rows
 from kd_lightning.functional.maps import Pooling
 from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.functional.shapes import one_feature
-from kd_lightning.losses.base import ARGUMENTS, DistillationLoss, LossTraits, check_choice, check_elementwise
+from kd_lightning.losses.base import (
+    ARGUMENTS,
+    DistillationLoss,
+    LossTraits,
+    bind_loss,
+    check_choice,
+    check_elementwise,
+)
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
 from kd_lightning.objective.maps import Side, as_compared, comparable
 from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of
@@ -105,8 +113,24 @@ class Term(nn.Module):
         """The addresses the teacher must give: its side of the match without the batch's own fields."""
         return tuple(a for a in self.match.teacher_addresses if not is_batch_field(a))
 
-    def bind(self, name: str, student: ModelInfo, teacher: ModelInfo | None) -> None:
+    @property
+    def teacher_state(self) -> dict[str, tuple[str, ...]]:
+        """What the loss asks of the teacher's weights, by address; see `DistillationLoss.teacher_state`."""
+        return dict.fromkeys(self.teacher_addresses, self._traits.teacher_state) if self._traits.teacher_state else {}
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether the loss makes random choices."""
+        return "seed" in self._traits.arguments
+
+    def bind(self, name: str, student: ModelInfo, teacher: ModelInfo | None, rows: Rows | None = None) -> None:
         """Check the term against both models, build its projection, and bind its loss.
+
+        Args:
+            name: of the term, for messages.
+            student: what is known of the student.
+            teacher: what is known of the teacher, if there is one.
+            rows: the rows that are trained on, for losses that ask for them.
 
         Raises:
             AddressError: if a model does not have an address, or there is no teacher to give a teacher feature.
@@ -127,7 +151,9 @@ class Term(nn.Module):
                 self.match.pairs()
             if any(map(is_batch_field, self.match.teacher_addresses)):
                 self._check_not_next("labels of the batch stand beside the wrong logits")
-            self._bind_features()
+            self._bind_features(self._rows(rows))
+            for side in (self._student, self._teacher):  # a copy of a term must not copy models
+                side.update((address, replace(info, module=None, state={})) for address, info in side.items())
             if self._traits.elementwise:
                 several = len(self.match.student_addresses) > 1 or len(self.match.teacher_addresses) > 1
                 one_feature(type(self.loss).__name__, *([()] if several else []))
@@ -170,7 +196,17 @@ class Term(nn.Module):
                 "shifted labels by another name to a loss of your own, or a `logits_mask` to one that compares logits."
             )
 
-    def _bind_features(self) -> None:
+    def _rows(self, rows: Rows | None) -> RowInfo | None:
+        if not self._traits.needs_rows:
+            return None
+        if rows is None:
+            raise MatchError(
+                f"the loss {type(self.loss).__name__} keeps something of every training row, and nobody said which "
+                "there are: give DistillationModule, or DistillationCallback, rows=RowInfo(ids, labels)."
+            )
+        return rows if isinstance(rows, RowInfo) else rows()
+
+    def _bind_features(self, rows: RowInfo | None) -> None:
         """Build or check the projection, then let the loss prepare for what it will get."""
         student = [self._student[a] for a in self.match.student_addresses]
         teacher = [self._teacher[a] for a in self.teacher_addresses]
@@ -184,7 +220,7 @@ class Term(nn.Module):
         if isinstance(self.loss, DistillationLoss):
             if self.projection is not None:
                 student = [replace(info, width=module_widths(self.projection)[1]) for info in student]
-            self.loss.bind(*(tuple(side) for side in as_compared(student, teacher)))
+            bind_loss(self.loss, *as_compared(student, teacher), rows=rows)
 
     @property
     def scheduled(self) -> bool:
@@ -202,7 +238,13 @@ class Term(nn.Module):
             raise ConfigError(f"The schedule of {self.match} must return a number but returned {factor!r}.") from None
 
     def forward(
-        self, student: Features, teacher: Features, batch: Batch, progress: float = 0.0, seed: int = 0
+        self,
+        student: Features,
+        teacher: Features,
+        batch: Batch,
+        progress: float = 0.0,
+        seed: int = 0,
+        across_ranks: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the unweighted loss and the count its mean runs over (None: not a plain mean).
 
@@ -212,10 +254,12 @@ class Term(nn.Module):
             batch: for labels, masks and the batch's own fields.
             progress: share of training done, in [0, 1].
             seed: for losses that make random choices.
+            across_ranks: gather the rows of all ranks for a loss that compares rows with one another.
 
         """
         matches = self.match.pairs() if self._compares_pairs else [self.match]
-        found = [self._compare(match, student, teacher, batch, progress, seed) for match in matches]
+        gather = across_ranks and self._gathers
+        found = [self._compare(match, student, teacher, batch, progress, seed, gather) for match in matches]
         return found[0] if len(found) == 1 else _mean(found)
 
     @property
@@ -223,8 +267,12 @@ class Term(nn.Module):
         """Whether there are several pairs of features, and the loss compares each by itself."""
         return len(self.match.student_addresses) > 1 and self._traits.per_address
 
+    @property
+    def _gathers(self) -> bool:
+        return isinstance(self.loss, DistillationLoss) and self.loss.gather
+
     def _compare(
-        self, match: Match, student: Features, teacher: Features, batch: Batch, progress: float, seed: int
+        self, match: Match, student: Features, teacher: Features, batch: Batch, progress: float, seed: int, gather: bool
     ) -> tuple[Tensor, Tensor | None]:
         raw = _pick(student, match.student_addresses, batch)
         target = _pick(teacher, match.teacher_addresses, batch)
@@ -238,6 +286,8 @@ class Term(nn.Module):
         has_tokens = partial(_has_tokens, batch)
         with no_autocast(projected[0]):
             sides = [self._wide(side) for side in comparable(own, other, has_tokens, self.resize) if side]
+            if gather:
+                sides, given = _of_all_ranks(sides, given)
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
             if self._traits.elementwise:
                 check_elementwise(self.loss, *tensors)
@@ -329,6 +379,14 @@ def _pick(features: Features, addresses: tuple[str, ...], batch: Batch) -> list[
         else:
             raise AddressError(f"The feature '{address}' was not collected. {hint(address, features)}")
     return found
+
+
+def _of_all_ranks(sides: list[list[Tensor]], given: dict[str, Any]) -> tuple[list[list[Tensor]], dict[str, Any]]:
+    """Return both sides, and the arguments that have a value per row, with the rows of all ranks."""
+    names = [name for name, value in given.items() if isinstance(value, Tensor)]
+    found = iter(gather_rows(*(x for side in sides for x in side), *(given[name] for name in names)))
+    gathered = [[next(found) for _ in side] for side in sides]
+    return gathered, {**given, **{name: next(found) for name in names}}
 
 
 def _has_tokens(batch: Batch) -> bool:

@@ -94,6 +94,7 @@ def _fill(
     data.setup("fit")
     check_views(data)
     stored: dict[str, Any] = {"top_k": teacher.cache_top_k, "dtype": teacher.cache_dtype, "data": data.cached_as}
+    stored["state"] = objective.teacher_state
     expected = TeacherCache.fingerprint_of(source, wanted, **stored)
     path = _covering(expected)
     if path is None:

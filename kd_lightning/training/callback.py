@@ -15,7 +15,7 @@ from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.arguments import check_finite_number, check_model
 from kd_lightning.core.batch import batch_size, sub_batch
 from kd_lightning.core.errors import ConfigError, hint
-from kd_lightning.core.types import Batch, LossReport
+from kd_lightning.core.types import Batch, LossReport, Rows
 from kd_lightning.features import FeatureTap, model_info
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource, as_teacher
@@ -32,7 +32,7 @@ from kd_lightning.training.checks import (
     check_weights,
 )
 from kd_lightning.training.describe import describe_teacher, describe_terms
-from kd_lightning.training.progress import TrainingProgress, terms_are_logged
+from kd_lightning.training.progress import TrainingProgress, seed_of_step, terms_are_logged
 from kd_lightning.training.resuming import survive_kills
 
 
@@ -52,6 +52,7 @@ class DistillationCallback(pl.Callback):
         student: attribute path of the student in the user's module; `""` is the module itself.
         adapter: its `outputs` names the student's outputs, where they are neither a tensor nor a mapping.
         task_weight: weight of the loss that `training_step` returns.
+        rows: the ids and labels of all training rows, or a function that returns them, for losses that ask for them.
 
     Raises:
         ConfigError: at construction if a term is named `task` or the weight is not finite; when a fit begins if the
@@ -75,6 +76,7 @@ class DistillationCallback(pl.Callback):
         student: str = "model",
         adapter: Adapter | None = None,
         task_weight: float = 1.0,
+        rows: Rows | None = None,
     ) -> None:
         if not isinstance(teacher, TeacherSource):
             check_model("teacher", teacher)
@@ -93,6 +95,7 @@ class DistillationCallback(pl.Callback):
         self.student = student
         self.adapter = adapter
         self.task_weight = task_weight
+        self._rows = rows
         self._bound_student: nn.Module | None = None
         self._installed = ExitStack()
         self._forwards = 0
@@ -152,7 +155,7 @@ class DistillationCallback(pl.Callback):
         self._outputs = self.adapter.outputs if self.adapter is not None else None
         if self._bound_student is not student:
             info = model_info(student, has_outputs=self._outputs is not None)
-            self.objective = self.objective.bind(info, self.teacher.info)
+            self.objective = self.objective.bind(info, self.teacher.info, self._rows)
             self._bound_student = student
         self.teacher.ask(self.objective.teacher_addresses)
 
@@ -193,7 +196,8 @@ class DistillationCallback(pl.Callback):
                 student = self._tap.take()
             check_has_gradient(student)
             progress = self._progress.of(module.trainer) if self.objective.scheduled else 0.0
-            terms = self.objective(student, teacher, batch, progress, across_ranks=True)
+            seed = seed_of_step(module.trainer) if self.objective.uses_seed else 0
+            terms = self.objective(student, teacher, batch, progress, across_ranks=True, seed=seed)
             check_terms_have_gradient(terms)
             task = _scalar_loss(output)
             report = LossReport(

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.arguments import check_model
 from kd_lightning.core.batch import batch_size, sub_batch
-from kd_lightning.core.types import Batch, Features, LossReport
+from kd_lightning.core.types import Batch, Features, LossReport, Rows
 from kd_lightning.features.runner import Runner
 from kd_lightning.metrics import Scores
 from kd_lightning.objective import Objective
@@ -38,7 +38,7 @@ from kd_lightning.training.optim import (
     default_optimizer,
     parameter_groups,
 )
-from kd_lightning.training.progress import TrainingProgress, terms_are_logged
+from kd_lightning.training.progress import TrainingProgress, seed_of_step, terms_are_logged
 from kd_lightning.training.resuming import survive_kills
 
 
@@ -59,6 +59,7 @@ class DistillationModule(LightningModule):
             `val/<name>`. None: the objective itself is evaluated and logged as `val/loss`.
         adapter: how to call a student that does not follow the usual forms, and what its outputs are called.
         compile: run the student and its taps as one compiled graph.
+        rows: the ids and labels of all training rows, or a function that returns them, for losses that ask for them.
 
     Raises:
         AddressError, MatchError: if a term does not fit the models.
@@ -83,6 +84,7 @@ class DistillationModule(LightningModule):
         metrics: MetricCollection | Mapping[str, Metric] | None = None,
         adapter: Adapter | None = None,
         compile: bool = False,
+        rows: Rows | None = None,
     ) -> None:
         super().__init__()
         check_model("student", student)
@@ -94,7 +96,7 @@ class DistillationModule(LightningModule):
         self.teacher = as_teacher(teacher) if teacher is not None else None
         self.student = student if any(m.training for m in student.modules()) else student.train()
         self._runner = Runner(student, adapter, compile)
-        self.objective = objective.bind(self._runner.info, self.teacher.info if self.teacher else None)
+        self.objective = objective.bind(self._runner.info, self.teacher.info if self.teacher else None, rows)
         self.metrics = Scores(metrics) if metrics else None
         self.main_metric = self.metrics.names[0] if self.metrics is not None else "loss"
         self.main_best_value = self.metrics.best_values[self.main_metric] if self.metrics is not None else 1.0
@@ -132,7 +134,7 @@ class DistillationModule(LightningModule):
     def compare(self, batch: Batch, across_ranks: bool = False) -> LossReport:
         """Evaluate the objective on one batch."""
         teacher = self.teacher(batch) if self.teacher is not None and self.objective.teacher_addresses else {}
-        return self.objective(self.forward(batch), teacher, batch, self.progress, across_ranks)
+        return self.objective(self.forward(batch), teacher, batch, self.progress, across_ranks, self.seed)
 
     def forward(self, batch: Batch) -> Features:
         """Return the student's features on a batch, by address."""
@@ -182,6 +184,11 @@ class DistillationModule(LightningModule):
         if not self.objective.scheduled or self._trainer is None:
             return 0.0
         return self._progress.of(self.trainer)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the losses' random choices in this step; 0 where there are none, or outside of training."""
+        return 0 if not self.objective.uses_seed or self._trainer is None else seed_of_step(self.trainer)
 
     def total_steps(self) -> int:
         """Return the optimizer steps of the whole run.

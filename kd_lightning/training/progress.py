@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import lightning.pytorch as pl
+import numpy as np
 
 from kd_lightning.core.errors import ConfigError
 
@@ -54,6 +57,19 @@ class TrainingProgress:
         if trainer.state.fn != "fit":
             return 0.0
         return min(trainer.global_step / self.steps(trainer), 1.0)
+
+
+def seed_of_step(trainer: pl.Trainer) -> int:
+    """Return the seed of a training step's random choices: of the run's seed and the step, the same on all ranks.
+
+    A resumed run makes the choices of one that was never killed. Outside of training it is 0. The run's seed is that of
+    `lightning.seed_everything`.
+    """
+    if not trainer.training:
+        return 0
+    run = int(os.environ.get("PL_GLOBAL_SEED") or 0)
+    step = trainer.fit_loop.epoch_loop.total_batch_idx
+    return int(np.random.SeedSequence([run, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def terms_are_logged(trainer: pl.Trainer) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
@@ -20,6 +21,7 @@ from kd_lightning.core.files import remove_leftovers
 from kd_lightning.core.locks import locked
 from kd_lightning.core.types import Batch, Features
 from kd_lightning.features.addresses import layer_address
+from kd_lightning.features.state import teacher_state
 from kd_lightning.teachers.base import TeacherSource
 from kd_lightning.teachers.cache.columns import Codec, spans_of
 from kd_lightning.teachers.cache.forecast import (
@@ -35,6 +37,9 @@ from kd_lightning.teachers.cache.rows import rows_of
 from kd_lightning.teachers.cache.shard import Shard, Writer, finished_shards, index_of
 from kd_lightning.teachers.live import as_teacher
 
+State: TypeAlias = Mapping[str, Sequence[str]]
+"""What losses ask of the teacher's weights: names of `features.state.STATE` by address."""
+
 
 def build_cache(
     teacher: TeacherSource | nn.Module,
@@ -46,6 +51,7 @@ def build_cache(
     trainer: Trainer | None = None,
     data: str | Mapping[str, Any] | None = None,
     announce: Callable[[str], None] = rank_zero_info,
+    state: State | None = None,
 ) -> None:
     """Build a cache as `TeacherCache.build` describes; `announce` is called with a forecast of rows, bytes and time."""
     codec, source = Codec(dtype, top_k), as_teacher(teacher)
@@ -58,7 +64,7 @@ def build_cache(
         raise ConfigError(f"Expected argument `trainer` to be a lightning.pytorch.Trainer but got {trainer!r}.")
     source.ask(addresses)
     check_rows(getattr(dataloader, "dataset", None))
-    plan = plan_of(source, addresses, dtype, top_k, data)
+    plan = plan_of(source, addresses, dtype, top_k, data, state)
     codec.kinds = {address: info.kind for address, info in plan.features.items()}
     trainer = trainer or Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, devices=1)
     first = getattr(rank_zero_only, "rank", 0) == 0
@@ -92,7 +98,12 @@ def unique_addresses(addresses: Sequence[str]) -> list[str]:
 
 
 def plan_of(
-    source: TeacherSource, addresses: Sequence[str], dtype: str, top_k: int | None, data: str | Mapping[str, Any] | None
+    source: TeacherSource,
+    addresses: Sequence[str],
+    dtype: str,
+    top_k: int | None,
+    data: str | Mapping[str, Any] | None,
+    state: State | None = None,
 ) -> Manifest:
     """Return the manifest of a cache that is to be built, without files.
 
@@ -116,7 +127,12 @@ def plan_of(
         "top_k": top_k,
         **(data if isinstance(data, Mapping) else {"data": data}),
     }
-    return Manifest(Fingerprint(parts), stacks, {address: info.feature(address) for address in addresses})
+    features, state = {address: info.feature(address) for address in addresses}, state or {}
+    if held := sorted(f"{address} {name}" for address, names in state.items() for name in names):
+        parts["teacher_state"] = held
+    for address, names in state.items():
+        features[address] = replace(features[address], state={n: teacher_state(features[address], n) for n in names})
+    return Manifest(Fingerprint(parts), stacks, features)
 
 
 class Predictor(LightningModule):

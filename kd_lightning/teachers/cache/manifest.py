@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from kd_lightning.core.errors import CacheError, ConfigError, closest
 from kd_lightning.core.files import write_json
 from kd_lightning.core.hashing import digest
@@ -44,12 +47,12 @@ class Fingerprint:
         return f"Fingerprint('{self}' of {', '.join(sorted(self.parts))})"
 
     def differences(self, here: Fingerprint, exact: bool = False) -> list[str]:
-        """Return what differs from `here`, with both values; unless `exact`, more addresses than here are fine."""
+        """Return what differs from `here`, with both values; unless `exact`, more of the teacher is fine."""
         names = dict.fromkeys([*self.parts, *here.parts])
         changed = [name for name in names if digest(self.parts.get(name)) != digest(here.parts.get(name))]
-        held, wanted = (set(parts.get("addresses") or ()) for parts in (self.parts, here.parts))
-        if held >= wanted and not exact:
-            changed = [name for name in changed if name != "addresses"]
+        for part in () if exact else ("addresses", "teacher_state"):
+            held, wanted = (set(parts.get(part) or ()) for parts in (self.parts, here.parts))
+            changed = [name for name in changed if name != part or not held >= wanted]
         return [f"{name} ({self.parts.get(name)!r} there, {here.parts.get(name)!r} here)" for name in changed]
 
 
@@ -93,7 +96,8 @@ class Manifest:
     Args:
         fingerprint: what it was made from.
         stacks: layers of the teacher's stacks by prefix, of those that features are from.
-        features: axes, width and stack of each feature, as far as the teacher's structure determines them.
+        features: axes, width and stack of each feature, as far as the teacher's structure determines them, and what
+            losses asked for of the teacher's weights.
         shards: the files.
 
     """
@@ -114,6 +118,8 @@ class Manifest:
             "stack_of": {address: info.stack for address, info in self.features.items()},
             "shards": [asdict(info) for info in self.shards],
         }
+        state = {address: _plain(info.state) for address, info in self.features.items() if info.state}
+        plain |= {"state": state} if state else {}
         write_json(folder / name, plain | {"check": digest(plain)})
 
     @classmethod
@@ -173,11 +179,21 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _features(plain: Mapping[str, Any]) -> dict[str, FeatureInfo]:
     """Return the features of a manifest; those of the first version have widths only."""
-    kinds, stacks = plain.get("kinds", {}), plain.get("stack_of", {})
+    kinds, stacks, state = plain.get("kinds", {}), plain.get("stack_of", {}), plain.get("state", {})
     return {
-        address: FeatureInfo(kinds.get(address) or address_kind(address), width, stacks.get(address, ""))
+        address: FeatureInfo(
+            kinds.get(address) or address_kind(address),
+            width,
+            stacks.get(address, ""),
+            address=address,
+            state={name: torch.tensor(values) for name, values in state.get(address, {}).items()},
+        )
         for address, width in plain["widths"].items()
     }
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: values.tolist() for name, values in state.items()}
 
 
 def _remedy(folder: Path, name: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kd_lightning.core.errors import CacheError
 from kd_lightning.core.types import FeatureInfo, Features
 from kd_lightning.teachers.base import TeacherSource
-from kd_lightning.teachers.cache.build import build_cache, plan_of, unique_addresses
+from kd_lightning.teachers.cache.build import State, build_cache, plan_of, unique_addresses
 from kd_lightning.teachers.cache.columns import Codec, spans_of
 from kd_lightning.teachers.cache.manifest import Fingerprint, Manifest
 from kd_lightning.teachers.cache.rows import RowFingerprints, Rows, fingerprint_rows
@@ -167,10 +167,11 @@ class TeacherCache:
         top_k: int | None = None,
         dtype: str = "bf16",
         data: str | Mapping[str, Any] | None = None,
+        state: State | None = None,
     ) -> Fingerprint:
         """Return the fingerprint of the cache that `build` would make of the same arguments."""
         Codec(dtype, top_k)  # refuses what cannot be
-        return plan_of(as_teacher(teacher), unique_addresses(addresses), dtype, top_k, data).fingerprint
+        return plan_of(as_teacher(teacher), unique_addresses(addresses), dtype, top_k, data, state).fingerprint
 
     @classmethod
     def build(
@@ -217,5 +218,5 @@ class TeacherCache:
             (2, ('logits',))
 
         """
-        build_cache(teacher, dataloader, Path(path), addresses, top_k, dtype, trainer, data)
+        build_cache(teacher, dataloader, Path(path), addresses, top_k, dtype, trainer, data, state=state)
         return cls(path, verify=False)
