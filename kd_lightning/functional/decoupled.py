@@ -40,6 +40,7 @@ def dkd(
         MatchError: if shapes do not fit.
 
     Example:
+        >>> import torch
         >>> z, y = torch.tensor([[0.0, 120.0, 1.0]]), torch.tensor([0])
         >>> dkd(z, z, y)
         tensor(0.)
@@ -65,6 +66,7 @@ def nkd(
     Arguments are those of `dkd`; gamma is the weight of the other classes.
 
     Example:
+        >>> import torch
         >>> round(float(nkd(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([0]))), 4)
         0.3466
 
@@ -88,6 +90,7 @@ def labelled_rows(loss: str, student: Tensor, teacher: Tensor, labels: Tensor | 
         MatchError: if shapes do not fit, labels are missing or are no classes, or there is only one class.
 
     Example:
+        >>> import torch
         >>> labelled_rows("DKD", torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([2, -100]), None)
         tensor([ True, False])
 
@@ -111,6 +114,7 @@ def split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         labels: (…), each in [0, C).
 
     Example:
+        >>> import torch
         >>> own, other, rest = split(torch.zeros(1, 4), torch.tensor([3]))
         >>> own.exp(), other.exp(), rest.exp()
         (tensor([0.2500]), tensor([0.7500]), tensor([[0.3333, 0.3333, 0.3333, 0.0000]]))

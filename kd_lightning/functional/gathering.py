@@ -26,6 +26,7 @@ def gather_rows(*tensors: Tensor) -> list[Tensor]:
         tensors: with the same number of rows, B on this rank.
 
     Example:
+        >>> import torch
         >>> gather_rows(torch.tensor([1.0, 2.0]))  # in one process
         [tensor([1., 2.])]
 

@@ -60,8 +60,12 @@ class DistillationLoss(nn.Module):
     scheduled: bool | None = None
     """Whether the value depends on `progress`. None: if `forward` has an argument of that name."""
 
+    paired: bool = False
+    """Whether `forward` gets all features of both sides at once, and the first of the one belongs to the first of the
+    other, and so on: maps are then brought to one size pair by pair."""
+
     gather: bool = False
-    """Whether rows of a batch are compared with one another, so that several devices gather the rows of all of them: the value,
+    """Whether rows of a batch are compared with one another, so that several devices gather the rows of all: the value,
     and the gradient after averaging, are then those of one device with the joint batch."""
 
     teacher_state: tuple[str, ...] = ()
@@ -91,7 +95,7 @@ class DistillationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options that were given."""
-        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled", "teacher_state")
+        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled", "paired", "teacher_state")
         own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
         if own.get("gather") == type(self).gather:
             own.pop("gather")
@@ -139,6 +143,7 @@ class LossTraits:
     scheduled: bool = False
     elementwise: bool = False
     """Whether it is one of PyTorch's losses that broadcast tensors of unequal shapes."""
+    paired: bool = False
     gather: bool = False
     needs_rows: bool = False
     """Whether its `bind` has an argument `rows`."""
@@ -163,6 +168,7 @@ class LossTraits:
             loss.per_address,
             loss.widens,
             scheduled,
+            paired=loss.paired,
             gather=loss.gather,
             needs_rows=_needs_rows(loss),
             teacher_state=loss.teacher_state,
@@ -252,6 +258,7 @@ class WrappedLoss(DistillationLoss):
         self.per_address = self.inner.per_address
         self.widens = self.inner.widens
         self.scheduled = self.inner.scheduled
+        self.paired = self.inner.paired
         self.gather = self.inner.gather
         self.teacher_state = self.inner.teacher_state
 

@@ -15,11 +15,11 @@ EPS = 1e-7
 
 
 class LogitStandardized(DistillationLoss):
-    """T² · KL of softmaxes of (z − mean) / (std + 1e-7) / T, per row. Logit standardisation, Sun et al. 2024 (2403.01427).
+    """T² · KL of softmaxes of (z − mean) / (std + 1e-7) / T, per row. Logit standardisation, Sun et al. 2024.
 
-    A small student need not reach the size of a large teacher's logits, only their shape. std is that of the authors'
-    code, over C − 1; the paper's formula divides by C. For teachers that are much larger than the student; the authors
-    give it a weight of 9 beside the hard labels.
+    2403.01427: a small student need not reach the size of a large teacher's logits, only their shape. std is that of
+    the authors' code, over C − 1; the paper's formula divides by C. For teachers that are much larger than the student;
+    the authors give it a weight of 9 beside the hard labels.
 
     Args:
         temperature: T, of both.

@@ -22,6 +22,10 @@ class Side(NamedTuple):
     features: Sequence[Tensor]
     known: Mapping[str, FeatureInfo]
 
+    def each(self) -> list[Side]:
+        """Return a side for each of the features."""
+        return [Side([a], [x], self.known) for a, x in zip(self.addresses, self.features, strict=True)]
+
     def kinds(self) -> list[Kind | None]:
         """Return the kind of each feature; None for fields of the batch, and where nothing is known."""
         return [_kind(*pair, self.known) for pair in zip(self.addresses, self.features, strict=True)]

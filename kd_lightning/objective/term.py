@@ -147,7 +147,7 @@ class Term(nn.Module):
                 teacher.check(self.teacher_addresses)
                 self._teacher = {a: teacher.feature(a) for a in self.teacher_addresses}
             self._check_sides()
-            if self._compares_pairs:
+            if self._compares_pairs or (self._traits.paired and self._teacher):
                 self.match.pairs()
             if any(map(is_batch_field, self.match.teacher_addresses)):
                 self._check_not_next("labels of the batch stand beside the wrong logits")
@@ -220,7 +220,8 @@ class Term(nn.Module):
         if isinstance(self.loss, DistillationLoss):
             if self.projection is not None:
                 student = [replace(info, width=module_widths(self.projection)[1]) for info in student]
-            bind_loss(self.loss, *as_compared(student, teacher), rows=rows)
+            own, other = as_compared(student, teacher)
+            bind_loss(self.loss, own, other, rows)
 
     @property
     def scheduled(self) -> bool:
@@ -283,9 +284,8 @@ class Term(nn.Module):
         projected = [self._project(x, a) for x, a in zip(raw, match.student_addresses, strict=True)]
         own = Side(match.student_addresses, projected, self._student)
         other = Side(match.teacher_addresses, target, self._teacher)
-        has_tokens = partial(_has_tokens, batch)
         with no_autocast(projected[0]):
-            sides = [self._wide(side) for side in comparable(own, other, has_tokens, self.resize) if side]
+            sides = [self._wide(side) for side in self._comparable(own, other, batch) if side]
             if gather:
                 sides, given = _of_all_ranks(sides, given)
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
@@ -293,6 +293,15 @@ class Term(nn.Module):
                 check_elementwise(self.loss, *tensors)
             value = _scalar(self.loss(*tensors, **given), match)
             return value, self.loss.count(*tensors, **given) if isinstance(self.loss, DistillationLoss) else None
+
+    def _comparable(self, own: Side, other: Side, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Return both sides with all maps in one size, or each pair of them."""
+        has_tokens = partial(_has_tokens, batch)
+        if not (self._traits.paired and other.features):
+            return comparable(own, other, has_tokens, self.resize)
+        pairs = zip(own.each(), other.each(), strict=True)
+        found = [comparable(*pair, has_tokens, self.resize) for pair in pairs]
+        return [x for side, _ in found for x in side], [x for _, side in found for x in side]
 
     def _by_word(self, match: Match, student: list[Tensor], teacher: list[Tensor], batch: Batch) -> Aligned | None:
         """Align the features of two models where each has its own tokenizer."""

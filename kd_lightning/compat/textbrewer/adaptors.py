@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.batch import BOOKKEEPING
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.core.types import Batch, FeatureInfo, Features
+from kd_lightning.core.types import Batch, FeatureInfo, Features, RowInfo
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.base import WrappedLoss
 
@@ -115,9 +115,11 @@ class AdaptedLoss(WrappedLoss):
         self.extras = extras
         self.projection = projection
 
-    def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
+    def bind(
+        self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...], rows: RowInfo | None = None
+    ) -> None:
         """Bind the loss to the features alone."""
-        super().bind(student[: -self.extras], teacher)
+        super().bind(student[: -self.extras], teacher, rows)
 
     def forward(self, student: tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Compare the student's features with the teacher's."""

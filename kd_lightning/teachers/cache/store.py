@@ -184,6 +184,7 @@ class TeacherCache:
         dtype: str = "bf16",
         trainer: Trainer | None = None,
         data: str | Mapping[str, Any] | None = None,
+        state: State | None = None,
     ) -> TeacherCache:
         """Run the teacher over a loader's batches, by a Trainer's predict pass, and store its outputs.
 
@@ -202,6 +203,8 @@ class TeacherCache:
             trainer: decides device and processes; None: one device, without logger and checkpoints.
             data: what identifies the data, such as a data module's `fingerprint`, or named parts of that, such as its
                 `cached_as`; is part of the cache's own.
+            state: what losses ask of the teacher's weights, by address: an objective's `teacher_state`, once it is
+                bound to the teacher.
 
         Raises:
             AddressError: if the teacher has no such feature.

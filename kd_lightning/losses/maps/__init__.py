@@ -1,0 +1,1 @@
+"""Losses on feature maps (B, C, H, W) of convolutional networks, one file for each idea."""
