@@ -35,7 +35,7 @@ class AFD(StageLoss):
         >>> loss = AFD()
         >>> loss.bind((FeatureInfo("map", 4),), (FeatureInfo("map", 4),))
         >>> x = torch.randn(2, 4, 3, 3)
-        >>> float(loss(x, 2 * x)) < 1e-6
+        >>> float(loss(x, 2 * x).detach()) < 1e-6
         True
 
     """
