@@ -191,6 +191,34 @@ def nst(
     return sums.sum() / (batch * length**2 if mask is None else mask.bool().sum(-1).square().sum().clamp(min=1))
 
 
+def cosine_relation(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over samples and pairs of unmasked tokens of (cos_s − cos_t)², cosines between tokens of one layer.
+
+    The hidden-state relation of MiniViT, Zhang et al. 2022 (2204.07154), eq. 10.
+
+    Args:
+        student: (B, L, D_s), or maps (B, C_s, H, W), whose pixels are the tokens.
+        teacher: the same of another width; detached.
+        mask: (B, L).
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(1, 3, 4)
+        >>> float(cosine_relation(x, 2 * x)) < 1e-9
+        True
+
+    """
+    one_feature("CosineRelation", student, teacher)
+    own, target = as_tokens(student), as_tokens(teacher.detach())
+    same_shape("CosineRelation", own[..., 0], target[..., 0], axis=-1, fix=SAME_TOKENS)
+    mask_fits("CosineRelation", mask, own)
+    # Padding becomes ones, not zeros: at zero the norm has no gradient. The root undoes the division by the width.
+    units = [normalize(blank(widen(x), mask, 1.0), dim=-1) * x.shape[-1] ** 0.5 for x in (own, target)]
+    sums = chunked(token_gram_distance, (units[0], None, units[1], None, mask), 2 * own.shape[0] * own.shape[1] ** 2)
+    pairs = own.shape[0] * own.shape[1] ** 2 if mask is None else mask.bool().sum(-1).square().sum().clamp(min=1)
+    return sums.sum() / pairs
+
+
 def _pair_of_tokens(pair: LayerPair) -> LayerPair:
     first, second = pair
     tokens = as_tokens(first)

@@ -31,6 +31,7 @@ from kd_lightning.losses.maps.review import ReviewKD
 from kd_lightning.losses.maps.vid import VID
 from kd_lightning.losses.maps.vkd import VkD
 from kd_lightning.losses.maps.wasserstein import WKDF
+from kd_lightning.losses.minivit import CosineRelation, CrossRelations
 from kd_lightning.losses.probability_shift import ProbabilityShift
 from kd_lightning.losses.relations.irg import IRG
 from kd_lightning.losses.relations.rkd import RKDAngle, RKDDistance
@@ -66,6 +67,8 @@ __all__ = [
     "AttentionTransfer",
     "ChannelWise",
     "CorrelationCongruence",
+    "CosineRelation",
+    "CrossRelations",
     "DistillationLoss",
     "HardLabel",
     "HardLabels",

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from torch import nn
+from torch.nn.utils.parametrizations import orthogonal
 
 from kd_lightning.core.errors import MatchError, hint
 from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.features import module_widths
 
-Projection: TypeAlias = Literal["linear", "relu", "tanh", "conv", "conv_bn", "conv_bn_relu"] | nn.Module | None
+Projection: TypeAlias = (
+    Literal["linear", "relu", "tanh", "orthogonal", "conv", "conv_bn", "conv_bn_relu"] | nn.Module | None
+)
 
-LINEAR: dict[str, type[nn.Module] | None] = {"linear": None, "relu": nn.ReLU, "tanh": nn.Tanh}
+LINEAR: dict[str, type[nn.Module] | None] = {"linear": None, "relu": nn.ReLU, "tanh": nn.Tanh, "orthogonal": None}
 """Projections of the last axis, and what follows the linear layer."""
 
 CONVOLUTIONS = ("conv", "conv_bn", "conv_bn_relu")
@@ -24,9 +27,10 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
     """Build what maps (…, student_width) to (…, teacher_width), or the channels of (B, student_width, H, W).
 
     Args:
-        kind: `"linear"`; `"relu"` or `"tanh"`, the same followed by that activation; `"conv"`, a 1×1 convolution of
-            maps; `"conv_bn"`, the same without bias and with a batch norm; `"conv_bn_relu"`, with a ReLU after it; a
-            module, used as it is; or None.
+        kind: `"linear"`; `"relu"` or `"tanh"`, the same followed by that activation; `"orthogonal"`, linear without
+            bias, whose weight keeps orthonormal rows or columns; `"conv"`, a 1×1 convolution of maps; `"conv_bn"`, the
+            same without bias and with a batch norm; `"conv_bn_relu"`, with a ReLU after it; a module, used as it is; or
+            None.
         student_width: size of the student feature's last axis, or its channels.
         teacher_width: size of the teacher feature's last axis, or its channels.
 
@@ -52,6 +56,8 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
         )
     if kind in CONVOLUTIONS:
         return _convolution(kind, student_width, teacher_width)
+    if kind == "orthogonal":
+        return orthogonal(nn.Linear(student_width, teacher_width, bias=False))
     activation = LINEAR[kind]
     linear = nn.Linear(student_width, teacher_width)
     return linear if activation is None else nn.Sequential(linear, activation())
