@@ -50,6 +50,7 @@ class TrainSchema:
     cache: bool = False
     compile: bool = False
     resume: str | None = None
+    published: Any = field(default_factory=dict)
 
 
 def register(own: Path | None = None) -> None:

@@ -68,6 +68,8 @@ def check_kind(path: str, value: Any, annotated: Any) -> None:
     kinds, choices = _kinds_of(annotated)
     parts = _parts(annotated)
     built = all(isinstance(part, type) and part not in (object, Any) for part in parts)
+    if value is None and type(None) in parts:
+        return
     if value is None and built and not kinds and not choices:
         raise ConfigError(f"'{path}' cannot be null.")
     if isinstance(value, list | dict) and _kind(value) in kinds:

@@ -23,6 +23,9 @@ TYPED = Path(".hydra", "overrides.yaml")
 MAPPINGS = ("data", "task", "tasks", "teacher", "student", "objective", "plan", "optimizer", "trainer")
 """Keys of a run's configuration that are mappings."""
 
+LATER = ("published",)
+"""Keys that runs of earlier versions do not have."""
+
 
 def resumed_folder(typed: Sequence[str]) -> Path | None:
     """Return the folder that `resume=` names on a command line, absolute; None where no run is resumed.
@@ -102,7 +105,7 @@ def _check_config(folder: Path) -> None:
             f"resume={folder} was made by kd_lightning {version}, and this is {VERSION}: go on with the version that "
             f"made it (pip install kd-lightning=={version}), or start a new run."
         )
-    missing = [name for name in known if name not in config]
+    missing = [name for name in known if name not in config and name not in LATER]
     wrong = [name for name in MAPPINGS if not isinstance(config.get(name), dict)]
     if missing or wrong:
         lacks = f"it has no '{missing[0]}'" if missing else f"'{wrong[0]}' is no mapping"

@@ -106,15 +106,28 @@ class Warmup:
 class Cosine:
     """From 1 down to 0 along half a cosine: f(x) = ½(1 + cos πx).
 
+    Args:
+        start: the share of training that is at 1 before.
+
+    Raises:
+        ConfigError: if `start` is not in [0, 1).
+
     Example:
-        >>> round(Cosine()(0.5), 6)
-        0.5
+        >>> round(Cosine()(0.5), 6), Cosine(start=0.5)(0.4), round(Cosine(start=0.5)(0.75), 6)
+        (0.5, 1.0, 0.5)
 
     """
 
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the share once, not at every step."""
+        if not is_finite_number(self.start) or not 0 <= self.start < 1:
+            raise ConfigError(f"Expected argument `start` of Cosine to be in [0, 1) but got {self.start!r}.")
+
     def __call__(self, progress: float) -> float:
         """Return the factor at `progress`."""
-        return 0.5 * (1.0 + math.cos(math.pi * progress))
+        return 0.5 * (1.0 + math.cos(math.pi * max(progress - self.start, 0.0) / (1.0 - self.start)))
 
 
 @dataclass(frozen=True)
