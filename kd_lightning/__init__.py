@@ -8,7 +8,7 @@ from types import ModuleType
 from kd_lightning import losses
 from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.errors import KDError
-from kd_lightning.core.types import LossReport
+from kd_lightning.core.types import LossReport, RowInfo
 from kd_lightning.core.version import VERSION
 from kd_lightning.features import FeatureTap, TappedModel
 from kd_lightning.models.bigru import register as _register_bigru
@@ -36,6 +36,7 @@ __all__ = [
     "MatchScheme",
     "MultiTaskModule",
     "Objective",
+    "RowInfo",
     "TappedModel",
     "TeacherCache",
     "TeacherSource",

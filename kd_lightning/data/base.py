@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 
 from kd_lightning.core.errors import DataError
+from kd_lightning.core.types import RowInfo
 
 SPLITS = ("train", "validation", "test", "mismatched")
 """What a split may be called; MNLI has a second validation split, of other kinds of text, which is `mismatched`."""
@@ -159,6 +161,21 @@ class DataModule(LightningDataModule):
     def train_rows(self) -> Any:
         """All rows that a student may be trained on, without augmentation, as a map-style dataset; None: not known."""
         return None
+
+    def row_info(self) -> RowInfo:
+        """Return the ids and labels of all training rows, for losses that keep something of each; after `setup`.
+
+        Raises:
+            DataError: if training rows are not known.
+
+        """
+        rows = self.train_rows
+        if rows is None:
+            raise DataError(f"{type(self).__name__} has no `train_rows`, of which a loss wants ids and labels.")
+        made = [rows[number] for number in range(len(rows))]
+        labels = [row.get("labels") for row in made]
+        known = all(isinstance(label, int | np.integer) for label in labels)
+        return RowInfo(torch.tensor([int(row["sample_id"]) for row in made]), torch.tensor(labels) if known else None)
 
     def iterate_once(self, ids: np.ndarray | None = None) -> Any:
         """Return a loader that gives training rows once each: what a teacher cache is built from.

@@ -16,6 +16,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.types import RowInfo
 from kd_lightning.data import DataModule
 from kd_lightning.models import saved, transfer_vocabulary
 from kd_lightning.models.export import check_exportable
@@ -198,7 +199,13 @@ class TaskSetup:
         objective = self.hard_objective() if teacher is None else instantiate(self.settings.objective, _convert_="all")
         own, metrics = recipe(fitting or self.settings.fitting), self.task.metrics_for(self.data)
         compile = compile and self.settings.compile
-        return DistillationModule(student, teacher, objective, **own, metrics=metrics, compile=compile)
+        return DistillationModule(
+            student, teacher, objective, **own, metrics=metrics, compile=compile, rows=self._training_rows
+        )
+
+    def _training_rows(self) -> RowInfo:
+        self.data.setup("fit")
+        return self.data.row_info()
 
     def hard_objective(self) -> Objective:
         """Return the objective of labels alone, by the experiment's own hard-label loss."""

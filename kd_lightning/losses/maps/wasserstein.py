@@ -54,7 +54,7 @@ class WKDF(StageLoss):
 class _Normal(nn.Module):
     def __init__(self, width: int, out: int, mean_weight: float, grid: int) -> None:
         super().__init__()
-        self.projector = nn.Sequential(nn.Conv2d(width, out, 1), nn.BatchNorm2d(out), nn.ReLU())
+        self.projector = nn.Sequential(nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU())
         self.mean_weight, self.grid = mean_weight, grid
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,0 +1,109 @@
+"""Every method of `configs/method`: a step with it, its modules in optimizer and checkpoint, and from a cache."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+import kd_lightning as kd
+from kd_lightning.cli.configs import CONFIGS, compose_config
+
+METHODS = sorted(file.stem for file in (CONFIGS / "method").glob("*.yaml"))
+ASKED = {
+    "afd", "at", "cc", "cwd", "dist", "dkd", "fitnet", "fsp", "hard_token", "irg", "logits", "logitstd", "mgd",
+    "minivit", "nkd", "nst", "ofd", "pkt", "reviewkd", "rkd", "sp", "st", "ttm", "vid", "vkd", "wkd", "wkd_features",
+    "wkd_logits", "wsld",
+}  # fmt: skip
+QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+    "enable_checkpointing": False,
+}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+@cache
+def composed(method: str, experiment: str) -> Any:
+    chosen = compose_config([f"experiment={experiment}", f"method={method}"])
+    return OmegaConf.to_container(chosen.objective, resolve=True)
+
+
+def objective(method: str, experiment: str = "cifar10_small") -> kd.Objective:
+    return instantiate(composed(method, experiment), _convert_="all")
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return kd.models.cifar_resnet(8, width=0.25, num_labels=10)
+
+
+def batch(rows: int = 6, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(rows, 3, 16, 16, generator=generator)
+    return {"pixel_values": images, "labels": torch.arange(rows) % 10, "sample_id": torch.arange(rows) + 10 * seed}
+
+
+def module(method: str, teacher: Any = None) -> kd.DistillationModule:
+    torch.manual_seed(0)
+    optimizer = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
+    return kd.DistillationModule(network(1), teacher or network(2), objective(method), optimizer=optimizer)
+
+
+def test_the_methods_that_are_promised_are_there():
+    assert set(METHODS) >= ASKED | {"alone"}
+
+
+@each_method
+def test_a_step_trains_the_student_and_the_methods_own_modules(method: str):
+    made = module(method)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    own = {name for name, value in made.objective.named_parameters()}
+    loader = torch.utils.data.DataLoader([batch(seed=0), batch(seed=1)], batch_size=None)
+    Trainer(max_epochs=2, **QUIET).fit(made, loader)
+    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert "student.head.weight" in changed
+    assert all(torch.isfinite(value).all() for value in made.state_dict().values() if value.is_floating_point())
+    trained = {name for name in own if not name.endswith("base")}
+    assert {f"objective.{name}" for name in trained} <= changed
+    fresh = module(method)
+    fresh.load_state_dict(made.state_dict())
+
+
+@each_method
+def test_a_cached_teacher_gives_the_value_of_a_live_one(method: str, tmp_path: Path):
+    live = module(method)
+    wanted, batches = list(live.objective.teacher_addresses), [batch(seed=0), batch(seed=1)]
+    if not wanted:
+        pytest.skip("the method has no teacher")
+    path, quiet = tmp_path / "cache", Trainer(**QUIET)
+    state = live.objective.teacher_state
+    kd.TeacherCache.build(network(2), batches, path, wanted, dtype="fp32", trainer=quiet, state=state)
+    cached = module(method, kd.CachedTeacher(path))
+    cached.load_state_dict(live.state_dict())
+    with torch.no_grad():
+        expected, found = live.compare(batches[1]), cached.compare(batches[1])
+    torch.testing.assert_close(found.total, expected.total)
+
+
+@pytest.mark.parametrize("experiment", ["cifar10_zoo_r20", "cifar100_zoo_r20", "cifar100_mdi_r32x4_r8x4"])
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[] if m == "st" else pytest.mark.slow) for m in METHODS])
+def test_published_recipes_have_every_method(method: str, experiment: str):
+    assert objective(method, experiment).named_terms()
+
+
+def test_weights_of_a_pair_reach_the_methods():
+    terms = objective("dkd", "cifar100_mdi_r56_r20").named_terms()
+    assert terms["dkd"].loss.beta == 2.0
+    assert objective("reviewkd", "cifar100_mdi_r32x4_shufflenet_v2").named_terms()["reviewkd"].weight == 8.0
+    assert objective("at", "cifar100_mdi_r56_r20").named_terms()["at"].weight == 3 * 1000
+    assert objective("sp", "cifar100_mdi_r56_r20").named_terms()["sp"].match.student_addresses == ("stages.3",)
