@@ -35,13 +35,13 @@ def close(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> Non
         torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags", "images"])
+@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags", "images", "relations"])
 def test_two_unequal_shares_train_like_one_process_on_the_whole_batch(results, case):
     whole, first, _ = (result[case]["state"] for result in results)
     close(whole, first, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags", "images"])
+@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags", "images", "relations"])
 def test_students_and_projections_are_equal_on_both_ranks(results, case):
     _, first, second = (result[case]["state"] for result in results)
     close(first, second, atol=0, rtol=0)

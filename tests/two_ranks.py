@@ -74,6 +74,52 @@ def sentences(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict(), "reduced": reduced, "teacher": teacher.state_dict()}
 
 
+class Plain(nn.Module):
+    """A network without batch statistics, whose ranks compute what one process does."""
+
+    def __init__(self, width: int, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Conv2d(3, width, 3, 2, 1), nn.Conv2d(width, 2 * width, 3, 2, 1)
+        self.pool, self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(2 * width, 5)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.head(self.pool(self.second(self.first(pixel_values).relu()).relu()))
+
+
+def relations(rank: int, world: int, folder: Path) -> Result:
+    """Losses that relate samples, that train modules of their own, and that draw random numbers."""
+    losses, logits = kd.losses, kd.Match("logits", "logits")
+    maps, pooled = kd.Match(("first", "second"), ("first", "second")), kd.Match("pool", "pool")
+    terms = {
+        "hard": kd.Term(kd.Match("logits", "labels"), losses.HardLabel()),
+        "at": kd.Term(maps, losses.AttentionTransfer(), weight=10.0),
+        "nst": kd.Term(maps, losses.NSTMMD(), weight=10.0),
+        "vid": kd.Term(maps, losses.VID()),
+        "sp": kd.Term(maps, losses.SimilarityPreserving(), weight=10.0),
+        "distance": kd.Term(pooled, losses.RKDDistance(), weight=5.0),
+        "angle": kd.Term(pooled, losses.RKDAngle(), weight=5.0),
+        "pkt": kd.Term(pooled, losses.PKT(), weight=100.0),
+        "cc": kd.Term(pooled, losses.CorrelationCongruence(), weight=5.0),
+        "irg": kd.Term(kd.Match(*[("first", "second", "pool", "logits")] * 2), losses.IRG()),
+        "mgd": kd.Term(kd.Match("second", "second"), losses.MaskedGenerative(), weight=1e-2),
+        "dist": kd.Term(logits, losses.DIST()),
+        "dkd": kd.Term(logits, losses.DKD(beta=2.0)),
+        "wsld": kd.Term(logits, losses.WSLD(temperature=2.0)),
+    }
+    optimizer = partial(torch.optim.SGD, lr=0.05)
+    student, teacher = Plain(4), Plain(6, seed=1)
+    torch.manual_seed(rank)
+    module = kd.DistillationModule(student, teacher, kd.Objective(terms), optimizer)
+    generator, batches = torch.Generator().manual_seed(0), []
+    for step in range(3):
+        images = torch.randn(4, 3, 8, 8, generator=generator)
+        batch = {"pixel_values": images, "labels": torch.tensor([0, 3, 1, 2]), "sample_id": 4 * step + torch.arange(4)}
+        batches.append(share(batch, rank, world))
+    fit(module, batches, folder, world)
+    return {"state": module.state_dict()}
+
+
 class Seed(pl.Callback):
     """Lets projections start alike, whatever has drawn random numbers before."""
 
@@ -241,7 +287,7 @@ def images(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict()}
 
 
-CASES = (sentences, callback, learned_maps, tasks, tags, images, no_labels, different_teachers)
+CASES = (sentences, callback, learned_maps, tasks, tags, images, relations, no_labels, different_teachers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:
