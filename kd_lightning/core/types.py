@@ -110,6 +110,7 @@ class LossReport:
         total: scalar, Σ weight · part, with gradient.
         parts: unweighted scalar per term, in the objective's order.
         weights: the factor of each part in `total` (base weight × schedule).
+        diagnostics: what losses show of themselves, by `<term>/<name>`.
 
     Example:
         >>> report = LossReport(torch.tensor(3.0), {"hard": torch.tensor(6.0)}, {"hard": 0.5})
@@ -121,6 +122,7 @@ class LossReport:
     total: Tensor
     parts: Mapping[str, Tensor]
     weights: Mapping[str, float] = field(default_factory=dict)
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def weighted(self) -> dict[str, Tensor]:
@@ -133,6 +135,7 @@ class LossReport:
         if not parts:
             return logs
         logs |= {f"{prefix}/loss/{name}": part.detach() for name, part in self.parts.items()}
+        logs |= {f"{prefix}/{name}": value.detach() for name, value in self.diagnostics.items()}
         return logs | {f"{prefix}/weighted/{name}": part.detach() for name, part in self.weighted.items()}
 
     def non_finite(self) -> list[str]:

@@ -85,6 +85,11 @@ class DistillationLoss(nn.Module):
 
         """
 
+    @property
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """What is worth watching of the last batch, scalars by name; logged as `train/<term>/<name>`."""
+        return {}
+
     def count(self, *args: Any, **kwargs: Any) -> Tensor | None:
         """Return how many things the mean of `forward` runs over, for the very arguments that `forward` gets.
 

@@ -164,7 +164,8 @@ class Objective(nn.Module):
             parts = _exact_over_ranks(parts, [count for _, count in results.values()])
         weights = {name: term.weight_at(progress) for name, term in terms.items()}
         total = torch.stack([parts[name] * weights[name] for name in terms]).sum()
-        return LossReport(total, parts, weights)
+        shown = {f"{name}/{key}": value for name, term in terms.items() for key, value in term.diagnostics.items()}
+        return LossReport(total, parts, weights, shown)
 
     def __repr__(self) -> str:
         shown: Mapping[str, Term | MatchScheme] = self.named_terms() if self._bound else self.declared

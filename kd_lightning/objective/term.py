@@ -119,6 +119,11 @@ class Term(nn.Module):
         return dict.fromkeys(self.teacher_addresses, self._traits.teacher_state) if self._traits.teacher_state else {}
 
     @property
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """What the loss shows of itself after a batch; see `DistillationLoss.diagnostics`."""
+        return self.loss.diagnostics if isinstance(self.loss, DistillationLoss) else {}
+
+    @property
     def uses_seed(self) -> bool:
         """Whether the loss makes random choices."""
         return "seed" in self._traits.arguments

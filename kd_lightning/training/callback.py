@@ -204,6 +204,7 @@ class DistillationCallback(pl.Callback):
                 task * self.task_weight + terms.total,
                 {"task": task, **terms.parts},
                 {"task": self.task_weight, **terms.weights},
+                terms.diagnostics,
             )
             check_finite(report, module.trainer, batch, self.teacher)
             logs = report.logs("distillation", terms_are_logged(module.trainer))

@@ -172,3 +172,12 @@ def test_a_copy_of_a_bound_objective_does_not_copy_the_teacher():
     assert not any(module is teacher.norm for module in objective.modules())
     copied = copy.deepcopy(objective)
     assert all(info.module is None for info in copied.named_terms()["ofd"]._teacher.values())
+
+
+def test_what_a_loss_shows_of_itself_is_logged_with_its_terms():
+    objective = kd.Objective({"afd": kd.Term(kd.Match("norm", "norm"), kd.losses.AFD())})
+    made = kd.DistillationModule(Net(), Net(), objective)
+    report = made.compare({"pixel_values": torch.randn(2, 3, 8, 8)})
+    logs = report.logs("train")
+    assert 0 < logs["train/afd/entropy_1"] <= torch.tensor(4.0).log() + 1e-6
+    assert "train/afd/entropy_1" not in report.logs("train", parts=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +22,8 @@ class AFD(StageLoss):
     F̂ are channels of unit length over the pixels; ρ, which sums to one over the channels, is a sigmoid of two 1×1
     convolutions of the teacher's pooled map: channels are weighted for each image. The form of KD-Zoo, which is not in
     all the paper's (another AFD is of AAAI 2021). The usual weight is 500, of the mean over three stages. ρ is trained
-    by the same loss and can flee to channels that are easy: `entropy` of the last batch tells (log C where all count
-    alike). Channels must agree.
+    by the same loss and can flee to channels that are easy: its entropy is logged (`train/<term>/entropy_1`, log C where
+    all count alike). Channels must agree.
 
     Args:
         reduction: hidden channels of ρ as a share of the teacher's.
@@ -53,9 +55,10 @@ class AFD(StageLoss):
         width = teacher.width or 0
         return _Attentive(width, max(1, int(width * self.reduction)))
 
-    def entropy(self) -> Tensor:
-        """Return the mean entropy of ρ in the last batch, one value per stage."""
-        return torch.stack([stage.entropy for stage in self.stages])  # type: ignore[misc]
+    @property
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """The mean entropy of ρ in the last batch, of each stage from 1: `entropy_1`, …."""
+        return {f"entropy_{k}": stage.entropy for k, stage in enumerate(self.stages, start=1)}  # type: ignore[misc]
 
 
 class _Attentive(nn.Module):
