@@ -14,7 +14,8 @@ import kd_lightning as kd
 
 GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"
 PACKAGES = ("losses", "schedules", "students", "data", "callbacks", "metrics", "inspection", "compat")
-PACKAGES = (*PACKAGES, "compat.textbrewer")
+COMPAT = ("mdistiller", "mmrazor", "repdistiller", "textbrewer", "torchdistill", "zoo")
+PACKAGES = (*PACKAGES, *(f"compat.{name}" for name in COMPAT))
 IMPORT = "import kd_lightning as kd\nassert kd.Objective and kd.losses.SoftTarget"
 
 

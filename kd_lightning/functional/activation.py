@@ -6,17 +6,19 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.masking import kl_divergence
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.shapes import one_feature, same_features
+from kd_lightning.functional.unit import unit
 
 Norm = Literal["squared", "l2"]
 
 
-def attention_transfer(student: Tensor, teacher: Tensor, power: float = 2, norm: Norm = "squared") -> Tensor:
+def attention_transfer(
+    student: Tensor, teacher: Tensor, power: float = 2, norm: Norm = "squared", eps: float | None = None
+) -> Tensor:
     """Mean over samples and pixels of (q̂_s − q̂_t)², q̂ the unit vector of q = Σ_c |F_c|^p. 1612.03928, eq. 2.
 
     Args:
@@ -24,6 +26,7 @@ def attention_transfer(student: Tensor, teacher: Tensor, power: float = 2, norm:
         teacher: (B, C_t, H, W); detached.
         power: p.
         norm: "l2": ½ · mean over samples of ‖q̂_s − q̂_t‖ instead, as in the paper.
+        eps: added to the length of q; None: a floor.
 
     Raises:
         MatchError: if they are no maps of one size.
@@ -35,17 +38,17 @@ def attention_transfer(student: Tensor, teacher: Tensor, power: float = 2, norm:
 
     """
     maps_of_one_size("AttentionTransfer", student, teacher)
-    gap = attention(student, power) - attention(teacher.detach(), power)
+    gap = attention(student, power, eps) - attention(teacher.detach(), power, eps)
     if norm == "l2":
         return torch.linalg.vector_norm(gap, dim=1).mean() / 2
     return gap.square().mean()
 
 
-def attention(features: Tensor, power: float = 2) -> Tensor:
+def attention(features: Tensor, power: float = 2, eps: float | None = None) -> Tensor:
     """Return where maps are active, (B, H·W), of unit length: Σ_c |F_c|^p, normalised; zero where all channels are."""
     wide = widen(features).flatten(2)
     raised = wide.square() if power == 2 else wide.abs().pow(power)
-    return normalize(raised.sum(1), dim=1)
+    return unit(raised.sum(1), eps=eps)
 
 
 def channel_wise(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.logits import check_logits, is_positions
@@ -21,6 +24,7 @@ def dist(
     gamma: float = 1.0,
     temperature: float = 1.0,
     mask: Tensor | None = None,
+    floored: bool = False,
 ) -> Tensor:
     """Return β(1 − mean over rows of ρ) + γ(1 − mean over classes of ρ), ρ Pearson's of softmaxes at T, without T².
 
@@ -33,6 +37,7 @@ def dist(
         gamma: weight of the relation between the rows of a class.
         temperature: T, of both.
         mask: (B, L), which tokens are rows.
+        floored: whether 1e-8 is the least norm in ρ, and not what is added to the product of two.
 
     Raises:
         MatchError: if shapes do not fit.
@@ -50,8 +55,9 @@ def dist(
     mask = None if mask is None else mask.flatten()
     wide = [widen_for(temperature, x).flatten(0, -2) for x in (student, teacher.detach())]
     p_s, p_t = ((blank(x, mask) / temperature).softmax(-1) for x in wide)
-    within = 1 - _correlation(p_s - p_s.mean(1, keepdim=True), p_t - p_t.mean(1, keepdim=True), 1)
-    across = 1 - _correlation(_centred(p_s, mask), _centred(p_t, mask), 0).mean()
+    correlation = partial(cosine_similarity, eps=EPS) if floored else _correlation
+    within = 1 - correlation(p_s - p_s.mean(1, keepdim=True), p_t - p_t.mean(1, keepdim=True), 1)
+    across = 1 - correlation(_centred(p_s, mask), _centred(p_t, mask), 0).mean()
     rows = torch.tensor(len(p_s), device=p_s.device) if mask is None else mask.bool().sum()
     return (beta * masked_mean(within, mask) + gamma * torch.where(rows > 1, across, 0.0)).to(widened(student))
 

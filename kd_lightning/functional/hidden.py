@@ -144,14 +144,24 @@ def fsp(student: LayerPair, teacher: LayerPair, mask: Tensor | None = None) -> T
         tensor(1.)
 
     """
-    layer_pair("FSP", student, teacher)
-    for s, t in zip(student, teacher, strict=True):
-        same_features("FSP", s, t)
-    student, teacher = _pair_of_tokens(student), _pair_of_tokens(teacher)
+    student, teacher = flow_pairs(student, teacher)
     mask_fits("FSP", mask, *student)
     samples = None if mask is None else mask.bool().any(-1)
     entries = student[0].shape[0] * student[0].shape[-1] * student[1].shape[-1]
     return chunked_mean(_channel_squares, (*student, *(x.detach() for x in teacher), mask), samples, entries)
+
+
+def flow_pairs(student: LayerPair, teacher: LayerPair) -> tuple[LayerPair, LayerPair]:
+    """Return both sides' pairs of layers as tokens (B, L, D) and (B, L, D′), checked for `FSP`.
+
+    Raises:
+        MatchError: if a side is no pair of layers, or widths or lengths differ.
+
+    """
+    layer_pair("FSP", student, teacher)
+    for s, t in zip(student, teacher, strict=True):
+        same_features("FSP", s, t)
+    return _pair_of_tokens(student), _pair_of_tokens(teacher)
 
 
 def nst(
@@ -226,11 +236,18 @@ def _pair_of_tokens(pair: LayerPair) -> LayerPair:
 
 
 def _channel_squares(a_s: Tensor, b_s: Tensor, a_t: Tensor, b_t: Tensor, mask: Tensor | None) -> Tensor:
-    return (_channel_gram((a_s, b_s), mask) - _channel_gram((a_t, b_t), mask)).square()
+    return (flow((a_s, b_s), mask) - flow((a_t, b_t), mask)).square()
 
 
-def _channel_gram(pair: LayerPair, mask: Tensor | None) -> Tensor:
-    """Return (B, D, D′): Σ_l a_l b_lᵀ over unmasked tokens, divided by their number."""
+def flow(pair: LayerPair, mask: Tensor | None = None) -> Tensor:
+    """Return (B, D, D′): Σ_l a_l b_lᵀ over unmasked tokens of two layers, divided by their number.
+
+    Example:
+        >>> import torch
+        >>> flow((torch.ones(1, 2, 1), torch.full((1, 2, 1), 3.0)))
+        tensor([[[3.]]])
+
+    """
     a, b = (blank(widen(layer), mask) for layer in pair)
     gram = matmul(a.transpose(1, 2), b)
     if mask is None:

@@ -16,6 +16,7 @@ from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.chunks import chunked_mean
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.shapes import one_feature
+from kd_lightning.functional.unit import unit
 
 SHORTEST = 1e-6
 """The share of the usual distance below which two samples have no direction from one to the other."""
@@ -23,12 +24,13 @@ SHORTEST = 1e-6
 PKT_EPS = 1e-7
 
 
-def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
+def rkd_distance(student: Tensor, teacher: Tensor, shortest: float = 0.0) -> Tensor:
     """Mean over all pairs of the smooth L1 of d_s − d_t, d the distances over their mean. 1904.05068, eq. 4 and 5.
 
     Args:
         student: (B, …).
         teacher: (B, …) of any width; detached.
+        shortest: the least distance between different samples.
 
     Returns:
         A scalar; zero, attached to the graph, of a single sample.
@@ -41,7 +43,7 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     """
     own, target = rows_of("RKDDistance", student, teacher)
-    return smooth_l1_loss(_relative(own), _relative(target))
+    return smooth_l1_loss(_relative(own, shortest), _relative(target, shortest))
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
@@ -67,8 +69,8 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     return chunked_mean(values, [torch.arange(batch, device=own.device)], None, batch**2 * max(batch, own.shape[1]))
 
 
-def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return ‖Ĝ_s − Ĝ_t‖² / B², Ĝ the unit rows of G = F Fᵀ. 1907.09682, eq. 4.
+def similarity_preserving(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
+    """Return ‖Ĝ_s − Ĝ_t‖² / B², Ĝ the rows of G = F Fᵀ over their p-norms. 1907.09682, eq. 4.
 
     Example:
         >>> import torch
@@ -77,14 +79,20 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
         True
 
     """
-    own, target = (normalize(matmul(x, x.T), dim=1) for x in rows_of("SimilarityPreserving", student, teacher))
+    own, target = (normalize(matmul(x, x.T), p, dim=1) for x in rows_of("SimilarityPreserving", student, teacher))
     return (own - target).square().mean()
 
 
-def pkt(student: Tensor, teacher: Tensor) -> Tensor:
+def pkt(student: Tensor, teacher: Tensor, eps: float = PKT_EPS, added: float | None = None) -> Tensor:
     """Mean over B² of p_t log((p_t + ε) / (p_s + ε)), p the rows of (cos + 1) / 2, each summing to one. ECCV 2018.
 
-    Passalis & Tefas 2018, eq. 7 and 9, with ε = 1e-7 and the diagonal as of the authors' code.
+    Passalis & Tefas 2018, eq. 7 and 9, with the diagonal as of the authors' code.
+
+    Args:
+        student: (B, …).
+        teacher: (B, …) of any width; detached.
+        eps: ε.
+        added: to the lengths of rows; None: a floor.
 
     Example:
         >>> import torch
@@ -93,8 +101,8 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
         True
 
     """
-    p_s, p_t = (_shares(x) for x in rows_of("PKT", student, teacher))
-    return (p_t * ((p_t + PKT_EPS) / (p_s + PKT_EPS)).log()).mean()
+    p_s, p_t = (_shares(x, added) for x in rows_of("PKT", student, teacher))
+    return (p_t * ((p_t + eps) / (p_s + eps)).log()).mean()
 
 
 def correlation_congruence(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2) -> Tensor:
@@ -115,8 +123,24 @@ def correlation_congruence(student: Tensor, teacher: Tensor, gamma: float = 0.4,
         True
 
     """
-    own, target = (_taylor(x, gamma, order) for x in rows_of("CorrelationCongruence", student, teacher))
-    return (own - target).square().mean()
+    own, target = (unit(x) for x in rows_of("CorrelationCongruence", student, teacher))
+    return (gaussian(own, gamma, order) - gaussian(target, gamma, order)).square().mean()
+
+
+def gaussian(rows: Tensor, gamma: float, order: int) -> Tensor:
+    """Return (B, B): Σ_p e^{−2γ} (2γ)^p / p! ⟨x_i, x_j⟩^p up to an order; of unit rows nearly e^{−γ‖x_i − x_j‖²}.
+
+    Example:
+        >>> import torch
+        >>> gaussian(torch.eye(2), gamma=0.5, order=9).round(decimals=4)
+        tensor([[1.0000, 0.3679],
+                [0.3679, 1.0000]])
+
+    """
+    products, series = matmul(rows, rows.T), rows.new_zeros(len(rows), len(rows))
+    for p in range(order + 1):
+        series = series + math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) * products**p
+    return series
 
 
 def squared_distances(rows: Tensor) -> Tensor:
@@ -151,9 +175,11 @@ def rows_of(loss: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor
     return widen(student).flatten(1), widen(teacher.detach()).flatten(1)
 
 
-def _relative(rows: Tensor) -> Tensor:
+def _relative(rows: Tensor, shortest: float) -> Tensor:
     """Return (B, B) distances over the mean of those of different samples."""
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    if shortest:
+        distances = distances.clamp(min=shortest) * (1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
     pairs = len(rows) * (len(rows) - 1)
     return distances / (distances.sum() / max(pairs, 1)).clamp(min=torch.finfo(rows.dtype).tiny)
 
@@ -177,15 +203,7 @@ def _cosines(rows: Tensor, vertices: Tensor, shortest: Tensor) -> Tensor:
     return matmul(directions, directions.mT)
 
 
-def _shares(rows: Tensor) -> Tensor:
-    unit = normalize(rows, dim=1)
-    similarity = (matmul(unit, unit.T) + 1) / 2
+def _shares(rows: Tensor, added: float | None) -> Tensor:
+    directions = unit(rows, eps=added)
+    similarity = (matmul(directions, directions.T) + 1).clamp(min=0) / 2  # cosines are −1.0000001 at times
     return similarity / similarity.sum(1, keepdim=True)
-
-
-def _taylor(rows: Tensor, gamma: float, order: int) -> Tensor:
-    unit = normalize(rows, dim=1)
-    products, series = matmul(unit, unit.T), rows.new_zeros(len(rows), len(rows))
-    for p in range(order + 1):
-        series = series + math.exp(-2 * gamma) * (2 * gamma) ** p / math.factorial(p) * products**p
-    return series

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from kd_lightning.functional.decoupled import labelled_rows
-from kd_lightning.functional.logits import check_logits, count_rows, entries, soft_target
+from kd_lightning.functional.logits import Divergence, check_logits, count_rows, entries, soft_target
 from kd_lightning.functional.masking import blank, count, masked_log_softmax
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.base import DistillationLoss, check_positive
@@ -39,6 +41,7 @@ class WSLD(DistillationLoss):
     equal_widths = True
     per_address = True
     widens = True
+    divergence: ClassVar[Divergence] = "kl"
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
@@ -54,7 +57,9 @@ class WSLD(DistillationLoss):
         with torch.no_grad():
             own, target = (_cross_entropies(x, labels, keep) for x in (student, teacher))
             weight = 1 - torch.exp(-own / (target + EPS))
-        return self.temperature**2 * soft_target(student, teacher, self.temperature, mask=keep, weight=weight)
+        return self.temperature**2 * soft_target(
+            student, teacher, self.temperature, divergence=self.divergence, mask=keep, weight=weight
+        )
 
     def count(
         self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, labels: Tensor | None = None

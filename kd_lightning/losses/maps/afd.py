@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import widen
+from kd_lightning.functional.unit import unit
 from kd_lightning.losses.maps.base import StageLoss, run
 
 EPS = 1e-6
@@ -65,15 +67,15 @@ class _Attentive(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         layers = nn.Conv2d(width, hidden, 1), nn.Conv2d(hidden, width, 1)
-        self.attention = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.Sigmoid())
+        self.attention = nn.Sequential(layers[0], nn.ReLU(), layers[1])
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.constant_(layer.bias, 0.0)  # type: ignore[arg-type]
         self.entropy = torch.zeros(())
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        rho = run(self.attention, teacher.mean((2, 3), keepdim=True)).flatten(1)
-        rho = rho / rho.sum(1, keepdim=True)
+        scores = run(self.attention, teacher.mean((2, 3), keepdim=True)).flatten(1)
+        rho = logsigmoid(scores).softmax(1)  # sigmoids over their sum, also where all of them are 0
         self.entropy = torch.special.entr(rho.detach()).sum(1).mean()
         gap = (_unit(student) - _unit(teacher)).square().mean(2)
         return (rho * gap).sum(1).mean()
@@ -81,5 +83,4 @@ class _Attentive(nn.Module):
 
 def _unit(features: Tensor) -> Tensor:
     """Return (B, C, H·W) with channels of unit length."""
-    flat = widen(features).flatten(2)
-    return flat / (torch.linalg.vector_norm(flat, dim=2, keepdim=True) + EPS)
+    return unit(widen(features).flatten(2), eps=EPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.functional.activation import Norm, attention_transfer
 from kd_lightning.losses.base import check_choice, check_positive
 from kd_lightning.losses.maps.base import MapLoss
@@ -20,7 +21,7 @@ class AttentionTransfer(MapLoss):
         norm: "squared" or "l2".
 
     Raises:
-        ConfigError: if `power` is not positive, or `norm` is neither.
+        ConfigError: if `power` is below 1, or `norm` is neither.
         MatchError: if features are no maps.
 
     Example:
@@ -33,6 +34,8 @@ class AttentionTransfer(MapLoss):
     def __init__(self, power: float = 2, norm: Norm = "squared") -> None:
         super().__init__()
         check_positive("power", power)
+        if power < 1:
+            raise ConfigError(f"Expected argument `power` to be at least 1 but got {power!r}: 0 has no gradient there.")
         check_choice("norm", norm, ("squared", "l2"))
         self.power, self.norm = power, norm
 

@@ -27,9 +27,11 @@ class WKDF(StageLoss):
     Args:
         mean_weight: how much means count beside spreads: 4 and 3 there, 2 on ImageNet.
         grid: g.
+        hidden: channels between three convolutions, 1×1, 3×3 and 1×1, in front of the norm; None: one of 1×1. The
+            authors have 256 on ImageNet.
 
     Raises:
-        ConfigError: if `grid` is below 1.
+        ConfigError: if `grid` or `hidden` is below 1.
         MatchError: if features are no maps, or a width is unknown.
 
     Example:
@@ -40,21 +42,31 @@ class WKDF(StageLoss):
 
     """
 
-    def __init__(self, mean_weight: float = 4.0, grid: int = 1) -> None:
+    def __init__(self, mean_weight: float = 4.0, grid: int = 1, hidden: int | None = None) -> None:
         super().__init__()
-        if grid < 1:
-            raise ConfigError(f"Expected argument `grid` of WKDF to be at least 1 but got {grid!r}.")
-        self.mean_weight, self.grid = mean_weight, grid
+        for name, value in (("grid", grid), ("hidden", hidden)):
+            if value is not None and value < 1:
+                raise ConfigError(f"Expected argument `{name}` of WKDF to be at least 1 but got {value!r}.")
+        self.mean_weight, self.grid, self.hidden = mean_weight, grid, hidden
 
     def build(self, student: FeatureInfo, teacher: FeatureInfo) -> nn.Module:
         """Return the projector of one stage."""
-        return _Normal(student.width or 0, teacher.width or 0, self.mean_weight, self.grid)
+        projector = _projector(student.width or 0, teacher.width or 0, self.hidden)
+        return _Normal(projector, self.mean_weight, self.grid)
+
+
+def _projector(width: int, out: int, hidden: int | None) -> nn.Module:
+    convolutions: list[nn.Module] = [nn.Conv2d(width, out, 1)]
+    if hidden is not None:
+        middle = nn.Conv2d(hidden, hidden, 3, padding=1)
+        convolutions = [nn.Conv2d(width, hidden, 1), middle, nn.Conv2d(hidden, out, 1)]
+    return nn.Sequential(*convolutions, nn.BatchNorm2d(out), nn.ReLU())
 
 
 class _Normal(nn.Module):
-    def __init__(self, width: int, out: int, mean_weight: float, grid: int) -> None:
+    def __init__(self, projector: nn.Module, mean_weight: float, grid: int) -> None:
         super().__init__()
-        self.projector = nn.Sequential(nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU())
+        self.projector = projector
         self.mean_weight, self.grid = mean_weight, grid
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
