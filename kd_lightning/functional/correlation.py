@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from kd_lightning.core.errors import MatchError
-from kd_lightning.functional.logits import check_logits, is_positions
+from kd_lightning.functional.logits import check_classes
 from kd_lightning.functional.masking import blank, masked_mean
 from kd_lightning.functional.precision import widen_for, widened
 
@@ -40,7 +39,7 @@ def dist(
         floored: whether 1e-8 is the least norm in ρ, and not what is added to the product of two.
 
     Raises:
-        MatchError: if shapes do not fit.
+        MatchError: if shapes do not fit, or there is one class.
 
     Example:
         >>> import torch
@@ -49,9 +48,7 @@ def dist(
         True
 
     """
-    check_logits("DIST", student, teacher, mask)
-    if is_positions(student, mask):
-        raise MatchError(f"DIST compares classes, and these logits {tuple(student.shape)} are over positions.")
+    check_classes("DIST", student, teacher, mask)
     mask = None if mask is None else mask.flatten()
     wide = [widen_for(temperature, x).flatten(0, -2) for x in (student, teacher.detach())]
     p_s, p_t = ((blank(x, mask) / temperature).softmax(-1) for x in wide)

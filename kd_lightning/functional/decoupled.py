@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.hard_label import IGNORED
-from kd_lightning.functional.logits import check_logits, mean_over_logits
+from kd_lightning.functional.logits import check_classes, mean_over_logits
 from kd_lightning.functional.masking import blank, times
 from kd_lightning.functional.precision import widen, widen_for, widened
 
@@ -95,14 +95,10 @@ def labelled_rows(loss: str, student: Tensor, teacher: Tensor, labels: Tensor | 
         tensor([ True, False])
 
     """
-    check_logits(loss, student, teacher, mask)
+    check_classes(loss, student, teacher, mask)
     if labels is None or labels.shape != student.shape[:-1] or labels.is_floating_point():
         got = "none" if labels is None else f"labels of shape {tuple(labels.shape)} and type {labels.dtype}"
         raise MatchError(f"{loss} needs one class for each row of logits {tuple(student.shape)}, but got {got}.")
-    if student.shape[-1] < 2:
-        raise MatchError(f"{loss} compares classes, and logits of shape {tuple(student.shape)} have one: use LogitMSE.")
-    if mask is not None and mask.shape == student.shape:
-        raise MatchError(f"{loss} compares classes, and these logits {tuple(student.shape)} are over positions.")
     return labels != IGNORED if mask is None else (labels != IGNORED) & mask.bool()
 
 

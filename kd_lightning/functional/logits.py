@@ -89,6 +89,20 @@ def check_logits(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | Non
     check_logits_mask(loss, student, mask)
 
 
+def check_classes(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:
+    """Check that two logits tensors and their mask belong together, and that they are over several classes.
+
+    Raises:
+        MatchError: if shapes differ, the mask does not cover the rows, or there is one class.
+
+    """
+    check_logits(loss, student, teacher, mask)
+    if is_positions(student, mask):
+        raise MatchError(f"{loss} compares classes, and these logits {tuple(student.shape)} are over positions.")
+    if student.shape[-1] < 2:
+        raise MatchError(f"{loss} compares classes, and logits of shape {tuple(student.shape)} have one: use LogitMSE.")
+
+
 def check_logits_mask(loss: str, logits: Tensor, mask: Tensor | None) -> None:
     """Check that a mask covers the rows or the entries of `logits`.
 

@@ -13,7 +13,8 @@ class DIST(DistillationLoss):
 
     2205.10536: a strong teacher's probabilities are hard to match exactly, and only how they rank and vary counts: over
     the classes of each row, and over the rows of each class. For teachers that are much larger than the student. Rows
-    of all devices are gathered; of a single row the second part is 0.
+    of all devices are gathered; of a single row the second part is 0. Of equal logits, as a new head of zeros gives
+    them, the gradient is of the order of 10⁶: begin with other weights.
 
     Args:
         beta: weight of the relation between a row's classes.

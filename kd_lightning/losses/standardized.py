@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_lightning.core.errors import MatchError
-from kd_lightning.functional.logits import count_rows, is_positions, rows, soft_target
+from kd_lightning.functional.logits import check_classes, count_rows, soft_target
 from kd_lightning.functional.masking import blank
-from kd_lightning.functional.precision import widen_for
+from kd_lightning.functional.precision import widen_for, widened
 from kd_lightning.losses.base import DistillationLoss, check_positive
 
 EPS = 1e-7
@@ -19,14 +18,15 @@ class LogitStandardized(DistillationLoss):
 
     2403.01427: a small student need not reach the size of a large teacher's logits, only their shape. std is that of
     the authors' code, over C − 1; the paper's formula divides by C. For teachers that are much larger than the student;
-    the authors give it a weight of 9 beside the hard labels.
+    the authors give it a weight of 9 beside the hard labels. Of equal logits, as a new head of zeros gives them, the
+    gradient is of the order of 10⁶: begin with other weights.
 
     Args:
         temperature: T, of both.
 
     Raises:
         ConfigError: if the temperature is not positive.
-        MatchError: if shapes differ, or the logits are over positions.
+        MatchError: if shapes differ, there is one class, or the logits are over positions.
 
     Example:
         >>> import torch
@@ -47,13 +47,10 @@ class LogitStandardized(DistillationLoss):
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare logits (B, C) or (B, L, C); mask (B, L)."""
-        if is_positions(student, mask):
-            raise MatchError(
-                f"LogitStandardized compares classes, and logits {tuple(student.shape)} are over positions."
-            )
-        keep = rows(student, mask)
-        own, target = (_standardized(blank(widen_for(self.temperature, x), keep)) for x in (student, teacher.detach()))
-        return self.temperature**2 * soft_target(own, target, self.temperature, mask=mask)
+        check_classes("LogitStandardized", student, teacher, mask)
+        wide = (blank(widen_for(self.temperature, x), mask) for x in (student, teacher.detach()))
+        own, target = map(_standardized, wide)
+        return self.temperature**2 * soft_target(own, target, self.temperature, mask=mask).to(widened(student))
 
     def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the number of rows or unmasked tokens."""
