@@ -14,7 +14,7 @@ from kd_lightning.core.types import FeatureInfo, Schedule
 from kd_lightning.features.state import teacher_state
 from kd_lightning.functional.decoupled import labelled_rows
 from kd_lightning.functional.masking import blank, count, masked_mean, times
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.sinkhorn import sinkhorn
 from kd_lightning.losses.base import DistillationLoss, check_positive
 
@@ -76,7 +76,8 @@ class WKDL(DistillationLoss):
         """Make the costs from the teacher's classifier, where they are not given."""
         if self.teacher_state:
             rows = normalize(teacher_state(teacher[0], "classifier"), dim=1)
-            self.costs = self._costs(1 - rows @ rows.T)
+            distances = (1 - matmul(rows, rows.T)).fill_diagonal_(0.0)  # not a rounding error, times a weight of 600
+            self.costs = self._costs(distances)
 
     def _costs(self, distances: Tensor) -> Tensor:
         return (1 - torch.exp(-self.sharpen * distances)).clamp(min=0)

@@ -24,8 +24,8 @@ class AFD(StageLoss):
     F̂ are channels of unit length over the pixels; ρ, which sums to one over the channels, is a sigmoid of two 1×1
     convolutions of the teacher's pooled map: channels are weighted for each image. The form of KD-Zoo, which is not in
     all the paper's (another AFD is of AAAI 2021). The usual weight is 500, of the mean over three stages. ρ is trained
-    by the same loss and can flee to channels that are easy: its entropy is logged (`train/<term>/entropy_1`, log C where
-    all count alike). Channels must agree.
+    by the same loss and can flee to channels that are easy: its entropy is logged (`train/<term>/entropy_1`, log C
+    where all count alike). Channels must agree.
 
     Args:
         reduction: hidden channels of ρ as a share of the teacher's.
@@ -74,7 +74,7 @@ class _Attentive(nn.Module):
         self.entropy = torch.zeros(())
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        scores = run(self.attention, teacher.mean((2, 3), keepdim=True)).flatten(1)
+        scores = run(self.attention, widen(teacher).mean((2, 3), keepdim=True)).flatten(1)
         rho = logsigmoid(scores).softmax(1)  # sigmoids over their sum, also where all of them are 0
         self.entropy = torch.special.entr(rho.detach()).sum(1).mean()
         gap = (_unit(student) - _unit(teacher)).square().mean(2)

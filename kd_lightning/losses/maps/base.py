@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kd_lightning.core.errors import MatchError
 from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.functional.masking import count
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.losses.base import DistillationLoss
 
 Features = Tensor | Sequence[Tensor]
@@ -131,5 +131,6 @@ def unbound(loss: nn.Module, got: int, built: int) -> str:
 
 
 def run(module: nn.Module, x: Tensor) -> Tensor:
-    """Return `module(x)` in the precision of its parameters, and then at least float32."""
-    return widen(module(x.to(next(module.parameters()).dtype)))
+    """Return `module(x)` in the precision of its parameters, also in an autocast region, and then at least float32."""
+    with no_autocast(x):
+        return widen(module(x.to(next(module.parameters()).dtype)))

@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.core.types import FeatureInfo
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.losses.maps.base import Features, MapLoss, as_maps, check_stages, unbound
 
 POOLED = (4, 2, 1)
@@ -74,9 +74,10 @@ class ReviewKD(MapLoss):
         if len(own) != len(self.fusions):
             raise MatchError(unbound(self, len(own), len(self.fusions)))
         fused, total = None, []
-        for fusion, s, t in reversed(list(zip(self.fusions, own, target, strict=True))):
-            out, fused = fusion(s, fused, t.shape[2:])
-            total.append(hierarchical_distance(out, widen(t.detach())))
+        with no_autocast(own[0]):
+            for fusion, s, t in reversed(list(zip(self.fusions, own, target, strict=True))):
+                out, fused = fusion(s, fused, t.shape[2:])
+                total.append(hierarchical_distance(out, widen(t.detach())))
         return torch.stack(total).sum()
 
 

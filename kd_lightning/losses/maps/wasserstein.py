@@ -56,10 +56,10 @@ class WKDF(StageLoss):
 
 
 def _projector(width: int, out: int, hidden: int | None) -> nn.Module:
-    convolutions: list[nn.Module] = [nn.Conv2d(width, out, 1)]
+    convolutions: list[nn.Module] = [nn.Conv2d(width, out, 1, bias=False)]  # the norm has one
     if hidden is not None:
         middle = nn.Conv2d(hidden, hidden, 3, padding=1)
-        convolutions = [nn.Conv2d(width, hidden, 1), middle, nn.Conv2d(hidden, out, 1)]
+        convolutions = [nn.Conv2d(width, hidden, 1), middle, nn.Conv2d(hidden, out, 1, bias=False)]
     return nn.Sequential(*convolutions, nn.BatchNorm2d(out), nn.ReLU())
 
 
