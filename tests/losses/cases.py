@@ -2,212 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from kd_lightning import losses, schedules
 from kd_lightning.compat import textbrewer
 
 from . import oracles
+from .image_cases import IMAGES
+from .loss_case import LossCase, case
+from .samples import (
+    MASK,
+    POSITIONS,
+    ROW_LABELS,
+    TOKEN_LABELS,
+    Sample,
+    attention,
+    crossed_layers,
+    heads,
+    hidden,
+    labelled,
+    labelled_spans,
+    labelled_tokens,
+    layer_pair,
+    logits,
+    multilabelled,
+    multilabelled_tokens,
+    scalar,
+    scores,
+    span_logits,
+    token_logits,
+    valued,
+    values,
+    with_labels,
+)
 
-BATCH, LENGTH, CLASSES, WIDTH, HEADS = 4, 4, 3, 4, 2
-MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
-"""Full, right padded, padded on both sides, empty."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a loss is called with. `student` and `teacher` are lists of one tensor, or of two for a pair of layers."""
-
-    student: list[Tensor]
-    teacher: list[Tensor]
-    mask: Tensor | None = None
-    padding: Callable[[Tensor], Tensor] | None = None
-    labels: Tensor | None = None
-
-    def arguments(self) -> tuple[Any, ...]:
-        sides = [tuple(side) if len(side) == 2 else side[0] for side in (self.student, self.teacher)]
-        if self.labels is not None:
-            return (*sides, self.mask, self.labels)
-        return (*sides, *([] if self.mask is None else [self.mask]))
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Sample:
-        """Apply a function to all floating tensors."""
-        sides = [[function(x) if x.is_floating_point() else x for x in side] for side in (self.student, self.teacher)]
-        return replace(self, student=sides[0], teacher=sides[1])
-
-    def double(self) -> Sample:
-        return self.map(lambda x: x.detach().double())
-
-    def requires_grad(self) -> Sample:
-        return self.map(lambda x: x.detach().clone().requires_grad_())
-
-    def slice(self, part: slice | Tensor) -> Sample:
-        mask = None if self.mask is None else self.mask[part]
-        padding = self.padding and partial(_padding_of, kind=self.padding.keywords["kind"], mask=mask)
-        labels = None if self.labels is None else self.labels[part]
-        return Sample([x[part] for x in self.student], [x[part] for x in self.teacher], mask, padding, labels)
-
-
-def _padding_of(x: Tensor, kind: str, mask: Tensor) -> Tensor:
-    """Return which entries of a tensor are padding, by what its axes mean."""
-    pad = ~mask.bool()
-    if kind == "span":
-        return pad.expand_as(x)
-    if kind in ("tokens", "hidden"):
-        return pad[..., None].expand_as(x)
-    if kind == "attention":
-        return (pad[:, None, :, None] | pad[:, None, None, :]).expand_as(x)
-    return pad[:, None, :, None].expand_as(x)
-
-
-def _float_sides(seed: int, student: list[tuple[int, ...]], teacher: list[tuple[int, ...]]) -> tuple[Any, Any]:
-    generator = torch.Generator().manual_seed(seed)
-    draw = lambda shape: torch.randn(shape, generator=generator)  # noqa: E731
-    return [draw(shape) for shape in student], [draw(shape) for shape in teacher]
-
-
-def _sample(kind: str, student: list[Tensor], teacher: list[Tensor], masked: bool = True) -> Sample:
-    mask = MASK if masked else None
-    return Sample(student, teacher, mask, partial(_padding_of, kind=kind, mask=MASK) if masked else None)
-
-
-def scalar(seed: int) -> Sample:
-    return Sample(*_float_sides(seed, [()], [()]))
-
-
-def logits(seed: int) -> Sample:
-    return Sample(*_float_sides(seed, [(BATCH, CLASSES)], [(BATCH, CLASSES)]))
-
-
-def token_logits(seed: int) -> Sample:
-    shape = (BATCH, LENGTH, CLASSES)
-    return _sample("tokens", *_float_sides(seed, [shape], [shape]))
-
-
-def span_logits(seed: int) -> Sample:
-    shape = (BATCH, LENGTH)
-    return _sample("span", *_float_sides(seed, [shape], [shape]))
-
-
-ROW_LABELS = torch.tensor([2, -100, 0, 1])
-TOKEN_LABELS = torch.tensor([[0, 1, -100, 2], [2, 2, 1, 0], [1, -100, 0, 2], [0, 1, 2, 0]])
-POSITIONS = torch.tensor([3, 0, 2, 1])
-
-
-def with_labels(seed: int, sample: Callable[[int], Sample], labels: Tensor) -> Sample:
-    return replace(sample(seed), labels=labels)
-
-
-def labelled(seed: int) -> Sample:
-    student, _ = _float_sides(seed, [(BATCH, CLASSES)], [])
-    return Sample(student, [torch.tensor([2, -100, 0, 1])])
-
-
-def labelled_tokens(seed: int) -> Sample:
-    student, _ = _float_sides(seed, [(BATCH, LENGTH, CLASSES)], [])
-    labels = torch.tensor([[0, 1, -100, 2], [2, 2, 1, 0], [1, -100, 0, 2], [0, 1, 2, 0]])
-    return _sample("tokens", student, [labels])
-
-
-def labelled_spans(seed: int) -> Sample:
-    student, _ = _float_sides(seed, [(BATCH, LENGTH)], [])
-    return _sample("span", student, [torch.tensor([3, 0, LENGTH, 1])])
-
-
-def valued(seed: int) -> Sample:
-    student, _ = _float_sides(seed, [(BATCH, 1)], [])
-    return Sample(student, [torch.tensor([0.5, 5.0, -100.0, 2.25])])
-
-
-def values(seed: int) -> Sample:
-    return Sample(*_float_sides(seed, [(BATCH, 1)], [(BATCH, 1)]))
-
-
-def multilabelled(seed: int) -> Sample:
-    student, _ = _float_sides(seed, [(BATCH, CLASSES)], [])
-    return Sample(student, [torch.tensor([[0, 1, 1], [1, -100, 0], [0, 0, 0], [-100, -100, 1]])])
-
-
-def multilabelled_tokens(seed: int) -> Sample:
-    student, _ = _float_sides(seed, [(BATCH, LENGTH, CLASSES)], [])
-    labels = torch.randint(0, 2, (BATCH, LENGTH, CLASSES), generator=torch.Generator().manual_seed(seed))
-    return _sample("tokens", student, [labels])
-
-
-def hidden(seed: int, masked: bool = True) -> Sample:
-    shape = (BATCH, LENGTH, WIDTH)
-    return _sample("hidden", *_float_sides(seed, [shape], [shape]), masked=masked)
-
-
-def layer_pair(seed: int, student: tuple[int, int] = (3, 4), teacher: tuple[int, int] = (3, 4)) -> Sample:
-    sides = _float_sides(seed, *([(BATCH, LENGTH, width) for width in widths] for widths in (student, teacher)))
-    return _sample("hidden", *sides)
-
-
-def crossed_layers(seed: int) -> Sample:
-    """The student's first layer resembles the teacher's second, and the other way round, on every row."""
-    shape = (BATCH, LENGTH, WIDTH)
-    (first, second), noise = _float_sides(seed, [shape, shape], [shape, shape])
-    near = [x + 0.3 * y for x, y in zip((second + 9, first - 9), noise, strict=True)]
-    return _sample("hidden", [first - 9, second + 9], near)
-
-
-def scores(seed: int, student_heads: int = HEADS, masked: bool = True) -> Sample:
-    shapes = [[(BATCH, heads, LENGTH, LENGTH)] for heads in (student_heads, HEADS)]
-    return _sample("attention", *_float_sides(seed, *shapes), masked=masked)
-
-
-def attention(seed: int, student_heads: int = HEADS, masked: bool = True) -> Sample:
-    """Probabilities as a model gives them: rows sum to one over the unmasked keys."""
-    raw = scores(seed, student_heads, masked)
-    if not masked:
-        return raw.map(lambda x: x.softmax(-1))
-    # An empty row is uniform.
-    return raw.map(lambda x: x.masked_fill(~MASK.bool()[:, None, None, :], -1e4).softmax(-1))
-
-
-def heads(seed: int) -> Sample:
-    """Queries, keys or values: fewer and narrower heads in the student."""
-    return _sample("heads", *_float_sides(seed, [(BATCH, 2, LENGTH, 2)], [(BATCH, 4, LENGTH, 3)]))
-
-
-@dataclass(frozen=True)
-class LossCase:
-    """One row: a loss with its options, the inputs it gets, and its oracle."""
-
-    name: str
-    build: partial[losses.DistillationLoss]
-    oracle: oracles.Oracle
-    sample: Callable[[int], Sample]
-
-    def __str__(self) -> str:
-        return self.name
-
-    options: dict[str, Any]
-
-    def config(self) -> dict[str, Any]:
-        return _node(partial(self.build.func, **self.options))
-
-
-def _node(part: Any) -> Any:
-    """Return a partial as a node of a configuration."""
-    if not isinstance(part, partial):
-        return part
-    target = f"{part.func.__module__}.{part.func.__qualname__}"
-    return {"_target_": target, **{key: _node(value) for key, value in part.keywords.items()}}
-
-
-def case(name: str, loss: type, oracle: oracles.Oracle, sample: Callable[[int], Sample], /, **options: Any) -> LossCase:
-    """Return a row; options that are partials are made anew for each loss."""
-    made = {key: value() if isinstance(value, partial) else value for key, value in options.items()}
-    return LossCase(name, partial(loss, **made), oracle, sample, options)
+__all__ = [
+    "BY_CLASS",
+    "CASES",
+    "DIFFERENTIABLE",
+    "FIRST",
+    "MASK",
+    "LossCase",
+    "Sample",
+    "attention",
+    "hidden",
+    "layer_pair",
+    "logits",
+    "scores",
+    "token_logits",
+]
 
 
 def textbrewer_ce_mean(student: Any, teacher: Any, mask: Any) -> float:
@@ -393,8 +239,16 @@ CASES = [
     ),
     case("self_relation", losses.SelfRelation, oracles.self_relation(4), heads),
     case("self_relation_two_heads", losses.SelfRelation, oracles.self_relation(2), heads, relation_heads=2),
+    *IMAGES,
 ]
 
-FIRST = {row.build.func: row for row in reversed(CASES)}
-BY_CLASS = [pytest.param(row, marks=[] if row is FIRST[row.build.func] else pytest.mark.slow) for row in CASES]
+FIRST = {row.loss.func: row for row in reversed(CASES)}
+BY_CLASS = [pytest.param(row, marks=[] if row is FIRST[row.loss.func] else pytest.mark.slow) for row in CASES]
 """For what takes long: the first case of each class is fast; options of a class are of the same few operations."""
+
+DIFFERENTIABLE = [
+    pytest.param(row, marks=[] if row is FIRST[row.loss.func] else pytest.mark.slow)
+    for row in CASES
+    if not row.detached
+]
+"""The same without those whose gradient is not the value's: weights of rows are detached."""

@@ -58,7 +58,7 @@ def assert_same(expected: Callable[..., Tensor], loss: Callable[..., Tensor], sa
     results = []
     for function in (expected, loss):
         fresh = replace(sample, student=[x.detach().clone().requires_grad_() for x in sample.student])
-        value = function(*fresh.arguments())
+        value = fresh.apply(function)
         results.append((value.detach(), *torch.autograd.grad(value, fresh.student)))
     torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-12)
 
@@ -91,14 +91,14 @@ def test_a_mask_over_positions_means_nothing_to_textbrewer(pair: Pair) -> None:
 
     sample = Sample(*([torch.randn(4, 4, dtype=torch.float64)] for _ in range(2)), MASK)
     assert_same(unmasked, pair.ours, sample)
-    assert pair.ours.count(*sample.arguments()) == 4
+    assert sample.apply(pair.ours.count) == 4
 
 
 def test_the_documented_ratios_hold() -> None:
-    z = logits(0).double().arguments()
+    z = logits(0).double().sides()
     assert ours.SoftCrossEntropy(4.0)(*z) == pytest.approx(16 * tb.SoftCrossEntropy(4.0)(*z))
     assert ours.LogitMSE()(*z) == pytest.approx(16 * tb.LogitMSE(temperature=4.0)(*z))
-    pair = layer_pair(0, (3, 3), (3, 3)).double().arguments()
-    assert tb.NST()(*pair) == pytest.approx(ours.NST()(*pair) * 3**2 / 4**2)
-    maps = scores(0).double().arguments()
-    assert ours.AttentionMSESum()(*maps) == pytest.approx(2**2 * ours.AttentionMSEMean()(*maps))
+    pair = layer_pair(0, (3, 3), (3, 3)).double()
+    assert pair.apply(tb.NST()) == pytest.approx(pair.apply(ours.NST()) * 3**2 / 4**2)
+    maps = scores(0).double()
+    assert maps.apply(ours.AttentionMSESum()) == pytest.approx(2**2 * maps.apply(ours.AttentionMSEMean()))

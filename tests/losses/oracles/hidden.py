@@ -1,156 +1,16 @@
-"""Slow and obvious: every loss written out in loops over float64 numpy arrays, from the papers' equations.
-
-Each takes (student, teacher, mask) as arrays and returns a float; mask is a boolean array, or None for everything.
-"""
+"""Losses on tokens' hidden states and attention."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from scipy.optimize import linprog
 
-Array = np.ndarray
-Oracle = Callable[[Any, Any, Array | None], float]
-
-
-def softmax(x: Array) -> list[float]:
-    shifted = [math.exp(value - max(x)) for value in x]
-    return [value / sum(shifted) for value in shifted]
-
-
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-def average(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def kl(p: list[float], q: list[float]) -> float:
-    return sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True) if a > 0)
-
-
-def ce(p: list[float], q: list[float]) -> float:
-    return -sum(a * math.log(b) for a, b in zip(p, q, strict=True) if a > 0)
-
-
-DIVERGENCE = {"kl": kl, "ce": ce}
-
-
-def distributions(x: Array, mask: Array | None) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Yield each row that counts with the entries of its softmax (positions: only the unmasked ones)."""
-    for row in np.ndindex(x.shape[:-1]):
-        if mask is not None and mask.shape == x.shape:
-            entries = [j for j in range(x.shape[-1]) if mask[row][j]]
-        else:
-            entries = list(range(x.shape[-1])) if mask is None or mask[row] else []
-        if entries:
-            yield row, entries
-
-
-def soft_target(
-    temperature: float = 1.0, teacher_temperature: float | None = None, kind: str = "kl", squared: bool = True
-) -> Oracle:
-    """Hinton et al. 2015, section 2: T_s·T_t · mean over rows of KL(p_t ‖ p_s)."""
-    t_s, t_t = temperature, teacher_temperature or temperature
-
-    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
-        losses = []
-        for row, entries in distributions(student, mask):
-            p = softmax(teacher[row][entries] / t_t)
-            q = softmax(student[row][entries] / t_s)
-            losses.append(DIVERGENCE[kind](p, q))
-        return (t_s * t_t if squared else 1.0) * average(losses)
-
-    return oracle
-
-
-def shifted(oracle: Oracle, labels: Any) -> Oracle:
-    """Wen et al. 2019, probability shift: in each row the largest logit and the label's change places."""
-
-    def shift(student: Array, teacher: Array, mask: Array | None) -> float:
-        teacher = teacher.copy()
-        for row, entries in distributions(teacher, mask):
-            label, best = int(labels[row]), max(entries, key=lambda j: teacher[row][j])
-            if label in entries:
-                teacher[row][label], teacher[row][best] = teacher[row][best], teacher[row][label]
-        return oracle(student, teacher, mask)
-
-    return shift
-
-
-def soft_labels(temperature: float = 1.0, squared: bool = True) -> Oracle:
-    """T² · mean over rows and labels of the divergence of two coins."""
-
-    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
-        losses = []
-        for row, entries in distributions(student, mask):
-            for c in entries:
-                p, q = sigmoid(teacher[row][c] / temperature), sigmoid(student[row][c] / temperature)
-                losses.append(kl([p, 1 - p], [q, 1 - q]))
-        return (temperature**2 if squared else 1.0) * average(losses)
-
-    return oracle
-
-
-def logit_mse(temperature: float = 1.0) -> Oracle:
-    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
-        losses = [
-            (student[row][c] / temperature - teacher[row][c] / temperature) ** 2
-            for row, entries in distributions(student, mask)
-            for c in entries
-        ]
-        return average(losses)
-
-    return oracle
-
-
-def hard_label(smoothing: float = 0.0) -> Oracle:
-    """Cross entropy with (1 − ε) one-hot + ε uniform; label smoothing as in Szegedy et al. 2016, section 7."""
-
-    def oracle(student: Array, labels: Array, mask: Array | None) -> float:
-        losses = []
-        for row, entries in distributions(student, mask):
-            label = int(labels[row])
-            if label not in entries:
-                continue
-            target = [(1 - smoothing) * (j == label) + smoothing / len(entries) for j in entries]
-            losses.append(ce(target, softmax(student[row][entries])))
-        return average(losses)
-
-    return oracle
-
-
-def hard_labels(smoothing: float = 0.0) -> Oracle:
-    def oracle(student: Array, labels: Array, mask: Array | None) -> float:
-        losses = []
-        for row, entries in distributions(student, mask):
-            for c in entries:
-                if labels[row][c] != -100:
-                    y, q = labels[row][c] * (1 - smoothing) + smoothing / 2, sigmoid(student[row][c])
-                    losses.append(-y * math.log(q) - (1 - y) * math.log(1 - q))
-        return average(losses)
-
-    return oracle
-
-
-def label_mse() -> Oracle:
-    def oracle(student: Array, labels: Array, mask: Array | None) -> float:
-        losses = []
-        for row, _ in distributions(student, mask):
-            if labels[row] != -100:
-                losses.append((float(student[row][0]) - float(labels[row])) ** 2)
-        return average(losses)
-
-    return oracle
-
-
-def identity(student: Array, teacher: Array, mask: Array | None) -> float:
-    return float(student)
+from .basics import DIVERGENCE, Array, Oracle, average, kl, softmax
 
 
 def tokens(x: Array, mask: Array | None) -> Iterator[tuple[int, int]]:
@@ -278,21 +138,6 @@ def self_relation(relation_heads: int) -> Oracle:
         return average(losses)
 
     return oracle
-
-
-def numeric_gradient(function: Callable[[list[Array]], float], inputs: list[Array], step: float = 1e-5) -> list[Array]:
-    """Return the central-difference gradient of `function` for every entry of every input."""
-    gradients = [np.zeros_like(x) for x in inputs]
-    for x, gradient in zip(inputs, gradients, strict=True):
-        for index in np.ndindex(x.shape):
-            value = x[index]
-            x[index] = value + step
-            above = function(inputs)
-            x[index] = value - step
-            below = function(inputs)
-            x[index] = value
-            gradient[index] = (above - below) / (2 * step)
-    return gradients
 
 
 def transport(cost: Array, rows: Array, columns: Array) -> tuple[Array, float]:
