@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from kd_lightning.models.cifar_resnet import CifarResNet
+from kd_lightning.models.cifar.resnet import CifarResNet
 from torch import nn
 
 import kd_lightning as kd
