@@ -38,7 +38,7 @@ class WKDL(DistillationLoss):
         iterations: Sinkhorn's.
 
     Raises:
-        ConfigError: if a number is not positive, or the cost is no square matrix.
+        ConfigError: if a number is not positive, or the cost is no square matrix and no file of one.
         MatchError: if shapes differ, there is not one class per row, or the teacher's address is no linear layer.
 
     Example:
@@ -66,6 +66,8 @@ class WKDL(DistillationLoss):
         super().__init__()
         for name, value in (("temperature", temperature), ("regulariser", regulariser), ("sharpen", sharpen)):
             check_positive(name, value)
+        if iterations < 1:
+            raise ConfigError(f"Expected argument `iterations` of WKDL to be at least 1 but got {iterations!r}.")
         self.temperature, self.weight, self.schedule = temperature, weight, schedule
         self.sharpen, self.regulariser, self.iterations = sharpen, regulariser, iterations
         self.scheduled = schedule is not None
@@ -128,6 +130,8 @@ def _of_label(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 def _matrix(cost: Any) -> Tensor:
+    if isinstance(cost, str | Path) and not Path(cost).is_file():
+        raise ConfigError(f"Expected argument `cost` of WKDL to be 'classifier' or a file, and {cost} is none.")
     matrix = torch.load(cost, weights_only=True) if isinstance(cost, str | Path) else cost
     if not isinstance(matrix, Tensor) or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ConfigError(f"Expected argument `cost` of WKDL to be 'classifier' or a (K, K) matrix but got {cost!r}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -244,10 +245,33 @@ def test_angles_of_many_samples_are_those_of_a_few_vertices_at_a_time(loss, monk
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("power", [0, 0.5, -1])
-def test_attention_of_a_power_without_gradient_is_refused(power):
-    with pytest.raises(ConfigError, match="power"):
-        losses.AttentionTransfer(power=power)
+REFUSED = [
+    *(("power", partial(losses.AttentionTransfer, power=power)) for power in (0, 0.5, -1)),
+    ("variance", partial(losses.VID, variance=1e-6)),
+    ("reduction", partial(losses.AFD, reduction=0)),
+    ("grid", partial(losses.WKDF, grid=0)),
+    ("hidden", partial(losses.WKDF, hidden=0)),
+    ("masked", partial(losses.MaskedGenerative, masked=1.0)),
+    ("iterations", partial(losses.WKDL, iterations=0)),
+    ("cost.* is none", partial(losses.WKDL, cost="clasifier")),
+    ("cost", partial(losses.WKDL, cost=torch.zeros(2, 3))),
+    ("gamma", partial(losses.CorrelationCongruence, gamma=0.0)),
+    ("kernel", partial(torchdistill.CorrelationCongruence, kernel="linear")),
+]
+
+
+@pytest.mark.parametrize(("name", "make"), REFUSED, ids=lambda x: x if isinstance(x, str) else "")
+def test_options_without_a_meaning_are_refused(name, make):
+    with pytest.raises(ConfigError, match=name):
+        make()
+
+
+@pytest.mark.parametrize("variance", [1e-4, 5.0, 1e4])
+def test_variances_begin_where_they_are_told_to(variance):
+    loss: Any = losses.VID(variance=variance)
+    bind_loss(loss, [FeatureInfo("map", 3)], [FeatureInfo("map", 5)])
+    found = torch.nn.functional.softplus(loss.stages[0].spread) + loss.eps
+    torch.testing.assert_close(found.detach(), torch.full((5,), variance))
 
 
 def turned(x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +26,9 @@ from kd_lightning.losses.maps import masked_generative
 from kd_lightning.losses.maps.review import hierarchical_distance
 from kd_lightning.objective.projections import build_projection
 
+from .references.inputs import array
+
 FOLDER = Path(__file__).with_name("references")
-sys.path.insert(0, str(FOLDER))
-from inputs import array  # noqa: E402
-
-sys.path.remove(str(FOLDER))
-
 FIGURES = {entry["name"]: entry for entry in json.loads((FOLDER / "figures.json").read_text())}
 
 EXACT, NEAR, SINGLE = 1e-9, 1e-5, 1e-6

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.base import check_positive
@@ -27,7 +28,7 @@ class VID(StageLoss):
         eps: added to the variance.
 
     Raises:
-        ConfigError: if one of them is not positive.
+        ConfigError: if `eps` is not positive, or `variance` is not above it.
         MatchError: if features are no maps or vectors, or a width is unknown.
 
     Example:
@@ -42,6 +43,8 @@ class VID(StageLoss):
         super().__init__()
         check_positive("variance", variance)
         check_positive("eps", eps)
+        if variance <= eps:
+            raise ConfigError(f"Expected argument `variance` to be above `eps` but got {variance!r} and {eps!r}.")
         self.variance, self.eps = variance, eps
 
     def build(self, student: FeatureInfo, teacher: FeatureInfo) -> nn.Module:
@@ -54,7 +57,8 @@ class _Variational(nn.Module):
         super().__init__()
         convolutions = [nn.Conv2d(size, out, 1, bias=False) for size in (width, out, out)]
         self.mean = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2])
-        self.spread = nn.Parameter(torch.full((out,), math.log(math.expm1(variance - eps))))
+        start = variance - eps
+        self.spread = nn.Parameter(torch.full((out,), start + math.log(-math.expm1(-start))))  # softplus of it is start
         self.eps = eps
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
