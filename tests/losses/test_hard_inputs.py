@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize, smooth_l1_loss
 
 from kd_lightning import losses
 from kd_lightning.compat import mdistiller, mmrazor, repdistiller, torchdistill, zoo
@@ -18,6 +19,7 @@ from kd_lightning.core.types import FeatureInfo
 from kd_lightning.features.state import margins
 from kd_lightning.functional import chunks
 from kd_lightning.functional.decoupled import split
+from kd_lightning.functional.samples import squared_distances
 from kd_lightning.losses.base import LossTraits, bind_loss
 
 Side = tuple[Tensor, ...]
@@ -243,6 +245,27 @@ def test_angles_of_many_samples_are_those_of_a_few_vertices_at_a_time(loss, monk
         value = loss()(own, *teacher)
         found.append((value.detach(), *torch.autograd.grad(value, own)))
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(("apart", "counts"), [(1e-3, True), (1e-9, False)])
+def test_nearly_equal_samples_have_a_direction_until_they_are_a_millionth_apart(apart, counts):
+    """Below that there is none, where the gradient would be that of a quotient of rounding errors."""
+    student, teacher = (side[0].double() for side in row(losses.RKDAngle, *ROWS).inputs(4))
+    student[1] = student[0] + apart * student[2]
+    own = student.clone().requires_grad_()
+    value = losses.RKDAngle()(own, teacher)
+    (gradient,) = torch.autograd.grad(value, own)
+    directions = (normalize(x[None] - x[:, None], dim=-1) for x in (student, teacher))
+    cosines = [d @ d.mT for d in directions]
+    plain = smooth_l1_loss(*cosines)
+    assert (abs(value.item() - plain.item()) < 1e-12) == counts
+    assert gradient.abs().max() < (100.0 if counts else 1.0)
+
+
+def test_a_common_offset_costs_distances_no_digits():
+    rows = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)) + 100
+    exact = torch.cdist(rows.double(), rows.double()).square().float()
+    torch.testing.assert_close(squared_distances(rows), exact, rtol=1e-5, atol=1e-5)
 
 
 REFUSED = [
