@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from kd_lightning.models.cifar.resnet import CifarResNet
 from torch import nn
 
 import kd_lightning as kd
 from kd_lightning.compat import mdistiller, mmrazor, repdistiller, torchdistill, zoo
 from kd_lightning.features import FeatureTap, model_info
 from kd_lightning.features.state import margins
+from kd_lightning.models.cifar.resnet import CifarResNet
 
 STAGES = [f"stages.{k}" for k in (1, 2, 3)]
 PREACTS = [f"{stage}.preact" for stage in STAGES]

@@ -50,6 +50,8 @@ CELLS = {
     "AttentionMSESum": Cells(PASSES, PASSES, PASSES),
     "AttentionTransfer": Cells(PASSES, PASSES, PASSES),
     "ChannelWise": Cells(PASSES, PASSES, PASSES),
+    "CosineRelation": Cells(PASSES, PASSES, PASSES),
+    "CrossRelations": Cells(PASSES, PASSES, PASSES),
     "CorrelationCongruence": Cells(PASSES, PASSES, PASSES),
     "HardLabel": Cells(PASSES, PASSES, PASSES),
     "HardLabels": Cells(PASSES, PASSES, PASSES),

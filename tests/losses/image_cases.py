@@ -17,8 +17,10 @@ from .samples import (
     SEED,
     TOKEN_LABELS,
     features,
+    hidden,
     logits,
     token_logits,
+    two_heads,
     with_ids,
     with_labels,
 )
@@ -225,4 +227,11 @@ RELATIONS = [
     case("irg", losses.IRG, oracles.irg(0.1, 5.0, 5.0), graph),
 ]
 
-IMAGES = [*LOGITS, *MAPS, *RELATIONS]
+TOKENS = [
+    case("cosine_relation", losses.CosineRelation, oracles.cosine_relation, hidden),
+    case("cosine_relation_maps", losses.CosineRelation, oracles.cosine_relation, maps),
+    case("cross_relations", losses.CrossRelations, oracles.cross_relations(4), two_heads),
+    case("cross_relations_two_heads", losses.CrossRelations, oracles.cross_relations(2), two_heads, relation_heads=2),
+]
+
+IMAGES = [*LOGITS, *MAPS, *RELATIONS, *TOKENS]

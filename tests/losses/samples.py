@@ -210,6 +210,12 @@ def heads(seed: int) -> Sample:
     return _sample("heads", *_float_sides(seed, [(BATCH, 2, LENGTH, 2)], [(BATCH, 4, LENGTH, 3)]))
 
 
+def two_heads(seed: int) -> Sample:
+    """Queries and keys, as of `heads`."""
+    sides = _float_sides(seed, [(BATCH, 2, LENGTH, 2)] * 2, [(BATCH, 4, LENGTH, 3)] * 2)
+    return replace(_sample("heads", *sides), addresses=("query.1", "key.1"))
+
+
 def features(
     seed: int, student: list[tuple[int, ...]], teacher: list[tuple[int, ...]], addresses: tuple[str, ...] = ()
 ) -> Sample:

@@ -140,6 +140,46 @@ def self_relation(relation_heads: int) -> Oracle:
     return oracle
 
 
+def cross_relations(relation_heads: int) -> Oracle:
+    """Zhang et al. 2022 (MiniViT), eq. 8 and 9: the relation of each tensor with each, averaged."""
+
+    def vector(x: Array, b: int, i: int, r: int) -> Array:
+        return np.concatenate([x[b, h, i] for h in range(x.shape[1])]).reshape(relation_heads, -1)[r]
+
+    def relation(x: Array, y: Array, b: int, r: int, i: int, real: list[int]) -> list[float]:
+        query = vector(x, b, i, r)
+        return softmax(np.array([query @ vector(y, b, j, r) / math.sqrt(len(query)) for j in real]))
+
+    def oracle(student: Any, teacher: Any, mask: Array | None) -> float:
+        found = []
+        for p, q in itertools.product(range(len(student)), repeat=2):
+            losses = []
+            for b, real in enumerate(lengths(student[0].shape[0], student[0].shape[2], mask)):
+                for r, i in itertools.product(range(relation_heads), real):
+                    own, target = (relation(side[p], side[q], b, r, i, real) for side in (student, teacher))
+                    losses.append(kl(target, own))
+            found.append(average(losses))
+        return average(found)
+
+    return oracle
+
+
+def cosine_relation(student: Array, teacher: Array, mask: Array | None) -> float:
+    """Zhang et al. 2022 (MiniViT), eq. 10 with unit rows: squares of the differences of cosines between tokens."""
+
+    def token(x: Array, b: int, i: int) -> Array:
+        vector = x[b, i] if x.ndim == 3 else x[b].reshape(x.shape[1], -1)[:, i]
+        return vector / math.sqrt(vector @ vector)
+
+    tokens = student.shape[1] if student.ndim == 3 else student.shape[2] * student.shape[3]
+    losses = []
+    for b, real in enumerate(lengths(student.shape[0], tokens, mask)):
+        for i, j in itertools.product(real, repeat=2):
+            own, target = (token(x, b, i) @ token(x, b, j) for x in (student, teacher))
+            losses.append((own - target) ** 2)
+    return average(losses)
+
+
 def transport(cost: Array, rows: Array, columns: Array) -> tuple[Array, float]:
     """The linear programme of the earth mover's distance: min Σ F_ij D_ij, F ≥ 0, F 1 = rows, Fᵀ 1 = columns."""
     s, t = cost.shape
