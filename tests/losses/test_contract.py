@@ -17,8 +17,9 @@ from torch import Tensor
 
 from kd_lightning import losses
 
-from .cases import BY_CLASS, CASES, DIFFERENTIABLE, LossCase, Sample
+from .cases import BY_CLASS, CASES, DIFFERENTIABLE, FIRST, LossCase, Sample
 from .cells import CELLS, PASSES
+from .image_cases import IMAGES
 from .oracles import directional_gradient, numeric_gradient
 
 GARBAGE = [float("nan"), float("inf"), -float("inf"), 1e9]
@@ -209,7 +210,7 @@ def test_compiles_without_a_graph_break(case: LossCase) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
-@each_loss
+@pytest.mark.parametrize("case", [c for c in CASES if c not in IMAGES or c is FIRST[c.loss.func]], ids=str)
 def test_compiles_to_machine_code(case: LossCase) -> None:
     torch._dynamo.reset()
     loss, sample = case.build(), case.sample(0).requires_grad()
@@ -217,7 +218,8 @@ def test_compiles_to_machine_code(case: LossCase) -> None:
     expected, grads = gradients(loss, sample)
     torch.testing.assert_close(value.detach(), expected)
     for ours, grad in zip(torch.autograd.grad(value, sample.student), grads, strict=True):
-        torch.testing.assert_close(ours, grad)
+        # Convolutions add in another order.
+        torch.testing.assert_close(ours, grad, rtol=1e-5, atol=1e-5 * max(1.0, float(grad.abs().max())))
 
 
 @each_loss
