@@ -181,3 +181,14 @@ def test_what_a_loss_shows_of_itself_is_logged_with_its_terms():
     logs = report.logs("train")
     assert 0 < logs["train/afd/entropy_1"] <= torch.tensor(4.0).log() + 1e-6
     assert "train/afd/entropy_1" not in report.logs("train", parts=False)
+
+
+@pytest.mark.parametrize("loss", [kd.losses.ReviewKD, kd.losses.WKDF])
+def test_a_last_batch_of_one_row_does_not_end_a_training(loss):
+    made = loss()
+    made.bind((FeatureInfo("map", 4), FeatureInfo("vector", 4)), (FeatureInfo("map", 4), FeatureInfo("vector", 4)))
+    one = torch.randn(1, 4, 4, 4, requires_grad=True), torch.randn(1, 4)
+    value = made(one, (torch.randn(1, 4, 4, 4), torch.randn(1, 4)))
+    value.backward()
+    assert value.isfinite()
+    assert one[0].grad.isfinite().all()

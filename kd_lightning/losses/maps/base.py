@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.core.types import FeatureInfo, Kind
@@ -128,6 +129,19 @@ def unbound(loss: nn.Module, got: int, built: int) -> str:
         f"{name} has no modules yet: a Term builds them when a DistillationModule is made; alone, call "
         "loss.bind(student, teacher) with a FeatureInfo of each feature."
     )
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """A batch norm that normalises a single value per channel, which has no spread, by its running statistics.
+
+    PyTorch raises an error there: a last batch of one row would end a training.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        if self.training and x.numel() == x.shape[1]:
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
 
 
 def run(module: nn.Module, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.features.state import teacher_state
 from kd_lightning.functional.precision import widen
-from kd_lightning.losses.maps.base import StageLoss, run
+from kd_lightning.losses.maps.base import BatchNorm, StageLoss, run
 
 
 class Overhaul(StageLoss):
@@ -84,4 +84,4 @@ def connector(width: int, out: int) -> nn.Module:
     """
     convolution = nn.Conv2d(width, out, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(convolution, nn.BatchNorm2d(out))
+    return nn.Sequential(convolution, BatchNorm(out))

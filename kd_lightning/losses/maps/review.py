@@ -11,7 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
 from kd_lightning.core.errors import MatchError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import no_autocast, widen
-from kd_lightning.losses.maps.base import Features, MapLoss, as_maps, check_stages, unbound
+from kd_lightning.losses.maps.base import BatchNorm, Features, MapLoss, as_maps, check_stages, unbound
 
 POOLED = (4, 2, 1)
 """Heights and widths to which maps are pooled beside their own."""
@@ -100,9 +100,9 @@ class Fusion(nn.Module):
     def __init__(self, width: int, middle: int, out: int, gated: bool) -> None:
         super().__init__()
         reduce, expand = nn.Conv2d(width, middle, 1, bias=False), nn.Conv2d(middle, out, 3, padding=1, bias=False)
-        self.reduce = nn.Sequential(reduce, nn.BatchNorm2d(middle))
+        self.reduce = nn.Sequential(reduce, BatchNorm(middle))
         self.gate = nn.Conv2d(2 * middle, 2, 1) if gated else None
-        self.expand = nn.Sequential(expand, nn.BatchNorm2d(out))
+        self.expand = nn.Sequential(expand, BatchNorm(out))
         for convolution in (reduce, expand):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
 

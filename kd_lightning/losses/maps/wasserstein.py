@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import widen
-from kd_lightning.losses.maps.base import StageLoss, run
+from kd_lightning.losses.maps.base import BatchNorm, StageLoss, run
 
 EPS = 1e-5
 """What is added to a variance."""
@@ -60,7 +60,7 @@ def _projector(width: int, out: int, hidden: int | None) -> nn.Module:
     if hidden is not None:
         middle = nn.Conv2d(hidden, hidden, 3, padding=1)
         convolutions = [nn.Conv2d(width, hidden, 1), middle, nn.Conv2d(hidden, out, 1, bias=False)]
-    return nn.Sequential(*convolutions, nn.BatchNorm2d(out), nn.ReLU())
+    return nn.Sequential(*convolutions, BatchNorm(out), nn.ReLU())
 
 
 class _Normal(nn.Module):
