@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+import kd_lightning as kd
 from kd_lightning.cli.configs import CONFIGS, compose_config, register
 from kd_lightning.cli.experiments import typed_folder
 
@@ -116,7 +119,37 @@ def test_the_readme_is_a_landing_page() -> None:
 
 def test_the_index_has_every_page() -> None:
     text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[1:] if f"({page.name}" not in text and page.name != "README.md"] == []
+    names = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES[1:]]
+    assert [name for name in names if f"({name}" not in text and name != "README.md"] == []
+
+
+LOSSES = [page for page in PAGES if page.parent.name == "losses"]
+SECTIONS = [(page, section) for page in LOSSES for section in page.read_text(encoding="utf-8").split("\n## ")[1:]]
+
+
+def test_the_pages_name_every_loss() -> None:
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    assert [n for n in kd.losses.__all__ if not re.search(rf"`{n}\b", text) and n != "DistillationLoss"] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [pair for pair in SECTIONS if "```yaml" in pair[1]],
+    ids=lambda value: value.partition("\n")[0] if isinstance(value, str) else value.stem,
+)
+def test_a_loss_in_yaml_is_that_of_its_section_and_its_method_exists(page: Path, section: str) -> None:
+    name = section.partition("\n")[0]
+    typed = section.partition("```yaml\n")[2].partition("```")[0]
+    assert type(instantiate(OmegaConf.create(typed).loss)) is getattr(kd.losses, name)
+    methods = re.findall(r"`method=(\w+)`", section)
+    assert all(f"losses.{name}" in (CONFIGS / "method" / f"{m}.yaml").read_text("utf-8") for m in methods)
+    assert f"\n<!-- cost: {name} -->\n" in section
+
+
+def test_the_table_of_methods_has_each_with_its_losses() -> None:
+    text = (ROOT / "docs" / "losses" / "methods.md").read_text(encoding="utf-8")
+    rows = {row.split("`")[1]: row for row in text.partition("\n\nA weight")[0].splitlines() if row.startswith("| `")}
+    assert sorted(rows) == sorted(file.stem for file in (CONFIGS / "method").glob("*.yaml"))
 
 
 def test_there_is_something_to_try() -> None:
