@@ -199,7 +199,8 @@ def _cosines(rows: Tensor, vertices: Tensor, shortest: Tensor) -> Tensor:
     """Return (n, B, B): at each of n vertices the cosine between the directions to every two rows."""
     differences = rows[None] - rows[vertices][:, None]
     lengths = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
-    directions = torch.where(lengths > shortest, differences / lengths.clamp(min=torch.finfo(rows.dtype).tiny), 0.0)
+    is_long = lengths > shortest
+    directions = differences * torch.where(is_long, 1 / torch.where(is_long, lengths, 1.0), 0.0)
     return matmul(directions, directions.mT)
 
 

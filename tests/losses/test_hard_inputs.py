@@ -45,8 +45,6 @@ class Built:
     teacher: tuple[Shape, ...]
     zero: bool = False
     """Whether equal features of student and teacher are no loss."""
-    one_value: bool = False
-    """Whether it has a batch norm of pooled features: of one sample PyTorch refuses to train it."""
 
     def __str__(self) -> str:
         return self.name
@@ -80,7 +78,7 @@ def info(shape: Shape) -> FeatureInfo:
 
 def row(loss: type, student: tuple[Shape, ...], teacher: tuple[Shape, ...] | None = None, **more: Any) -> Built:
     """Return a row; what the table does not know are options of the loss."""
-    known = {key: more.pop(key) for key in ("zero", "one_value") if key in more}
+    known = {key: more.pop(key) for key in ("zero",) if key in more}
     toolkit = loss.__module__.split(".")[2] if ".compat." in loss.__module__ else ""
     name = ".".join(filter(None, (toolkit, loss.__name__)))
     shown = "".join(f"-{key}={value}" for key, value in more.items() if not isinstance(value, Tensor))

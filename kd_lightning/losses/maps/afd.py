@@ -45,6 +45,7 @@ class AFD(StageLoss):
     """
 
     equal_widths = True
+    kinds = ("map",)
 
     def __init__(self, reduction: float = 1.0) -> None:
         super().__init__()

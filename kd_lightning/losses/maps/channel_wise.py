@@ -12,8 +12,8 @@ from kd_lightning.losses.maps.base import MapLoss
 class ChannelWise(MapLoss):
     """T² · mean over samples and channels of KL(φ_t ‖ φ_s), φ = softmax of a channel's pixels / T. 2011.13256, eq. 4.
 
-    For dense prediction (segmentation, detection), where each channel answers to one kind of thing; features are given
-    a weight of 50 there with T = 4, logit maps 3. Channels must agree: `projection="conv"` where they do not.
+    For dense prediction (segmentation, detection), where each channel answers to one kind of thing; published weights
+    are 3 at T = 4 for logit maps, and 5 to 10 at T = 1. Channels must agree: `projection="conv"` where they do not.
 
     Args:
         temperature: T.
