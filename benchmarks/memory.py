@@ -15,9 +15,10 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from benchmarks import arguments, contenders
 from benchmarks.contenders import LIVE, LIVE_MIXED, TEXTBREWER
 from benchmarks.report import Row, Target, publish, target_rows
 from benchmarks.setting import Setting
-from benchmarks.timing import wait_for
+from benchmarks.timing import Contender, wait_for
 
 TARGETS = (
     Target("live, bf16 teacher / TextBrewer", LIVE, TEXTBREWER, 0.80),
@@ -64,18 +65,33 @@ def tidy() -> None:
 
 def measure(name: str, setting: Setting, steps: int, folder: Path) -> Row:
     """Return a contender's memory in MiB before and at the peak of some steps."""
+    return levels(
+        name, lambda: (contenders.BUILDERS[name](setting, folder), setting.make_batches()), steps, setting.device
+    )
+
+
+def levels(name: str, build: Callable[[], tuple[Contender, Sequence[Any]]], steps: int, device: str) -> Row:
+    """Return the memory in MiB of libraries, before and at the peak of some steps.
+
+    Args:
+        name: of the contender.
+        build: returns its step and its batches.
+        steps: how many are measured, after `UNTIMED` others.
+        device: where they run.
+
+    """
     libraries = resident()
-    step, batches = contenders.BUILDERS[name](setting, folder), setting.make_batches()
+    step, batches = build()
     for number in range(UNTIMED):
         step(batches[number % len(batches)])
-    on_gpu = setting.device.startswith("cuda")
-    before, exact = _before(setting.device)
+    before, exact = _before(device)
     for number in range(steps):
         step(batches[number % len(batches)])
-    wait_for(setting.device)
-    peak = torch.cuda.max_memory_allocated(setting.device) / 2**20 if on_gpu else resident("VmHWM")
-    levels = {"libraries MiB": libraries, "before MiB": before, "peak MiB": peak, "step MiB": peak - before}
-    return {"contender": name, **levels, "peak was reset": exact}
+    wait_for(device)
+    on_gpu = device.startswith("cuda")
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else resident("VmHWM")
+    found = {"libraries MiB": libraries, "before MiB": before, "peak MiB": peak, "step MiB": peak - before}
+    return {"contender": name, **found, "peak was reset": exact}
 
 
 def _before(device: str) -> tuple[float, bool]:
@@ -90,8 +106,13 @@ def _before(device: str) -> tuple[float, bool]:
 def in_own_process(name: str, setting: Setting, given: Namespace, folder: Path) -> Row:
     """Start this module again for one contender and return its row."""
     task = {"name": name, "setting": asdict(setting), "steps": given.rounds, "folder": str(folder)}
-    threads = ["--threads", str(given.threads)] if given.threads is not None else []
-    command = [sys.executable, "-m", "benchmarks.memory", "--one", json.dumps(task), *threads]
+    return run_alone("memory", task, given.threads)
+
+
+def run_alone(benchmark: str, task: Row, threads: int | None) -> Row:
+    """Start a benchmark for one task, in a process of its own, and return the row that it prints last."""
+    more = ["--threads", str(threads)] if threads is not None else []
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--one", json.dumps(task), *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     row: Row = json.loads(done.stdout.splitlines()[-1])
     return row

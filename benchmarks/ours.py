@@ -64,9 +64,19 @@ def quiet_trainer(**options: Any) -> Trainer:
     return Trainer(devices=1, **dict.fromkeys(quiet, False) | options)
 
 
-def distillation_step(module: kd.DistillationModule, device: str = "cpu", mixed: bool = False) -> Contender:
-    """Return one step as a bare loop: read the cache if there is one, move the batch, compare, learn."""
-    optimizer, autocast = module.configure_optimizers(), precision_context(device, mixed)
+def distillation_step(
+    module: kd.DistillationModule, device: str = "cpu", mixed: bool = False, optimizer: Any = None
+) -> Contender:
+    """Return one step as a bare loop: read the cache if there is one, move the batch, compare, learn.
+
+    Args:
+        module: trained.
+        device: where.
+        mixed: whether in `bf16-mixed`.
+        optimizer: of all that is trained; None: the module's own, which with a schedule needs a Trainer.
+
+    """
+    optimizer, autocast = optimizer or module.configure_optimizers(), precision_context(device, mixed)
 
     def step(batch: Batch) -> None:
         moved = move(module.prepare(batch), device)
