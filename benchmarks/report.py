@@ -1,7 +1,13 @@
-"""What a benchmark leaves: Markdown tables on the screen, and a JSON file with rows, command and environment."""
+"""What a benchmark leaves: Markdown tables on the screen, and a JSON file with rows, command and environment.
+
+python -m benchmarks.report FILE.json
+
+prints the tables of such a file again, and below them what they were measured on.
+"""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -141,6 +147,26 @@ def publish(name: str, arguments: Namespace, tables: Mapping[str, Sequence[Row]]
     file = Path(arguments.json)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    print("\n\n".join([*([note] if note else []), *(table(rows) for rows in tables.values() if rows)]))
-    print(f"\n{file}")
+    print(f"{shown(result)}\n\n{file}")
     return result
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """Return the note and the tables of what `publish` wrote."""
+    tables = [value for name, value in result.items() if name not in ("benchmark", "note", "environment") and value]
+    return "\n\n".join([*([result["note"]] if result["note"] else []), *map(table, tables)])
+
+
+def main(typed: Sequence[str] | None = None) -> None:
+    """Print a file's tables, and what they were measured on."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=main.__doc__)
+    parser.add_argument("file", type=Path, help="what a benchmark wrote")
+    result = json.loads(parser.parse_args(typed).file.read_text(encoding="utf-8"))
+    where = result["environment"]
+    device = where["cuda"] if str(where["arguments"].get("device")).startswith("cuda") else where["cpu"]
+    versions = ", ".join(f"{package} {where[package]}" for package in ("torch", "lightning"))
+    print(f"{shown(result)}\n\nMeasured {where['date'][:10]} on {device}, {where['threads']} thread(s); {versions}.")
+
+
+if __name__ == "__main__":
+    main()
