@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import kd_lightning as kd
-from benchmarks import agreement, contenders, ours
+from benchmarks import agreement, contenders, formulas, ours, zoo
 from benchmarks.models import make_batches
 from benchmarks.race import Watch
 from benchmarks.setting import Setting
@@ -82,3 +82,45 @@ def test_validating_does_not_count_as_training(monkeypatch):
         "steps": 2,
         "best accuracy": 0.5,
     }
+
+
+SMALL = zoo.Shape(teacher=14, student=8, batch=4)
+
+
+@pytest.mark.parametrize("method", zoo.method_names())
+def test_the_loop_by_hand_trains_as_we_do(method):
+    """After a step on one batch the students are the same, and so is what a method trains beside them."""
+    contest = zoo.Contest(method, SMALL)
+    loop = contest.by_hand()
+    zoo.check_same_work(contest, loop)
+    (batch,) = SMALL.batches(1)
+    before = [parameter.clone() for parameter in loop.student.parameters()]
+    contest.ours()(batch)
+    loop(batch)
+    trained = [p for group in loop.optimizer.param_groups for p in group["params"]]
+    mine = [*contest.module.student.parameters(), *contest.module.objective.parameters()]
+    for own, other in zip(mine, trained, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+    assert any(not torch.equal(*pair) for pair in zip(before, loop.student.parameters(), strict=True))
+    assert not loop.of_student
+    assert not loop.of_teacher
+
+
+def test_a_loop_with_another_loss_is_noticed():
+    contest = zoo.Contest("st", SMALL)
+    loop = contest.by_hand()
+    loop.lines["logits"].loss.temperature = 3.0  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError, match="our 'logits' is"):
+        zoo.check_same_work(contest, loop)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "shape"),
+    [(formulas.NST, formulas.NST_PUBLISHED, (3, 6, 2, 2)), (formulas.ANGLE, formulas.ANGLE_PUBLISHED, (5, 7))],
+)
+def test_functions_are_the_published_ones(name, other, shape, monkeypatch):
+    (pair,) = formulas.pairs(*shape, count=1)
+    formulas.check_same_values(name, other, pair)
+    monkeypatch.setitem(formulas.FUNCTIONS, other, lambda s, t: 1.01 * formulas.FUNCTIONS[name](s, t))
+    with pytest.raises(AssertionError, match="Not the same function"):
+        formulas.check_same_values(name, other, pair)

@@ -53,8 +53,8 @@ def test_step(tmp_path, capsys):
     assert report.table(found["targets"]) in printed
 
 
-def test_memory_of_each_contender_by_itself(tmp_path, monkeypatch):
-    """The processes it starts are carried out here: imports take most of their time."""
+def carry_out_here(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Carry out here what processes of their own would do, whose imports take most of their time; lists commands."""
     from benchmarks import memory
 
     started: list[list[str]] = []
@@ -62,10 +62,15 @@ def test_memory_of_each_contender_by_itself(tmp_path, monkeypatch):
     def in_this_process(command: list[str], **options: Any) -> CompletedProcess[str]:
         started.append(command)
         with redirect_stdout(io.StringIO()) as out:
-            memory.main(command[3:])
+            importlib.import_module(command[2]).main(command[3:])
         return CompletedProcess(command, 0, out.getvalue())
 
     monkeypatch.setattr(memory.subprocess, "run", in_this_process)
+    return started
+
+
+def test_memory_of_each_contender_by_itself(tmp_path, monkeypatch):
+    started = carry_out_here(monkeypatch)
     names = [contenders.CACHED, contenders.PLAIN]
     rows = run("memory", tmp_path, "--contenders", *names)["rows"]
     assert [row["contender"] for row in rows] == names
@@ -200,3 +205,51 @@ def test_images_are_measured_against_a_plain_loop(tmp_path):
     assert len(found["rows"]) == 7
     assert all(row["median ms"] > 0 for row in found["rows"])
     assert [row["at most"] for row in found["targets"]] == [1.05, 1.05, 1.08, 0.03]
+
+
+def test_each_method_is_measured_beside_the_loop_by_hand(tmp_path, monkeypatch, capsys):
+    started = carry_out_here(monkeypatch)
+    found = run("zoo", tmp_path, "--methods", "alone,st,at", "--csv", str(tmp_path / "zoo.csv"))
+    assert column(found, "method") == ["alone", "st", "at"]
+    for row in found["rows"]:
+        assert row["ours / by hand"] == pytest.approx(row["ours ms"] / row["by hand ms"])
+        assert row["ours / plain"] == pytest.approx(row["ours ms"] / row["plain ms"])
+        assert row["met"] == (row["ours / by hand"] <= 1.08)
+        assert isinstance(row["peak MiB above plain"], float)
+    assert [json.loads(command[4])["name"] for command in started] == [
+        *("alone", "(plain, no teacher)", "st", "(plain)", "at", "memory of NST")
+    ]
+    assert len(found["functions"]) == 4
+    assert [row["at most"] for row in found["targets"]] == [1.08, 1, 1, 1]
+    lines = (tmp_path / "zoo.csv").read_text().splitlines()
+    assert lines[0].startswith("method,ours ms,by hand ms,plain ms,ours / by hand,")
+    assert [line.partition(",")[0] for line in lines[1:]] == ["alone", "st", "at"]
+    printed = capsys.readouterr().out
+    report.main([str(tmp_path / "zoo.json")])
+    again = capsys.readouterr().out
+    assert again.partition("\n\nMeasured")[0] in printed
+    assert f"torch {torch.__version__.partition('+')[0]}" in again
+
+
+def test_an_unknown_method_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("zoo", tmp_path, "--methods", "at,none")
+    assert "there is no method none; there are afd, alone, at," in capsys.readouterr().err
+
+
+def test_a_method_that_fails_does_not_keep_others_from_being_measured(monkeypatch):
+    from benchmarks import zoo
+
+    measured = zoo.times_of
+
+    def fails_once(name: str, *given: Any) -> Any:
+        if name == "st":
+            raise ValueError("no such thing")
+        return measured(name, *given)
+
+    monkeypatch.setattr(zoo, "times_of", fails_once)
+    st, alone = zoo.measure_methods(["st", "alone"], zoo.Shape(14, 8, 2), 1, None)
+    assert st == {"method": "st", "error": "ValueError: no such thing"}
+    assert alone["ours ms"] > 0
+    assert [row["target"] for row in zoo.largest([st, alone])] == ["ours / by hand, the largest of 1 methods (alone)"]
+    assert zoo.largest([st]) == []
