@@ -81,7 +81,7 @@ def check_same_values(name: str, other: str, pair: tuple[Tensor, Tensor]) -> Non
         AssertionError: where they have not.
 
     """
-    found = zip(*(value_and_gradient(FUNCTIONS[key])(pair) for key in (name, other)), strict=True)  # type: ignore[arg-type]
+    found = zip(*(value_and_gradient(FUNCTIONS[key])(pair) for key in (name, other)), strict=True)
     for own, published in found:
         if not (own - published).norm() <= TOLERANCE * published.norm():
             raise AssertionError(f"Not the same function: {name} and {other} differ on {tuple(pair[0].shape)}.")

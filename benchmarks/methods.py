@@ -37,7 +37,7 @@ class Mean(NamedTuple):
 
     mean: float
     deviation: float
-    count: int
+    seeds: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
@@ -48,7 +48,7 @@ class Mean(NamedTuple):
     @property
     def error(self) -> float:
         """The standard error."""
-        return self.deviation / math.sqrt(self.count)
+        return self.deviation / math.sqrt(self.seeds)
 
     @property
     def is_zero(self) -> bool | None:
@@ -219,9 +219,11 @@ def draw(runs: Mapping[str, Runs], others: Mapping[str, float] | None, file: Pat
             label = "ours, ± 2 standard errors" if name == next(n for n in names if gains[n]) else None
             axes.errorbar(gain.mean, place, xerr=width, fmt="o", color=pictures.STUDENT, capsize=3, label=label)
     if others and ST in others:
-        told = [(others[name] - others[ST], place) for place, name in enumerate(names) if name in others]
-        if told:
-            axes.scatter(*zip(*told, strict=True), marker="D", s=26, color=pictures.ALONE, label="published", zorder=3)
+        places = [place for place, name in enumerate(names) if name in others]
+        told = [others[names[place]] - others[ST] for place in places]
+        axes.scatter(
+            told, places, marker="D", s=26, color=pictures.ALONE, label="published" if told else None, zorder=3
+        )
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=f"gain over {ST}, percentage points", ylim=(-0.7, len(names) - 0.3))
     pictures.tidy(axes)
