@@ -208,8 +208,7 @@ def self_relation(
     one_feature("SelfRelation", student, teacher)
     _check_heads("SelfRelation", student, teacher, mask)
     heads = teacher.shape[1] if relation_heads is None else relation_heads
-    target = teacher.detach()
-    return _relation(student, student, target, target, mask, heads)
+    return _relation(student, None, teacher.detach(), None, mask, heads)
 
 
 def cross_relations(
@@ -243,9 +242,9 @@ def cross_relations(
     for s, t in zip(student, teacher, strict=True):
         _check_heads("CrossRelations", s, t, mask)
     heads = teacher[0].shape[1] if relation_heads is None else relation_heads
-    target = [x.detach() for x in teacher]
+    own, target = [widen(x) for x in student], [x.detach() for x in teacher]  # nine gradients are added in float32
     pairs = [(i, j) for i in range(len(student)) for j in range(len(student))]
-    return torch.stack([_relation(student[i], student[j], target[i], target[j], mask, heads) for i, j in pairs]).mean()
+    return torch.stack([_relation(own[i], own[j], target[i], target[j], mask, heads) for i, j in pairs]).mean()
 
 
 def _check_heads(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:
@@ -263,9 +262,9 @@ def _check_heads(loss: str, student: Tensor, teacher: Tensor, mask: Tensor | Non
 
 
 def _relation(
-    own: Tensor, keys: Tensor, target: Tensor, target_keys: Tensor, mask: Tensor | None, heads: int
+    own: Tensor, keys: Tensor | None, target: Tensor, target_keys: Tensor | None, mask: Tensor | None, heads: int
 ) -> Tensor:
-    """Return the mean over heads and tokens of the divergence of the relations of `own` with `keys`."""
+    """Return the mean over heads and tokens of the divergence of the relations of `own` with `keys`, or with itself."""
     entries = own.shape[0] * heads * own.shape[2] ** 2
     return chunked_mean(partial(_relation_divergence, heads), (own, keys, target, target_keys, mask), mask, entries)
 
@@ -284,7 +283,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _relation_divergence(
-    heads: int, own: Tensor, keys: Tensor, target: Tensor, target_keys: Tensor, mask: Tensor | None
+    heads: int, own: Tensor, keys: Tensor | None, target: Tensor, target_keys: Tensor | None, mask: Tensor | None
 ) -> Tensor:
     """Return one value per token."""
     log_q = _log_relation(own, keys, mask, heads, "student")
@@ -292,7 +291,7 @@ def _relation_divergence(
     return mean_over_heads(kl_divergence(log_p.exp(), log_p, log_q))
 
 
-def _log_relation(x: Tensor, keys: Tensor, mask: Tensor | None, heads: int, side: str) -> Tensor:
+def _log_relation(x: Tensor, keys: Tensor | None, mask: Tensor | None, heads: int, side: str) -> Tensor:
     """Return (B, heads, L, L): the log-softmax over unmasked keys of the scaled inner products of tokens."""
     total = x.shape[1] * x.shape[3]
     if total % heads:
@@ -301,7 +300,7 @@ def _log_relation(x: Tensor, keys: Tensor, mask: Tensor | None, heads: int, side
             f"heads: choose `relation_heads` to divide both models' widths."
         )
     rows = _in_heads(x, mask, heads)
-    columns = rows if keys is x else _in_heads(keys, mask, heads)
+    columns = rows if keys is None else _in_heads(keys, mask, heads)
     products = matmul(rows, columns.transpose(-1, -2)) / rows.shape[-1] ** 0.5
     return masked_log_softmax(products, pairs_for(products, mask))
 

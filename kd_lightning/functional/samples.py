@@ -200,7 +200,7 @@ def _cosines(rows: Tensor, vertices: Tensor, shortest: Tensor) -> Tensor:
     differences = rows[None] - rows[vertices][:, None]
     lengths = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
     is_long = lengths > shortest
-    directions = differences * torch.where(is_long, 1 / torch.where(is_long, lengths, 1.0), 0.0)
+    directions = differences / torch.where(is_long, lengths, torch.inf)
     return matmul(directions, directions.mT)
 
 
