@@ -56,7 +56,7 @@ class StageLoss(MapLoss):
 
     per_address = False
     paired = True
-    kinds = ("map", "vector")
+    kinds: ClassVar[tuple[Kind, ...]] = ("map", "vector")
 
     def __init__(self) -> None:
         super().__init__()
