@@ -14,7 +14,7 @@ from kd_lightning.functional.hidden import LayerPair, flow, flow_pairs
 from kd_lightning.functional.masking import masked_mean
 from kd_lightning.functional.precision import matmul
 from kd_lightning.functional.samples import gaussian, rows_of, similarity_preserving
-from kd_lightning.losses.base import check_choice
+from kd_lightning.losses.options import check_choice
 
 __all__ = ["DIST", "FSP", "PKT", "CorrelationCongruence", "SimilarityPreserving"]
 

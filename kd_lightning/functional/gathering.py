@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 
+from kd_lightning.core.errors import MatchError
+
 
 def ranks() -> int:
     """Return how many processes train together; 1 where none were started."""
@@ -25,6 +27,9 @@ def gather_rows(*tensors: Tensor) -> list[Tensor]:
     Args:
         tensors: with the same number of rows, B on this rank.
 
+    Raises:
+        MatchError: if rows of two ranks differ in shape.
+
     Example:
         >>> import torch
         >>> gather_rows(torch.tensor([1.0, 2.0]))  # in one process
@@ -33,10 +38,16 @@ def gather_rows(*tensors: Tensor) -> list[Tensor]:
     """
     if ranks() == 1 or not tensors:
         return list(tensors)
-    mine = torch.tensor([len(tensors[0])], device=tensors[0].device)
+    shapes = [size for x in tensors for size in x.shape[1:]]
+    mine = torch.tensor([len(tensors[0]), *shapes], device=tensors[0].device)
     sizes = [torch.zeros_like(mine) for _ in range(ranks())]
     dist.all_gather(sizes, mine)
-    counts = [int(size) for size in sizes]
+    counts, others = [int(size[0]) for size in sizes], [size[1:].tolist() for size in sizes]
+    if any(other != shapes for other in others):  # known to all ranks, so that none waits for another
+        raise MatchError(
+            f"Samples of all processes are compared, but their features differ in shape: {others}. Bring them to one "
+            "size or length, or give the loss gather=False."
+        )
     return [_Gathered.apply(x, counts) for x in tensors]
 
 

@@ -8,16 +8,11 @@ from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import Kind
-from kd_lightning.functional.attention import (
-    Divergence,
-    Heads,
-    Inputs,
-    attention_divergence,
-    attention_mse,
-    self_relation,
-)
+from kd_lightning.functional.attention import Divergence, Heads, Inputs, attention_divergence, attention_mse
 from kd_lightning.functional.masking import count, token_pairs
-from kd_lightning.losses.base import OneFeatureLoss, check_choice, refuse_removed
+from kd_lightning.functional.token_relations import self_relation
+from kd_lightning.losses.base import OneFeatureLoss
+from kd_lightning.losses.options import check_choice, refuse_removed
 
 _NO_ATTENTION: dict[Kind, str] = {"map": "use HiddenMSE or HiddenCosine, or address attention.k"}
 _NO_HEADS: dict[Kind, str] = {"map": "use HiddenMSE or HiddenCosine, or address query.k, key.k or value.k"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from kd_lightning.functional.correlation import dist
-from kd_lightning.losses.base import DistillationLoss, check_positive
+from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.options import check_positive
 
 
 class DIST(DistillationLoss):

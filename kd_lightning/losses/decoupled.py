@@ -6,7 +6,8 @@ from torch import Tensor
 
 from kd_lightning.functional.decoupled import dkd, labelled_rows, nkd
 from kd_lightning.functional.masking import count
-from kd_lightning.losses.base import DistillationLoss, check_positive
+from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.options import check_positive
 
 
 class _LabelledLoss(DistillationLoss):

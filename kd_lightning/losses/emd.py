@@ -12,7 +12,8 @@ from torch import Tensor
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.core.types import FeatureInfo, RowInfo
 from kd_lightning.functional.transport import cost_attention, optimal_flow
-from kd_lightning.losses.base import WrappedLoss, check_positive
+from kd_lightning.losses.base import WrappedLoss
+from kd_lightning.losses.options import check_positive
 
 Layers: TypeAlias = Sequence[Tensor] | Tensor
 """The same feature of several layers of one model; of one layer, the tensor itself."""

@@ -13,7 +13,8 @@ from kd_lightning.functional.hidden import LayerPair, fsp, hidden_cosine, hidden
 from kd_lightning.functional.maps import as_tokens
 from kd_lightning.functional.masking import count, token_pairs
 from kd_lightning.functional.shapes import PAIR
-from kd_lightning.losses.base import DistillationLoss, OneFeatureLoss, refuse_removed
+from kd_lightning.losses.base import DistillationLoss, OneFeatureLoss
+from kd_lightning.losses.options import refuse_removed
 
 _HEADS: dict[Kind, str] = {
     "attention": "use AttentionMSE or AttentionKL",

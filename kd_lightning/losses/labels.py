@@ -12,7 +12,8 @@ from kd_lightning.functional.hard_label import counted_labels, hard_label, hard_
 from kd_lightning.functional.logits import check_logits, count_rows, entries
 from kd_lightning.functional.masking import blank, count
 from kd_lightning.functional.precision import widen
-from kd_lightning.losses.base import DistillationLoss, refuse_removed
+from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.options import refuse_removed
 
 _FROM_HARD_LABEL = {
     "multilabel": "kd.losses.HardLabels where each row has several labels of 0 or 1",

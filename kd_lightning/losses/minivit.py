@@ -8,10 +8,10 @@ from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.core.types import FeatureInfo
-from kd_lightning.functional.attention import cross_relations
 from kd_lightning.functional.hidden import cosine_relation, token_mask
 from kd_lightning.functional.maps import as_tokens
 from kd_lightning.functional.masking import count, token_pairs
+from kd_lightning.functional.token_relations import cross_relations
 from kd_lightning.losses.base import DistillationLoss, OneFeatureLoss
 
 

@@ -16,7 +16,8 @@ from kd_lightning.core.types import Schedule
 from kd_lightning.functional.logits import Divergence, count_rows, logit_mse, soft_labels, soft_target
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.precision import widen, widen_for
-from kd_lightning.losses.base import DistillationLoss, check_positive, refuse_removed
+from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.options import check_positive, refuse_removed
 
 SampleTemperature: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
 """(student's logits, teacher's logits, base temperature, mask) → one temperature per row.

@@ -7,7 +7,8 @@ from torch import Tensor
 from kd_lightning.functional.logits import check_classes, count_rows, soft_target
 from kd_lightning.functional.masking import blank
 from kd_lightning.functional.precision import widen_for, widened
-from kd_lightning.losses.base import DistillationLoss, check_positive
+from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.options import check_positive
 
 EPS = 1e-7
 """What is added to a row's standard deviation."""

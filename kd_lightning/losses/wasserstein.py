@@ -16,7 +16,8 @@ from kd_lightning.functional.decoupled import labelled_rows
 from kd_lightning.functional.masking import blank, count, masked_mean, times
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.sinkhorn import sinkhorn
-from kd_lightning.losses.base import DistillationLoss, check_positive
+from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.options import check_positive
 
 
 class WKDL(DistillationLoss):

@@ -11,7 +11,8 @@ from kd_lightning.functional.decoupled import labelled_rows
 from kd_lightning.functional.logits import Divergence, check_logits, count_rows, entries, soft_target
 from kd_lightning.functional.masking import blank, count, masked_log_softmax
 from kd_lightning.functional.precision import widen
-from kd_lightning.losses.base import DistillationLoss, check_positive
+from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.options import check_positive
 
 EPS = 1e-7
 """What is added to the teacher's cross entropy."""

@@ -13,23 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.core.arguments import is_finite_number
-from kd_lightning.core.batch import field, is_batch_field, logits_mask, required_field, token_mask
-from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest, hint
+from kd_lightning.core.batch import field, is_batch_field, logits_mask, token_mask
+from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest
 from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, RowInfo, Rows, Schedule
 from kd_lightning.features import module_widths
-from kd_lightning.functional.gathering import gather_rows
 from kd_lightning.functional.maps import Pooling
 from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.functional.shapes import one_feature
-from kd_lightning.losses.base import (
-    ARGUMENTS,
-    DistillationLoss,
-    LossTraits,
-    bind_loss,
-    check_choice,
-    check_elementwise,
-)
+from kd_lightning.losses.base import ARGUMENTS, DistillationLoss, LossTraits, bind_loss, check_elementwise
+from kd_lightning.losses.options import check_choice
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
+from kd_lightning.objective.given import mean_of, of_all_ranks, pick, scalar
 from kd_lightning.objective.maps import Side, as_compared, comparable
 from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of
 from kd_lightning.objective.match import Match
@@ -266,7 +260,7 @@ class Term(nn.Module):
         matches = self.match.pairs() if self._compares_pairs else [self.match]
         gather = across_ranks and self._gathers
         found = [self._compare(match, student, teacher, batch, progress, seed, gather) for match in matches]
-        return found[0] if len(found) == 1 else _mean(found)
+        return found[0] if len(found) == 1 else mean_of(found)
 
     @property
     def _compares_pairs(self) -> bool:
@@ -280,8 +274,8 @@ class Term(nn.Module):
     def _compare(
         self, match: Match, student: Features, teacher: Features, batch: Batch, progress: float, seed: int, gather: bool
     ) -> tuple[Tensor, Tensor | None]:
-        raw = _pick(student, match.student_addresses, batch)
-        target = _pick(teacher, match.teacher_addresses, batch)
+        raw = pick(student, match.student_addresses, batch)
+        target = pick(teacher, match.teacher_addresses, batch)
         given = self._arguments(match.student_addresses[0], raw[0], batch, progress, seed)
         if (aligned := self._by_word(match, raw, target, batch)) is not None:
             raw, target = aligned.student, aligned.teacher
@@ -292,11 +286,11 @@ class Term(nn.Module):
         with no_autocast(projected[0]):
             sides = [self._wide(side) for side in self._comparable(own, other, batch) if side]
             if gather:
-                sides, given = _of_all_ranks(sides, given)
+                sides, given = of_all_ranks(sides, given)
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
             if self._traits.elementwise:
                 check_elementwise(self.loss, *tensors)
-            value = _scalar(self.loss(*tensors, **given), match)
+            value = scalar(self.loss(*tensors, **given), match)
             return value, self.loss.count(*tensors, **given) if isinstance(self.loss, DistillationLoss) else None
 
     def _comparable(self, own: Side, other: Side, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
@@ -383,26 +377,6 @@ def one_line(thing: object) -> str:
     return re.sub(r"\s*\n\s*", " ", shown).replace("( ", "(").replace(" )", ")")
 
 
-def _pick(features: Features, addresses: tuple[str, ...], batch: Batch) -> list[Tensor]:
-    found = []
-    for address in addresses:
-        if is_batch_field(address):
-            found.append(required_field(batch, address))
-        elif address in features:
-            found.append(features[address])
-        else:
-            raise AddressError(f"The feature '{address}' was not collected. {hint(address, features)}")
-    return found
-
-
-def _of_all_ranks(sides: list[list[Tensor]], given: dict[str, Any]) -> tuple[list[list[Tensor]], dict[str, Any]]:
-    """Return both sides, and the arguments that have a value per row, with the rows of all ranks."""
-    names = [name for name, value in given.items() if isinstance(value, Tensor)]
-    found = iter(gather_rows(*(x for side in sides for x in side), *(given[name] for name in names)))
-    gathered = [[next(found) for _ in side] for side in sides]
-    return gathered, {**given, **{name: next(found) for name in names}}
-
-
 def _has_tokens(batch: Batch) -> bool:
     return token_mask(batch) is not None
 
@@ -410,19 +384,3 @@ def _has_tokens(batch: Batch) -> bool:
 def _kind(infos: Mapping[str, FeatureInfo], address: str) -> Kind | None:
     """Return the kind of a feature; None before a term is bound."""
     return infos[address].kind if address in infos else None
-
-
-def _mean(found: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
-    """Return the mean over all that several means ran over, and its count."""
-    counts = [count for _, count in found if count is not None]
-    if len(counts) < len(found):
-        return torch.stack([value for value, _ in found]).mean(), None
-    shares, total = torch.stack(counts), torch.stack(counts).sum()
-    return (torch.stack([value for value, _ in found]) * shares).sum() / total.clamp(min=1), total
-
-
-def _scalar(value: object, match: Match) -> Tensor:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        return value.reshape(())
-    got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise MatchError(f"Expected the loss of {match} to be a scalar tensor but got {got}.")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from kd_lightning.functional.attention import self_relation, split_heads
+from kd_lightning.functional.token_relations import self_relation, split_heads
 
 
 def test_heads_are_put_side_by_side_and_split_anew() -> None:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.functional.activation import Norm, attention_transfer
-from kd_lightning.losses.base import check_choice, check_positive
 from kd_lightning.losses.maps.base import MapLoss
+from kd_lightning.losses.options import check_choice, check_positive
 
 
 class AttentionTransfer(MapLoss):

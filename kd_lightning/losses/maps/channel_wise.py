@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from kd_lightning.functional.activation import channel_wise
-from kd_lightning.losses.base import check_positive
 from kd_lightning.losses.maps.base import MapLoss
+from kd_lightning.losses.options import check_positive
 
 
 class ChannelWise(MapLoss):

@@ -11,8 +11,8 @@ from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.activation import maps_of_one_size
 from kd_lightning.functional.noise import uniform
 from kd_lightning.functional.precision import widen
-from kd_lightning.losses.base import check_choice
 from kd_lightning.losses.maps.base import MapLoss, check_stages, run, unbound
+from kd_lightning.losses.options import check_choice
 
 
 class MaskedGenerative(MapLoss):

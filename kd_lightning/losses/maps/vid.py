@@ -11,8 +11,8 @@ from torch.nn.functional import softplus
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import widen
-from kd_lightning.losses.base import check_positive
 from kd_lightning.losses.maps.base import StageLoss, run
+from kd_lightning.losses.options import check_positive
 
 
 class VID(StageLoss):

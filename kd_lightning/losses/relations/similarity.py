@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kd_lightning.functional.samples import correlation_congruence, pkt, similarity_preserving
-from kd_lightning.losses.base import check_positive
+from kd_lightning.losses.options import check_positive
 from kd_lightning.losses.relations.base import RelationLoss
 
 
