@@ -461,11 +461,8 @@ def test_a_field_that_only_the_output_may_have_asks_for_an_adapter():
 def test_a_term_is_shown_on_one_line():
     own = kd.Term(HIDDEN, nn.MSELoss(), 0.5, kd.schedules.Cosine(), projection="tanh")
     assert repr(own) == "Term(0 ← 0, MSELoss(), weight=0.5, schedule=Cosine(start=0.0), projection='tanh')"
-    linear = "(0): Linear(in_features=5, out_features=7, bias=True) (1): Tanh()"
-    assert (
-        repr(bound(own))
-        == f"Term(0 ← 0, MSELoss(), weight=0.5, schedule=Cosine(start=0.0), projection=Sequential({linear}))"
-    )
+    linear, start = "(0): Linear(in_features=5, out_features=7, bias=True) (1): Tanh()", repr(own).partition("proj")[0]
+    assert repr(bound(own)) == f"{start}projection=Sequential({linear}))"
     emd = kd.losses.EMD(kd.losses.HiddenMSE())
     assert "\n" not in repr(kd.Term(HIDDEN, emd))
     assert repr(kd.Term(kd.Match("loss"), F.mse_loss)) == "Term(loss, mse_loss, weight=1)"
