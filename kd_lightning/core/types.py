@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from kd_lightning.core.errors import MatchError
+
 NAME = re.compile(r"[A-Za-z0-9_]+")
 """Names of terms, teachers and tasks: letters, digits and underscores."""
 
@@ -67,6 +69,17 @@ class RowInfo:
 
     ids: Tensor
     labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is a label for each id, where there are labels.
+
+        Raises:
+            MatchError: if there is not.
+
+        """
+        given = [x for x in (self.ids, self.labels) if x is not None]
+        if not all(isinstance(x, Tensor) and x.dim() == 1 and len(x) == len(self.ids) for x in given):
+            raise MatchError("RowInfo needs ids (N,), and labels (N,) or None, as tensors.")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -84,6 +84,11 @@ class DataModule(LightningDataModule):
     views: int | None = None
     """How many ways there are in which changing training rows come, over and over; None: no end of them."""
 
+    @property
+    def mixes_labels(self) -> bool:
+        """Whether training rows have probabilities of classes for labels, as mixed images have."""
+        return False
+
     augments_labelled: ClassVar[bool] = False
     """Whether augmented rows keep their labels, so that a teacher is fine-tuned on them too."""
 

@@ -34,13 +34,13 @@ def teacher_state(feature: FeatureInfo, name: str) -> Tensor:
 
     """
     if name in feature.state:
-        return feature.state[name]
+        return feature.state[name].clone()
     if name not in STATE:
         raise MatchError(f"There is no '{name}' of a teacher's weights. {hint(name, STATE)}")
     if feature.module is None:
         raise MatchError(
-            f"the loss needs '{name}' of the teacher's weights at '{feature.address}', which is no module of a model "
-            "at hand. Address a module; a cache must be built with this term in the objective."
+            f"the loss needs '{name}' of the teacher's weights, for which '{feature.address}' must be a module: "
+            f"{ADDRESS[name]}. Of a cached teacher, the cache must be built with this term in the objective."
         )
     with torch.no_grad():
         return STATE[name](feature.module, feature.address).float().cpu()
@@ -59,6 +59,8 @@ def margins(module: nn.Module, address: str) -> Tensor:
         MatchError: if it is neither.
 
     """
+    if getattr(module, "norm", module) is None:
+        raise MatchError(f"the loss needs the batch norm in front of '{address}', and this network has none there.")
     norm = module if isinstance(module, nn.BatchNorm2d) else getattr(module, "norm", None)
     if not isinstance(norm, nn.BatchNorm2d) or norm.weight is None or norm.bias is None:
         raise MatchError(
@@ -85,6 +87,12 @@ def classifier(module: nn.Module, address: str) -> Tensor:
         )
     return module.weight
 
+
+ADDRESS = {
+    "margins": "address the batch norm, or stages.k.preact",
+    "classifier": "address the classifier, such as head",
+}
+"""What to address for each, for messages."""
 
 STATE: dict[str, Callable[[nn.Module, str], Tensor]] = {"margins": margins, "classifier": classifier}
 """What can be asked for, and how it is taken from the module at an address."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
 
 from kd_lightning.core.errors import MatchError
-from kd_lightning.functional.hard_label import IGNORED
+from kd_lightning.functional.hard_label import IGNORED, explain_range
 from kd_lightning.functional.logits import check_classes, mean_over_logits
 from kd_lightning.functional.masking import blank, times
 from kd_lightning.functional.precision import widen, widen_for, widened
@@ -48,7 +49,7 @@ def dkd(
     """
     keep = labelled_rows("DKD", student, teacher, labels, mask)
     values = partial(_dkd_rows, alpha=alpha, beta=beta, temperature=temperature)
-    return mean_over_logits(values, student, (student, teacher.detach(), labels, keep), keep).to(widened(student))
+    return _mean("DKD", values, student, teacher, labels, keep)
 
 
 def nkd(
@@ -73,7 +74,7 @@ def nkd(
     """
     keep = labelled_rows("NKD", student, teacher, labels, mask)
     values = partial(_nkd_rows, gamma=gamma, temperature=temperature)
-    return mean_over_logits(values, student, (student, teacher.detach(), labels, keep), keep).to(widened(student))
+    return _mean("NKD", values, student, teacher, labels, keep)
 
 
 def labelled_rows(loss: str, student: Tensor, teacher: Tensor, labels: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -102,6 +103,59 @@ def labelled_rows(loss: str, student: Tensor, teacher: Tensor, labels: Tensor | 
     return labels != IGNORED if mask is None else (labels != IGNORED) & mask.bool()
 
 
+def cross_entropies(loss: str, logits: Tensor, labels: Tensor | None, keep: Tensor) -> Tensor:
+    """Return the cross entropy of each row that counts with its label; of others a number without meaning.
+
+    Args:
+        loss: its name, for messages.
+        logits: (…, C).
+        labels: (…), as `labelled_rows` has checked them.
+        keep: (…), which rows count.
+
+    Raises:
+        MatchError: if a label is none of the classes.
+
+    Example:
+        >>> import torch
+        >>> cross_entropies("WSLD", torch.zeros(1, 2), torch.tensor([0]), torch.tensor([True]))
+        tensor([0.6931])
+
+    """
+    classes = class_of(labels, keep)
+    log_p = blank(widen(logits), keep).log_softmax(-1)
+    with_label = partial(log_p.gather, -1, classes.unsqueeze(-1))
+    return -within_range(loss, with_label, classes, keep, logits.shape[-1]).squeeze(-1)
+
+
+def class_of(labels: Tensor | None, keep: Tensor) -> Tensor:
+    """Return labels as indices, 0 for rows that do not count."""
+    assert labels is not None, "labelled_rows has raised an error for it"
+    return labels.long().masked_fill(~keep, 0)
+
+
+def within_range(loss: str, call: Callable[[], Tensor], labels: Tensor, keep: Tensor, classes: int) -> Tensor:
+    """Return `call()`, or where that fails for a label that is none of the classes, an error that names it.
+
+    Raises:
+        MatchError: naming the label and its row; on a GPU PyTorch's own error.
+
+    """
+    try:
+        return call()
+    except (RuntimeError, IndexError):
+        if labels.device.type == "cpu":
+            explain_range(loss, labels, keep, classes)
+        raise
+
+
+def _mean(
+    loss: str, values: Callable[..., Tensor], student: Tensor, teacher: Tensor, labels: Tensor | None, keep: Tensor
+) -> Tensor:
+    classes = class_of(labels, keep)
+    call = partial(mean_over_logits, values, student, (student, teacher.detach(), classes, keep), keep)
+    return within_range(loss, call, classes, keep, student.shape[-1]).to(widened(student))
+
+
 def split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return log p_y and log(1 − p_y) of each row, and the log-softmax of the other classes, −∞ at the true one.
 
@@ -125,7 +179,6 @@ def split(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _dkd_rows(
     student: Tensor, teacher: Tensor, labels: Tensor, keep: Tensor, alpha: float, beta: float, temperature: float
 ) -> Tensor:
-    labels = labels.masked_fill(~keep, 0)
     own_s, other_s, rest_s = split(blank(widen_for(temperature, student), keep) / temperature, labels)
     own_t, other_t, rest_t = split(blank(widen_for(temperature, teacher), keep) / temperature, labels)
     target = times(own_t.exp(), own_t - own_s) + times(other_t.exp(), other_t - other_s)
@@ -135,7 +188,6 @@ def _dkd_rows(
 def _nkd_rows(
     student: Tensor, teacher: Tensor, labels: Tensor, keep: Tensor, gamma: float, temperature: float
 ) -> Tensor:
-    labels = labels.masked_fill(~keep, 0)
     student, teacher = blank(widen(student), keep), blank(widen(teacher), keep)
     own_s, own_t = (x.log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1) for x in (student, teacher))
     rest_s, rest_t = (split(x / temperature, labels)[2] for x in (student, teacher))

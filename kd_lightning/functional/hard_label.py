@@ -48,18 +48,18 @@ def hard_label(logits: Tensor, labels: Tensor, mask: Tensor | None = None, label
         return mean_over_logits(_cross_entropy, logits, (logits, labels, keep, inside, label_smoothing), keep)
     except RuntimeError:
         if labels.device.type == "cpu" and labels.shape != logits.shape:
-            _explain_range(labels, keep, logits.shape[-1])
+            explain_range("HardLabel", labels, keep, logits.shape[-1])
         raise
 
 
-def _explain_range(labels: Tensor, keep: Tensor, classes: int) -> None:
+def explain_range(loss: str, labels: Tensor, keep: Tensor, classes: int) -> None:
     """Name the first label that is no class; looked for only once PyTorch has failed, so that no step waits for it."""
     wrong = (keep & ((labels < 0) | (labels >= classes))).nonzero()
     if len(wrong):
         row, *token = wrong[0].tolist()
         where = f"row {row}" + "".join(f", token {k}" for k in token)
         raise MatchError(
-            f"HardLabel got the label {labels[tuple(wrong[0])].item()} in {where}, but the logits have {classes} "
+            f"{loss} got the label {labels[tuple(wrong[0])].item()} in {where}, but the logits have {classes} "
             f"classes, 0 to {classes - 1}. {IGNORED} is the label that is ignored."
         ) from None
 

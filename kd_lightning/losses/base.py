@@ -63,6 +63,9 @@ class DistillationLoss(nn.Module):
     """Whether `forward` gets all features of both sides at once, and the first of the one belongs to the first of the
     other, and so on: maps are then brought to one size pair by pair."""
 
+    needs_classes: bool = False
+    """Whether each row must have one class, so that mixed labels are refused before a training begins."""
+
     gather: bool = False
     """Whether rows of a batch are compared with one another, so that several devices gather the rows of all: the value,
     and the gradient after averaging, are then those of one device with the joint batch."""
@@ -99,7 +102,16 @@ class DistillationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options that were given."""
-        hidden = ("training", "equal_widths", "per_address", "widens", "scheduled", "paired", "teacher_state")
+        hidden = (
+            "training",
+            "equal_widths",
+            "per_address",
+            "widens",
+            "scheduled",
+            "paired",
+            "needs_classes",
+            "teacher_state",
+        )
         own = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
         if own.get("gather") == type(self).gather:
             own.pop("gather")
@@ -148,6 +160,7 @@ class LossTraits:
     elementwise: bool = False
     """Whether it is one of PyTorch's losses that broadcast tensors of unequal shapes."""
     paired: bool = False
+    needs_classes: bool = False
     gather: bool = False
     needs_rows: bool = False
     """Whether its `bind` has an argument `rows`."""
@@ -173,9 +186,10 @@ class LossTraits:
             loss.widens,
             scheduled,
             paired=loss.paired,
+            needs_classes=loss.needs_classes,
             gather=loss.gather,
             needs_rows=_needs_rows(loss),
-            teacher_state=loss.teacher_state,
+            teacher_state=(loss.teacher_state,) if isinstance(loss.teacher_state, str) else tuple(loss.teacher_state),
         )
 
 
@@ -263,6 +277,7 @@ class WrappedLoss(DistillationLoss):
         self.widens = self.inner.widens
         self.scheduled = self.inner.scheduled
         self.paired = self.inner.paired
+        self.needs_classes = self.inner.needs_classes
         self.gather = self.inner.gather
         self.teacher_state = self.inner.teacher_state
 
@@ -271,6 +286,11 @@ class WrappedLoss(DistillationLoss):
     ) -> None:
         """Bind the inner loss."""
         bind_loss(self.loss, student, teacher, rows)
+
+    @property
+    def diagnostics(self) -> Mapping[str, Tensor]:
+        """What the inner loss shows of itself."""
+        return self.loss.diagnostics if isinstance(self.loss, DistillationLoss) else {}
 
     def compare(self, student: Any, teacher: Any, **given: Any) -> Tensor:
         """Return the inner loss, which is given what it names of `given` and no more."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from kd_lightning.core.arguments import check_finite_number
 from kd_lightning.functional.correlation import dist
 from kd_lightning.losses.base import DistillationLoss
-from kd_lightning.losses.options import check_positive
+from kd_lightning.losses.options import check_choice, check_positive
 
 
 class DIST(DistillationLoss):
@@ -43,6 +44,9 @@ class DIST(DistillationLoss):
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, gather: bool = True) -> None:
         super().__init__()
         check_positive("temperature", temperature)
+        check_finite_number("beta", beta, least=0)
+        check_finite_number("gamma", gamma, least=0)
+        check_choice("gather", gather, (True, False))
         self.beta, self.gamma, self.temperature, self.gather = beta, gamma, temperature, gather
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kd_lightning.functional.decoupled import dkd, labelled_rows, nkd
-from kd_lightning.functional.masking import count
-from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.core.arguments import check_finite_number
+from kd_lightning.functional.decoupled import dkd, nkd
+from kd_lightning.losses.labelled import LabelledLoss
 from kd_lightning.losses.options import check_positive
 
 
-class _LabelledLoss(DistillationLoss):
-    """Base of losses that compare logits, and need each row's class."""
-
-    equal_widths = True
-    per_address = True
-    widens = True
-
-    def count(
-        self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, labels: Tensor | None = None
-    ) -> Tensor:
-        """Return the number of rows, or unmasked tokens, that have a label."""
-        return count(student, labelled_rows(type(self).__name__, student, teacher, labels, mask), student.shape[:-1])
-
-
-class DKD(_LabelledLoss):
+class DKD(LabelledLoss):
     """T² · mean over rows of α·KL(b_t ‖ b_s) + β·KL(n_t ‖ n_s). Decoupled distillation, Zhao et al. 2022 (2203.08679).
 
     b = (p_y, 1 − p_y) is how likely the true class y is, n the softmax of the other classes, both at temperature T. The
@@ -38,7 +24,7 @@ class DKD(_LabelledLoss):
         beta: weight of the other classes: 1 to 8 in the paper, the larger the surer the teacher.
 
     Raises:
-        ConfigError: if the temperature is not positive.
+        ConfigError: if the temperature is not positive, or a weight is negative.
         MatchError: if shapes differ, or there is not one class per row.
 
     Example:
@@ -52,6 +38,8 @@ class DKD(_LabelledLoss):
     def __init__(self, temperature: float = 4.0, alpha: float = 1.0, beta: float = 8.0) -> None:
         super().__init__()
         check_positive("temperature", temperature)
+        check_finite_number("alpha", alpha, least=0)
+        check_finite_number("beta", beta, least=0)
         self.temperature, self.alpha, self.beta = temperature, alpha, beta
 
     def forward(
@@ -62,7 +50,7 @@ class DKD(_LabelledLoss):
         return self.temperature**2 * found
 
 
-class NKD(_LabelledLoss):
+class NKD(LabelledLoss):
     """−p_t,y log p_s,y − γ·T² Σ_{i≠y} n_t,i log n_s,i, mean over rows. Normalised distillation, 2303.13005, eq. 8.
 
     The true class as the teacher sees it, at T = 1, and the softmax n of the other classes at T: cross entropies, so
@@ -73,7 +61,7 @@ class NKD(_LabelledLoss):
         gamma: their weight: 1.5 and 3.5 there.
 
     Raises:
-        ConfigError: if the temperature is not positive.
+        ConfigError: if the temperature is not positive, or a weight is negative.
         MatchError: if shapes differ, or there is not one class per row.
 
     Example:
@@ -86,6 +74,7 @@ class NKD(_LabelledLoss):
     def __init__(self, temperature: float = 1.0, gamma: float = 1.5) -> None:
         super().__init__()
         check_positive("temperature", temperature)
+        check_finite_number("gamma", gamma, least=0)
         self.temperature, self.gamma = temperature, gamma
 
     def forward(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
-from kd_lightning.core.errors import ConfigError, MatchError
-from kd_lightning.core.types import FeatureInfo
+from kd_lightning.core.errors import MatchError
+from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.functional.hidden import cosine_relation, token_mask
 from kd_lightning.functional.maps import as_tokens
 from kd_lightning.functional.masking import count, token_pairs
 from kd_lightning.functional.token_relations import cross_relations
 from kd_lightning.losses.base import DistillationLoss, OneFeatureLoss
+from kd_lightning.losses.options import check_count
+
+_NO_TOKENS: tuple[Kind, ...] = ("vector", "classes", "positions", "heads", "attention")
 
 
 class CosineRelation(OneFeatureLoss):
@@ -33,6 +37,9 @@ class CosineRelation(OneFeatureLoss):
     """
 
     widens = True
+    refuses: ClassVar[Mapping[Kind, str]] = dict.fromkeys(
+        ("vector", "classes", "positions", "heads", "attention"), "address tokens, or a map"
+    )
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare tokens (B, L, D_s) and (B, L, D_t), or maps (B, C, H, W) of one size; mask (B, L)."""
@@ -70,8 +77,8 @@ class CrossRelations(DistillationLoss):
 
     def __init__(self, relation_heads: int | None = None) -> None:
         super().__init__()
-        if relation_heads is not None and relation_heads < 1:
-            raise ConfigError(f"Expected argument `relation_heads` to be at least 1 but got {relation_heads!r}.")
+        if relation_heads is not None:
+            check_count("relation_heads", relation_heads)
         self.relation_heads = relation_heads
 
     def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:

@@ -40,6 +40,20 @@ def check_positive(name: str, value: float | None) -> None:
         raise ConfigError(f"Expected argument `{name}` to be positive and finite but got {value!r}.")
 
 
+def check_count(name: str, value: object) -> None:
+    """Check a whole number of at least 1.
+
+    Raises:
+        ConfigError: if it is none.
+
+    Example:
+        >>> check_count("grid", 4)
+
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"Expected argument `{name}` to be a whole number of at least 1 but got {value!r}.")
+
+
 def refuse_removed(loss: type, given: Mapping[str, Any], instead: Mapping[str, str]) -> None:
     """Raise an error for arguments that a loss does not have; for those it once had, one that names what to use.
 

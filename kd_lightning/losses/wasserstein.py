@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from kd_lightning.core.arguments import check_finite_number
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.core.types import FeatureInfo, Schedule
 from kd_lightning.features.state import teacher_state
-from kd_lightning.functional.decoupled import labelled_rows
-from kd_lightning.functional.masking import blank, count, masked_mean, times
+from kd_lightning.functional.decoupled import class_of, cross_entropies, labelled_rows
+from kd_lightning.functional.masking import blank, masked_mean, times
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.sinkhorn import sinkhorn
-from kd_lightning.losses.base import DistillationLoss
-from kd_lightning.losses.options import check_positive
+from kd_lightning.losses.labelled import LabelledLoss
+from kd_lightning.losses.options import check_count, check_positive
 
 
-class WKDL(DistillationLoss):
+class WKDL(LabelledLoss):
     """−p_t,y log p_s,y + weight · W(softmax(z_t / T), softmax(z_s / T)) of the other classes. Lv et al. 2024.
 
     2412.08139, section 3.1: a divergence compares each class with itself; the Wasserstein distance W knows that some
@@ -50,10 +51,6 @@ class WKDL(DistillationLoss):
 
     """
 
-    equal_widths = True
-    per_address = True
-    widens = True
-
     def __init__(
         self,
         cost: Tensor | str | Path = "classifier",
@@ -67,17 +64,23 @@ class WKDL(DistillationLoss):
         super().__init__()
         for name, value in (("temperature", temperature), ("regulariser", regulariser), ("sharpen", sharpen)):
             check_positive(name, value)
-        if iterations < 1:
-            raise ConfigError(f"Expected argument `iterations` of WKDL to be at least 1 but got {iterations!r}.")
+        check_count("iterations", iterations)
+        check_finite_number("weight", weight, least=0)
+        if schedule is not None and not callable(schedule):
+            raise ConfigError(
+                f"Expected argument `schedule` of WKDL to be a function of progress but got {schedule!r}."
+            )
         self.temperature, self.weight, self.schedule = temperature, weight, schedule
         self.sharpen, self.regulariser, self.iterations = sharpen, regulariser, iterations
         self.scheduled = schedule is not None
-        self.teacher_state = ("classifier",) if cost == "classifier" else ()
+        self.teacher_state = ("classifier",) if isinstance(cost, str) and cost == "classifier" else ()
         self.register_buffer("costs", None if self.teacher_state else self._costs(_matrix(cost)), persistent=False)
 
     def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
         """Make the costs from the teacher's classifier, where they are not given."""
         if self.teacher_state:
+            if len(teacher) != 1:
+                raise MatchError("WKDL needs the teacher's classifier as its one address, such as 'head'.")
             rows = normalize(teacher_state(teacher[0], "classifier"), dim=1)
             distances = (1 - matmul(rows, rows.T)).fill_diagonal_(0.0)  # not a rounding error, times a weight of 600
             self.costs = self._costs(distances)
@@ -95,15 +98,15 @@ class WKDL(DistillationLoss):
     ) -> Tensor:
         """Compare logits (B, K) or (B, L, K) under labels (B,) or (B, L); mask (B, L)."""
         keep = labelled_rows("WKDL", student, teacher, labels, mask)
-        assert labels is not None
         if self.costs is None or len(self.costs) != student.shape[-1]:
             got = "none" if self.costs is None else f"those of {len(self.costs)} classes"
             raise MatchError(f"WKDL needs the costs between {student.shape[-1]} classes but has {got}.")
         weight = self.weight * (1.0 if self.schedule is None else self.schedule(progress))
         own, target = (blank(widen(x), keep).flatten(0, -2) for x in (student, teacher.detach()))
-        classes = labels.masked_fill(~keep, 0).flatten()
-        values = _of_label(own, target, classes) + weight * self._moved(own, target, classes)
-        return masked_mean(values, keep.flatten())
+        classes, counted = class_of(labels, keep).flatten(), keep.flatten()
+        certain = (-cross_entropies("WKDL", target, classes, counted)).exp()
+        of_label = times(certain, cross_entropies("WKDL", own, classes, counted))
+        return masked_mean(of_label + weight * self._moved(own, target, classes), counted)
 
     def _moved(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Return what it costs to move the student's other classes to the teacher's, (R,)."""
@@ -113,22 +116,6 @@ class WKDL(DistillationLoss):
         costs = self.costs.to(student.dtype)[others[:, :, None], others[:, None, :]]
         return (sinkhorn(log_p, log_q, costs, self.regulariser, self.iterations) * costs).sum((1, 2))
 
-    def count(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        progress: float = 0.0,
-    ) -> Tensor:
-        """Return the number of rows, or unmasked tokens, that have a label."""
-        return count(student, labelled_rows("WKDL", student, teacher, labels, mask), student.shape[:-1])
-
-
-def _of_label(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    log_q, log_p = (x.log_softmax(1).gather(1, labels[:, None]).squeeze(1) for x in (student, teacher))
-    return -times(log_p.exp(), log_q)
-
 
 def _matrix(cost: Any) -> Tensor:
     if isinstance(cost, str | Path) and not Path(cost).is_file():
@@ -136,4 +123,6 @@ def _matrix(cost: Any) -> Tensor:
     matrix = torch.load(cost, weights_only=True) if isinstance(cost, str | Path) else cost
     if not isinstance(matrix, Tensor) or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ConfigError(f"Expected argument `cost` of WKDL to be 'classifier' or a (K, K) matrix but got {cost!r}.")
+    if not matrix.isfinite().all() or (matrix < 0).any():
+        raise ConfigError("Expected the costs of WKDL to be finite and not negative.")
     return matrix.float()

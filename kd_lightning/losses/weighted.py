@@ -7,18 +7,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kd_lightning.functional.decoupled import labelled_rows
+from kd_lightning.functional.decoupled import cross_entropies, labelled_rows
 from kd_lightning.functional.logits import Divergence, check_logits, count_rows, entries, soft_target
-from kd_lightning.functional.masking import blank, count, masked_log_softmax
+from kd_lightning.functional.masking import blank, masked_log_softmax
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.base import DistillationLoss
+from kd_lightning.losses.labelled import LabelledLoss
 from kd_lightning.losses.options import check_positive
 
 EPS = 1e-7
 """What is added to the teacher's cross entropy."""
 
 
-class WSLD(DistillationLoss):
+class WSLD(LabelledLoss):
     """T² · mean over rows of w·KL(p_t ‖ p_s), w = 1 − exp(−CE_s / (CE_t + 1e-7)). Zhou et al. 2021 (2102.00650).
 
     Weighted soft labels: a row counts as far as the student is still worse at it than the teacher, by the cross
@@ -39,9 +40,6 @@ class WSLD(DistillationLoss):
 
     """
 
-    equal_widths = True
-    per_address = True
-    widens = True
     divergence: ClassVar[Divergence] = "kl"
 
     def __init__(self, temperature: float = 4.0) -> None:
@@ -54,19 +52,12 @@ class WSLD(DistillationLoss):
     ) -> Tensor:
         """Compare logits (B, C) or (B, L, C) under labels (B,) or (B, L); mask (B, L)."""
         keep = labelled_rows("WSLD", student, teacher, labels, mask)
-        assert labels is not None
         with torch.no_grad():
-            own, target = (_cross_entropies(x, labels, keep) for x in (student, teacher))
+            own, target = (cross_entropies("WSLD", x, labels, keep) for x in (student, teacher))
             weight = 1 - torch.exp(-own / (target + EPS))
         return self.temperature**2 * soft_target(
             student, teacher, self.temperature, divergence=self.divergence, mask=keep, weight=weight
         )
-
-    def count(
-        self, student: Tensor, teacher: Tensor, mask: Tensor | None = None, labels: Tensor | None = None
-    ) -> Tensor:
-        """Return the number of rows, or unmasked tokens, that have a label."""
-        return count(student, labelled_rows("WSLD", student, teacher, labels, mask), student.shape[:-1])
 
 
 class TTM(DistillationLoss):
@@ -114,9 +105,3 @@ class TTM(DistillationLoss):
     def count(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the number of rows or unmasked tokens."""
         return count_rows(student, mask)
-
-
-def _cross_entropies(logits: Tensor, labels: Tensor, keep: Tensor) -> Tensor:
-    """Return the cross entropy of each row that counts with its label."""
-    log_p = blank(widen(logits), keep).log_softmax(-1)
-    return -log_p.gather(-1, labels.masked_fill(~keep, 0).unsqueeze(-1)).squeeze(-1)

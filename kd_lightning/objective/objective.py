@@ -78,7 +78,10 @@ class Objective(nn.Module):
             return fresh.bind(student, teacher, rows)
         terms: dict[str, Term] = {}
         for name, term in self.declared.items():
-            made = term.expand(name, student, teacher) if isinstance(term, MatchScheme) else {name: term}
+            if isinstance(term, Term):  # one that is bound already is in use in another objective
+                made = {name: copy.deepcopy(term) if term.is_bound else term}
+            else:
+                made = term.expand(name, student, teacher)
             if taken := terms.keys() & made.keys():
                 raise ConfigError(
                     f"A match scheme makes two terms of one name, '{min(taken)}'. Rename the scheme or the term."

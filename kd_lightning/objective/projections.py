@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal
@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import orthogonal
 from kd_lightning.core.errors import MatchError, hint
 from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.features import module_widths
+from kd_lightning.functional.precision import widen
 
 Projection: TypeAlias = (
     Literal["linear", "relu", "tanh", "orthogonal", "conv", "conv_bn", "conv_bn_relu"] | nn.Module | None
@@ -57,10 +58,36 @@ def build_projection(kind: Projection, student_width: int | None, teacher_width:
     if kind in CONVOLUTIONS:
         return _convolution(kind, student_width, teacher_width)
     if kind == "orthogonal":
-        return orthogonal(nn.Linear(student_width, teacher_width, bias=False))
+        return OrthogonalLinear(student_width, teacher_width)
     activation = LINEAR[kind]
     linear = nn.Linear(student_width, teacher_width)
     return linear if activation is None else nn.Sequential(linear, activation())
+
+
+class OrthogonalLinear(nn.Linear):
+    """A linear layer without bias whose weight keeps orthonormal rows or columns; at least in float32.
+
+    Args:
+        in_features: the student's width.
+        out_features: the teacher's width.
+
+    Example:
+        >>> weight = OrthogonalLinear(3, 5).weight
+        >>> torch.allclose(weight.T @ weight, torch.eye(3), atol=1e-5)
+        True
+
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        orthogonal(self)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OrthogonalLinear:
+        """Move to a device or precision, but to none below float32, in which no orthogonal weight can be made."""
+        super()._apply(fn, recurse)
+        for tensor in (*self.parameters(), *self.buffers()):
+            tensor.data = widen(tensor.data)
+        return self
 
 
 def check_named(kind: object) -> None:

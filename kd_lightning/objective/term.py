@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -118,6 +119,16 @@ class Term(nn.Module):
         return self.loss.diagnostics if isinstance(self.loss, DistillationLoss) else {}
 
     @property
+    def is_bound(self) -> bool:
+        """Whether the term is bound to two models."""
+        return bool(self._student)
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether the loss needs one class per row."""
+        return self._traits.needs_classes
+
+    @property
     def uses_seed(self) -> bool:
         """Whether the loss makes random choices."""
         return "seed" in self._traits.arguments
@@ -157,7 +168,9 @@ class Term(nn.Module):
                 several = len(self.match.student_addresses) > 1 or len(self.match.teacher_addresses) > 1
                 one_feature(type(self.loss).__name__, *([()] if several else []))
         except (AddressError, MatchError) as error:
-            near = isinstance(error, AddressError) and any(closest(a, ["labels"]) for a in self.teacher_addresses)
+            near = isinstance(error, AddressError) and any(
+                closest(a, ["labels"]) for a in self.teacher_addresses if "." not in a
+            )
             also = " The batch's own field is 'labels'." if near else ""
             raise type(error)(f"Term '{name}' ({self.match}): {error}{also}") from None
 
@@ -207,8 +220,8 @@ class Term(nn.Module):
 
     def _bind_features(self, rows: RowInfo | None) -> None:
         """Build or check the projection, then let the loss prepare for what it will get."""
-        student = [self._student[a] for a in self.match.student_addresses]
-        teacher = [self._teacher[a] for a in self.teacher_addresses]
+        student = [replace(self._student[a], address=a) for a in self.match.student_addresses]
+        teacher = [replace(self._teacher[a], address=a) for a in self.teacher_addresses]
         if isinstance(self.projection, nn.Linear):
             for info in student:
                 check_suits("linear", info.kind, f"a feature of kind '{info.kind}'")
@@ -220,7 +233,10 @@ class Term(nn.Module):
             if self.projection is not None:
                 student = [replace(info, width=module_widths(self.projection)[1]) for info in student]
             own, other = as_compared(student, teacher)
+            if getattr(self.loss, "_is_bound", False):  # to another term's features
+                self.loss = copy.deepcopy(self.loss)
             bind_loss(self.loss, own, other, rows)
+            self.loss._is_bound = True  # type: ignore[assignment]
 
     @property
     def scheduled(self) -> bool:

@@ -233,6 +233,12 @@ class TaskSetup:
             raise ConfigError(
                 f"Every term of the objective has weight 0, so the student would learn nothing: {advice}."
             )
+        needing = next((name for name, term in terms.items() if term.needs_classes and term.weight), None)
+        if self.data.mixes_labels and needing is not None:
+            raise ConfigError(
+                f"The term '{needing}' needs one class for each row, and data.mix gives rows shares of two: leave mix "
+                "out."
+            )
         build_optimizer(instantiate(self.settings.fitting.optimizer), parameter_groups(student, module.objective))
         self.data.setup("fit")
         for batch, _, _ in CombinedLoader(self.data.val_dataloader(), "sequential"):

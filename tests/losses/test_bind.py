@@ -151,7 +151,7 @@ def test_a_cache_keeps_the_state_that_a_term_asks_for_and_says_so_where_it_does_
     assert live.objective.teacher_state == {"norm": ("margins",)}
     quiet = Trainer(**QUIET)
     kd.TeacherCache.build(teacher, batches, tmp_path / "bare", ["norm"], dtype="fp32", trainer=quiet)
-    with pytest.raises(MatchError, match=r"'margins' of the teacher's weights at 'norm'.*built with this term"):
+    with pytest.raises(MatchError, match=r"'margins' of the teacher's weights, for which 'norm'.*built with this term"):
         overhaul(kd.CachedTeacher(tmp_path / "bare"))
     state = live.objective.teacher_state
     made = kd.TeacherCache.build(

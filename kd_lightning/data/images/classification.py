@@ -290,6 +290,11 @@ class ImageClassification(LabelledDataModule):
         return digest(super().fingerprint, inputs, self.augmentation)
 
     @property
+    def mixes_labels(self) -> bool:
+        """Whether images are mixed, and so their labels."""
+        return self.mix is not None
+
+    @property
     def varies(self) -> bool:
         """Whether training rows differ from view to view."""
         return bool(self.augment) or self.mix is not None or self._is_cut

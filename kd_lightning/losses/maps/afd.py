@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.unit import unit
 from kd_lightning.losses.maps.base import StageLoss, run
+from kd_lightning.losses.options import check_positive
 
 EPS = 1e-6
 """What is added to the norm of a channel."""
@@ -49,8 +49,7 @@ class AFD(StageLoss):
 
     def __init__(self, reduction: float = 1.0) -> None:
         super().__init__()
-        if not reduction > 0:
-            raise ConfigError(f"Expected argument `reduction` of AFD to be positive but got {reduction!r}.")
+        check_positive("reduction", reduction)
         self.reduction = reduction
 
     def build(self, student: FeatureInfo, teacher: FeatureInfo) -> nn.Module:

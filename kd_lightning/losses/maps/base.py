@@ -11,6 +11,7 @@ from torch.nn.functional import batch_norm
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.core.types import FeatureInfo, Kind
+from kd_lightning.functional.activation import maps_of_one_size
 from kd_lightning.functional.masking import count
 from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.losses.base import DistillationLoss
@@ -61,6 +62,7 @@ class StageLoss(MapLoss):
     def __init__(self) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
+        self._widths: list[tuple[int | None, int | None]] = []
 
     def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
         """Build a module for each pair.
@@ -71,17 +73,24 @@ class StageLoss(MapLoss):
         """
         super().bind(student, teacher)
         check_stages(type(self).__name__, student, teacher)
-        self.stages = nn.ModuleList(self.build(*pair) for pair in zip(student, teacher, strict=True))
+        pairs = list(zip(student, teacher, strict=True))
+        self._widths = [(own.width, target.width) for own, target in pairs]
+        self.stages = nn.ModuleList(self.build(*pair) for pair in pairs)
 
     def build(self, student: FeatureInfo, teacher: FeatureInfo) -> nn.Module:
         """Return a module whose `forward(student, teacher)` compares maps of two features."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must have a method `build(student, teacher)`.")
 
     def forward(self, student: Features, teacher: Features) -> Tensor:
         """Compare maps (B, C, H, W) or vectors (B, D), one for each side or tuples of them."""
-        pairs = list(zip(as_maps(student), as_maps(teacher), strict=True))
-        if len(pairs) != len(self.stages):
-            raise MatchError(unbound(self, len(pairs), len(self.stages)))
+        own, target = as_maps(student), as_maps(teacher)
+        if not len(own) == len(target) == len(self.stages):
+            raise MatchError(unbound(self, max(len(own), len(target)), len(self.stages)))
+        pairs = list(zip(own, target, strict=True))
+        for (s, t), widths in zip(pairs, self._widths, strict=True):
+            maps_of_one_size(type(self).__name__, s, t)
+            if (s.shape[1], t.shape[1]) != widths:
+                raise MatchError(unequal(type(self).__name__, s, t, widths))
         values = [stage(s, t.detach()) for stage, (s, t) in zip(self.stages, pairs, strict=True)]
         return self.combine(torch.stack(values))
 
@@ -110,7 +119,10 @@ def check_stages(loss: str, student: Sequence[FeatureInfo], teacher: Sequence[Fe
 
     """
     if len(student) != len(teacher):
-        raise MatchError(f"{loss} compares stages in pairs, but there are {len(student)} and {len(teacher)} of them.")
+        raise MatchError(
+            f"{loss} compares stages in pairs, but there are {len(student)} of the student's and {len(teacher)} of the "
+            "teacher's."
+        )
     for side, infos in (("student", student), ("teacher", teacher)):
         unknown = next((info for info in infos if info.width is None), None)
         if unknown is not None:
@@ -118,6 +130,12 @@ def check_stages(loss: str, student: Sequence[FeatureInfo], teacher: Sequence[Fe
                 f"{loss} builds modules from widths, and that of the {side}'s '{unknown.address}' cannot be known "
                 "before it runs: address a module that tells it, such as a convolution or its norm."
             )
+
+
+def unequal(loss: str, student: Tensor, teacher: Tensor, widths: tuple[int | None, int | None] | None = None) -> str:
+    """Return the message for channels that a loss was not bound to."""
+    expected = "equal channels" if widths is None else f"channels {widths[0]} and {widths[1]}, which it was bound to,"
+    return f"{loss} needs {expected} but got {tuple(student.shape)} and {tuple(teacher.shape)}."
 
 
 def unbound(loss: nn.Module, got: int, built: int) -> str:

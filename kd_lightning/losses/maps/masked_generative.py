@@ -6,12 +6,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.activation import maps_of_one_size
 from kd_lightning.functional.noise import uniform
 from kd_lightning.functional.precision import widen
-from kd_lightning.losses.maps.base import MapLoss, check_stages, run, unbound
+from kd_lightning.losses.maps.base import MapLoss, check_stages, run, unbound, unequal
 from kd_lightning.losses.options import check_choice
 
 
@@ -44,7 +45,7 @@ class MaskedGenerative(MapLoss):
 
     def __init__(self, masked: float = 0.65, per: Literal["pixel", "channel"] = "pixel") -> None:
         super().__init__()
-        if not 0 <= masked < 1:
+        if not is_finite_number(masked) or not 0 <= masked < 1:
             raise ConfigError(f"Expected argument `masked` to be a share in [0, 1) but got {masked!r}.")
         check_choice("per", per, ("pixel", "channel"))
         self.masked, self.per = masked, per
@@ -74,5 +75,7 @@ class MaskedGenerative(MapLoss):
         aligned = run(self.align, student) if isinstance(self.align, nn.Conv2d) else widen(student)
         rows, channels, height, width = aligned.shape
         shape = (rows, 1, height, width) if self.per == "pixel" else (rows, channels, 1, 1)
+        if aligned.shape[1] != teacher.shape[1]:
+            raise MatchError(unequal("MaskedGenerative", aligned, teacher))
         kept = uniform(shape, seed, sample_id, aligned.device) >= self.masked
         return (run(self.generate, aligned * kept) - widen(teacher.detach())).square().sum() / len(aligned)

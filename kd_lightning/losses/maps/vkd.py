@@ -13,6 +13,7 @@ from kd_lightning.functional.masking import count
 from kd_lightning.functional.precision import widen
 from kd_lightning.functional.shapes import same_features
 from kd_lightning.losses.base import OneFeatureLoss
+from kd_lightning.losses.options import check_positive
 
 _POOLED = "address a pooled feature"
 
@@ -43,6 +44,7 @@ class VkD(OneFeatureLoss):
 
     def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
+        check_positive("eps", eps)
         self.eps = eps
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.arguments import check_finite_number
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import widen
 from kd_lightning.losses.maps.base import BatchNorm, StageLoss, run
+from kd_lightning.losses.options import check_count
 
 EPS = 1e-5
 """What is added to a variance."""
@@ -44,9 +45,10 @@ class WKDF(StageLoss):
 
     def __init__(self, mean_weight: float = 4.0, grid: int = 1, hidden: int | None = None) -> None:
         super().__init__()
-        for name, value in (("grid", grid), ("hidden", hidden)):
-            if value is not None and value < 1:
-                raise ConfigError(f"Expected argument `{name}` of WKDF to be at least 1 but got {value!r}.")
+        check_count("grid", grid)
+        if hidden is not None:
+            check_count("hidden", hidden)
+        check_finite_number("mean_weight", mean_weight, least=0)
         self.mean_weight, self.grid, self.hidden = mean_weight, grid, hidden
 
     def build(self, student: FeatureInfo, teacher: FeatureInfo) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kd_lightning.losses.maps.base import Features, MapLoss
+from kd_lightning.losses.options import check_choice
 
 
 class RelationLoss(MapLoss):
@@ -20,6 +21,7 @@ class RelationLoss(MapLoss):
 
     def __init__(self, gather: bool = True) -> None:
         super().__init__()
+        check_choice("gather", gather, (True, False))
         self.gather = gather
 
     def count(self, student: Features, teacher: Features, **given: Any) -> None:

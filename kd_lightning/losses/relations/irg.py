@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 
+from kd_lightning.core.arguments import check_finite_number
 from kd_lightning.core.errors import MatchError
 from kd_lightning.core.types import FeatureInfo
 from kd_lightning.functional.precision import widen
@@ -51,6 +52,8 @@ class IRG(RelationLoss):
         self, vertices: float = 0.1, edges: float = 5.0, transformation: float = 5.0, gather: bool = True
     ) -> None:
         super().__init__(gather)
+        for name, value in (("vertices", vertices), ("edges", edges), ("transformation", transformation)):
+            check_finite_number(name, value, least=0)
         self.vertices, self.edges, self.transformation = vertices, edges, transformation
 
     def bind(self, student: tuple[FeatureInfo, ...], teacher: tuple[FeatureInfo, ...]) -> None:
@@ -66,6 +69,13 @@ class IRG(RelationLoss):
                 raise MatchError(
                     f"IRG needs two maps, a pooled feature and logits of each model, and the {side} has {len(infos)}."
                 )
+            wanted = (("map",), ("map",), ("vector",), ("classes", "vector"))
+            for info, kinds in zip(infos, wanted, strict=True):
+                if info.kind not in (None, *kinds):
+                    raise MatchError(
+                        "IRG needs two maps, a pooled feature and logits, in this order, and the "
+                        f"{side}'s '{info.address}' is of kind '{info.kind}'."
+                    )
             first, second = infos[0].width, infos[1].width
             if first is not None and second is not None and second not in (first, 2 * first):
                 raise MatchError(
@@ -76,6 +86,10 @@ class IRG(RelationLoss):
     def forward(self, student: Four, teacher: Four) -> Tensor:
         """Compare two maps (B, C, H, W), a pooled feature (B, D) and logits (B, K) of both models."""
         own, target = [widen(x) for x in student], [widen(x.detach()) for x in teacher]
+        if own[3].shape != target[3].shape:
+            raise MatchError(
+                f"IRG needs logits of one shape but got {tuple(own[3].shape)} and {tuple(target[3].shape)}."
+            )
         edges = [mse_loss(_edges(s), _edges(t)) for s, t in zip(own[:3], target[:3], strict=True)]
         moved = mse_loss(_transformation(*own[:2]), _transformation(*target[:2]))
         vertices = mse_loss(own[3], target[3])

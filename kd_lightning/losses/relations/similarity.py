@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kd_lightning.functional.samples import correlation_congruence, pkt, similarity_preserving
-from kd_lightning.losses.options import check_positive
+from kd_lightning.losses.options import check_count, check_positive
 from kd_lightning.losses.relations.base import RelationLoss
 
 
@@ -86,6 +86,7 @@ class CorrelationCongruence(RelationLoss):
     def __init__(self, gamma: float = 0.4, order: int = 2, gather: bool = True) -> None:
         super().__init__(gather)
         check_positive("gamma", gamma)
+        check_count("order", order)
         self.gamma, self.order = gamma, order
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

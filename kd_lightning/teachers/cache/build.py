@@ -128,6 +128,10 @@ def plan_of(
         **(data if isinstance(data, Mapping) else {"data": data}),
     }
     features, state = {address: info.feature(address) for address in addresses}, state or {}
+    if not isinstance(state, Mapping) or not state.keys() <= features.keys():
+        raise ConfigError(
+            f"Expected argument `state` to be names by address, of addresses that are cached, but got {state!r}."
+        )
     if held := sorted(f"{address} {name}" for address, names in state.items() for name in names):
         parts["teacher_state"] = held
     for address, names in state.items():
