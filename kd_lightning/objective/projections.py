@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import orthogonal
 from kd_lightning.core.errors import MatchError, hint
 from kd_lightning.core.types import FeatureInfo, Kind
 from kd_lightning.features import module_widths
-from kd_lightning.functional.precision import widen
+from kd_lightning.functional.precision import widened
 
 Projection: TypeAlias = (
     Literal["linear", "relu", "tanh", "orthogonal", "conv", "conv_bn", "conv_bn_relu"] | nn.Module | None
@@ -84,10 +84,12 @@ class OrthogonalLinear(nn.Linear):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OrthogonalLinear:
         """Move to a device or precision, but to none below float32, in which no orthogonal weight can be made."""
-        super()._apply(fn, recurse)
-        for tensor in (*self.parameters(), *self.buffers()):
-            tensor.data = widen(tensor.data)
-        return self
+
+        def kept(x: torch.Tensor) -> torch.Tensor:
+            moved = fn(x)
+            return moved if moved.dtype == widened(moved) else x.to(moved.device)
+
+        return super()._apply(kept, recurse)
 
 
 def check_named(kind: object) -> None:

@@ -157,7 +157,7 @@ def test_what_losses_ask_of_the_teacher_s_weights_must_be_in_the_cache(
     case, world = FIRST[getattr(kd.losses, name)], worlds[True]
     asked = list(places(case))
     kd.TeacherCache.build(world.teacher, [world.batch], tmp_path / "c", asked, dtype="fp32", trainer=trainer(tmp_path))
-    with pytest.raises(MatchError, match="a cache must be built with this term in the objective"):
+    with pytest.raises(MatchError, match="the cache must be built with this term in the objective"):
         world.value(case, kd.CachedTeacher(tmp_path / "c"))
     objective = kd.Objective({"term": kd.Term(kd.Match("logits" if name == "WKDL" else asked, asked), case.loss())})
     bound = objective.bind(model_info(world.student), model_info(world.teacher))

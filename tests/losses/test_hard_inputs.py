@@ -382,9 +382,9 @@ def test_values_below_the_margin_count_for_nothing():
     student = torch.where(cut, stage.margins[:, None, None] - 0.1, teacher + 0.5)
     assert cut.any()
     lower = torch.where(cut, student - 9, student)
-    assert loss(student, teacher) == loss(lower, teacher)
-    assert loss(torch.where(cut, student + 0.2, student), teacher) > loss(student, teacher)
-    assert loss(student, torch.where(cut, teacher - 9, teacher)) == loss(student, teacher)
+    assert stage(student, teacher) == stage(lower, teacher)
+    assert stage(torch.where(cut, student + 0.2, student), teacher) > stage(student, teacher)
+    assert stage(student, torch.where(cut, teacher - 9, teacher)) == stage(student, teacher)
 
 
 def test_margins_are_means_of_the_negative_values_of_normal_variables():
