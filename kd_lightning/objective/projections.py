@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from kd_lightning.core.errors import MatchError, hint
@@ -72,6 +72,7 @@ class OrthogonalLinear(nn.Linear):
         out_features: the teacher's width.
 
     Example:
+        >>> import torch
         >>> weight = OrthogonalLinear(3, 5).weight
         >>> torch.allclose(weight.T @ weight, torch.eye(3), atol=1e-5)
         True
@@ -85,7 +86,7 @@ class OrthogonalLinear(nn.Linear):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OrthogonalLinear:
         """Move to a device or precision, but to none below float32, in which no orthogonal weight can be made."""
 
-        def kept(x: torch.Tensor) -> torch.Tensor:
+        def kept(x: Tensor) -> Tensor:
             moved = fn(x)
             return moved if moved.dtype == widened(moved) else x.to(moved.device)
 
