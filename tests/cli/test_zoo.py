@@ -15,7 +15,7 @@ from kd_lightning.cli.configs import CONFIGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-PAIRS = sorted(file.stem for file in (CONFIGS / "recipe").glob("mdi_*.yaml"))
+PUBLISHED = sorted(file.stem for name in ("mdi", "zoo") for file in (CONFIGS / "experiment").glob(f"*_{name}_*.yaml"))
 METHODS = sorted(file.stem for file in (CONFIGS / "method").glob("*.yaml"))
 ROWS = 260
 
@@ -39,7 +39,7 @@ def quick(root: Path) -> list[str]:
     return ["debug=fast", "data.batch_size=8", f"data.root={root}", "data.limit=240", "baseline=false"]
 
 
-@pytest.mark.parametrize("experiment", [*(f"cifar100_{pair}" for pair in PAIRS), "cifar100_zoo_r20", "cifar10_zoo_r20"])
+@pytest.mark.parametrize("experiment", PUBLISHED)
 def test_two_steps_of_every_published_recipe(experiment: str, images: Path, many: Callable[..., dict[str, Any]]):
     found = many({"run": [f"experiment={experiment}", *quick(images)]})
     assert found["run"]["code"] == 0, found["run"]
