@@ -303,6 +303,8 @@ class Term(nn.Module):
             sides = [self._wide(side) for side in self._comparable(own, other, batch) if side]
             if gather:
                 sides, given = of_all_ranks(sides, given)
+            if sides[0][0].dim() and not len(sides[0][0]):  # a mean over no rows is none: they count for nothing
+                return sides[0][0].sum(), sides[0][0].new_zeros(())
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
             if self._traits.elementwise:
                 check_elementwise(self.loss, *tensors)

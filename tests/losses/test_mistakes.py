@@ -148,3 +148,13 @@ def test_classes_or_vectors_have_no_tokens_to_relate():
     info = (FeatureInfo("classes", 10),)
     with pytest.raises(MatchError, match="address tokens, or a map"):
         losses.CosineRelation().bind(info, info)
+
+
+@pytest.mark.parametrize("loss", [losses.AttentionTransfer, losses.NSTMMD, losses.SimilarityPreserving, losses.VID])
+def test_a_batch_without_rows_counts_for_nothing(loss: type):
+    objective = kd.Objective({"own": kd.Term(kd.Match("stages.3", "stages.3"), loss())})
+    made = kd.DistillationModule(network(0.25), network(0.25, seed=1), objective)
+    features = {"stages.3": torch.zeros(0, 16, 4, 4, requires_grad=True)}
+    report = made.objective(features, {"stages.3": torch.zeros(0, 16, 4, 4)}, images())
+    report.total.backward()
+    assert report.total == 0
