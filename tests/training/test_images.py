@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from pyarrow import parquet
 from torch import nn
 
 import kd_lightning as kd
+from kd_lightning.objective.projections import OrthogonalLinear
 from kd_lightning.training.callbacks import StepSeed
 
 QUIET: dict[str, Any] = {
@@ -53,8 +54,8 @@ def network(seed: int, width: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(width, 2))
 
 
-def module(teacher: Any) -> kd.DistillationModule:
-    terms = {
+def module(teacher: Any, **terms: kd.Term) -> kd.DistillationModule:
+    terms |= {
         "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel()),
         "logits": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=4.0)),
     }
@@ -66,18 +67,50 @@ def weights(fitted: kd.DistillationModule) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in fitted.state_dict().items()}
 
 
-@pytest.mark.parametrize("mix", [kd.data.Mixup(0.4), kd.data.CutMix()])
-def test_resumed_in_mid_epoch_with_mixing_a_run_is_bit_equal(images: Path, mix: Any, tmp_path: Path) -> None:
-    def fit(folder: Path, steps: int, resume: Path | None = None) -> dict[str, torch.Tensor]:
+class Killed(Exception):
+    pass
+
+
+class Kill(Callback):
+    """Ends a training after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+def with_modules() -> dict[str, kd.Term]:
+    """Losses that train modules of their own, draw random numbers, or follow a schedule."""
+    conv, norm = kd.Match("0", "0"), kd.Match("1", "1")
+    return {
+        "vid": kd.Term(conv, kd.losses.VID()),
+        "ofd": kd.Term(norm, kd.losses.Overhaul(), weight=1e-3),
+        "mgd": kd.Term(norm, kd.losses.MaskedGenerative(), weight=1e-4),
+        "wkd": kd.Term(norm, kd.losses.WKDF(grid=2), schedule=kd.schedules.Cosine(start=0.5)),
+        "review": kd.Term(norm, kd.losses.ReviewKD(), schedule=kd.schedules.Warmup(0.5), resize=None),
+        "vkd": kd.Term(kd.Match("4", "4"), kd.losses.VkD(), projection=OrthogonalLinear(4, 8)),
+        "dkd": kd.Term(kd.Match("logits", "logits"), kd.losses.DKD()),
+    }
+
+
+@pytest.mark.parametrize("mix", [kd.data.Mixup(0.4), kd.data.CutMix(), None], ids=["mixup", "cutmix", "modules"])
+def test_resumed_in_mid_epoch_a_run_is_bit_equal(images: Path, mix: Any, tmp_path: Path) -> None:
+    def fit(folder: Path, killed_at: int = 0, resume: Path | None = None) -> dict[str, torch.Tensor]:
         save = ModelCheckpoint(folder, save_last=True, every_n_train_steps=5, save_top_k=0)
-        trainer = Trainer(max_steps=steps, callbacks=[StepSeed(0), save], limit_val_batches=0, **QUIET)
-        fitted = module(network(0, 8))
+        callbacks = [StepSeed(0), save, Kill(killed_at)]
+        trainer = Trainer(max_steps=15, callbacks=callbacks, limit_val_batches=0, **QUIET)
+        torch.manual_seed(0)
+        fitted = module(network(0, 8), **(with_modules() if mix is None else {}))
         trainer.fit(fitted, datamodule=data_of(images, mix), ckpt_path=resume)
         return weights(fitted)
 
-    whole = fit(tmp_path / "whole", 15)
-    fit(tmp_path / "cut", 10)  # six batches an epoch: the last checkpoint is in the middle of the second
-    resumed = fit(tmp_path / "cut", 15, resume=tmp_path / "cut" / "last.ckpt")
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(Killed):  # six batches an epoch: the last checkpoint is in the middle of the second
+        fit(tmp_path / "cut", killed_at=11)
+    resumed = fit(tmp_path / "cut", resume=tmp_path / "cut" / "last.ckpt")
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
 
