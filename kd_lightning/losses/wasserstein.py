@@ -26,9 +26,9 @@ class WKDL(LabelledLoss):
 
     2412.08139, section 3.1: a divergence compares each class with itself; the Wasserstein distance W knows that some
     classes are near to each other. The cost of moving from class i to j is 1 − exp(−sharpen · d_ij), W is Sinkhorn's.
-    The authors' d is 1 − CKA of the classes' features, a (K, K) matrix to be given; "classifier" takes 1 − cos of the
-    rows of the teacher's classifier, whose layer must then be the teacher's address (`head`). For teachers with many
-    classes. Memory is B·K².
+    The authors' d is 1 − CKA of the classes' features (`kd.inspection.class_distances`); "classifier" takes 1 − cos of
+    the rows of the teacher's classifier, whose layer must then be the teacher's address (`head`). For teachers with
+    many classes. Memory is B·K².
 
     Args:
         cost: "classifier", or d, (K, K) or a file of `torch.save`.
