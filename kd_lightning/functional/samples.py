@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, smooth_l1_loss
 
 from kd_lightning.core.errors import MatchError
-from kd_lightning.functional.chunks import chunked_mean
+from kd_lightning.functional.chunks import CHUNK, chunked_mean
 from kd_lightning.functional.precision import matmul, widen
 from kd_lightning.functional.shapes import one_feature
 from kd_lightning.functional.unit import unit
@@ -65,8 +65,11 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     """
     own, target = rows_of("RKDAngle", student, teacher)
     values = partial(_angle_values, own, target, _shortest(own), _shortest(target))
-    batch = len(own)
-    return chunked_mean(values, [torch.arange(batch, device=own.device)], None, batch**2 * max(batch, own.shape[1]))
+    batch, vertices = len(own), torch.arange(len(own), device=own.device)
+    entries = batch**2 * max(batch, own.shape[1])
+    if 0 < entries <= CHUNK:
+        return values(vertices, reduction="mean")
+    return chunked_mean(values, [vertices], None, entries)
 
 
 def similarity_preserving(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
@@ -190,9 +193,11 @@ def _shortest(rows: Tensor) -> Tensor:
     return SHORTEST * (2 * centred.square().sum(1).mean()).sqrt()
 
 
-def _angle_values(student: Tensor, teacher: Tensor, short_s: Tensor, short_t: Tensor, vertices: Tensor) -> Tensor:
+def _angle_values(
+    student: Tensor, teacher: Tensor, short_s: Tensor, short_t: Tensor, vertices: Tensor, reduction: str = "none"
+) -> Tensor:
     own, target = _cosines(student, vertices, short_s), _cosines(teacher, vertices, short_t)
-    return smooth_l1_loss(own, target, reduction="none")
+    return smooth_l1_loss(own, target, reduction=reduction)
 
 
 def _cosines(rows: Tensor, vertices: Tensor, shortest: Tensor) -> Tensor:
