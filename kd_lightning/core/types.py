@@ -42,7 +42,7 @@ class FeatureInfo:
         width: size of the axis that a projection maps: D, C of maps, the number of classes; None where it is not known.
         stack: the stack of layers it comes from, such as `encoder`; "" where the model has one.
         predicts_next: whether it is logits of the next token each, as a causal language model's.
-        address: where in the model it is; "" where nobody said.
+        address: where in the model it is; "" where that is not known.
         module: the module whose output it is; None for other features, and where no model is at hand, as of a cache.
         state: what a cache's manifest holds of the teacher for losses that need its weights, by name.
 

@@ -213,8 +213,8 @@ class Term(nn.Module):
             return None
         if rows is None:
             raise MatchError(
-                f"the loss {type(self.loss).__name__} keeps something of every training row, and nobody said which "
-                "there are: give DistillationModule, or DistillationCallback, rows=RowInfo(ids, labels)."
+                f"the loss {type(self.loss).__name__} keeps something of every training row, and the rows are "
+                "not known: give DistillationModule, or DistillationCallback, rows=RowInfo(ids, labels)."
             )
         return rows if isinstance(rows, RowInfo) else rows()
 
@@ -274,7 +274,7 @@ class Term(nn.Module):
 
         """
         matches = self.match.pairs() if self._compares_pairs else [self.match]
-        gather = across_ranks and self._gathers
+        gather = across_ranks and self._traits.gather
         found = [self._compare(match, student, teacher, batch, progress, seed, gather) for match in matches]
         return found[0] if len(found) == 1 else mean_of(found)
 
@@ -282,10 +282,6 @@ class Term(nn.Module):
     def _compares_pairs(self) -> bool:
         """Whether there are several pairs of features, and the loss compares each by itself."""
         return len(self.match.student_addresses) > 1 and self._traits.per_address
-
-    @property
-    def _gathers(self) -> bool:
-        return isinstance(self.loss, DistillationLoss) and self.loss.gather
 
     def _compare(
         self, match: Match, student: Features, teacher: Features, batch: Batch, progress: float, seed: int, gather: bool
