@@ -1,9 +1,9 @@
-"""Tables in a Markdown file that commands print, so that none is typed by hand and none grows stale.
+"""Tables and figures in Markdown files that commands print, so that none is typed by hand and none grows stale.
 
-python -m benchmarks.drawn [benchmarks/RESULTS.md]
+python -m benchmarks.drawn [FILE.md …]
 
 writes what each command prints between its marker and the end; tests compare the two. Commands are run in this process,
-from the folder it was started in:
+from the folder it was started in; without files, those of RESULTS.md and the docs:
 
     <!-- drawn by: python -m benchmarks.methods benchmarks/data/cifar10_small.csv -->
     <!-- end -->
@@ -44,6 +44,11 @@ def stale(text: str) -> list[str]:
     return [old["command"] for old, new in zip(_blocks(text), redrawn, strict=True) if old["content"] != new["content"]]
 
 
+def marked_files() -> list[Path]:
+    """Return RESULTS.md and all pages of the docs, from the repository's folder."""
+    return [Path("benchmarks/RESULTS.md"), *sorted(Path("docs").rglob("*.md"))]
+
+
 def _blocks(text: str) -> list[re.Match[str]]:
     return list(MARKED.finditer(text))
 
@@ -64,13 +69,15 @@ def printed(command: str) -> str:
 
 
 def main(typed: Sequence[str] | None = None) -> None:
-    """Write a file anew."""
+    """Write files anew."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.drawn", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, nargs="?", default=Path("benchmarks/RESULTS.md"))
-    file = parser.parse_args(typed).file
-    file.write_text(redraw(file.read_text(encoding="utf-8")), encoding="utf-8")
+    parser.add_argument("files", type=Path, nargs="*", help="Markdown files (RESULTS.md and the docs)")
+    for file in parser.parse_args(typed).files or marked_files():
+        text = file.read_text(encoding="utf-8")
+        if (drawn := redraw(text)) != text:
+            file.write_text(drawn, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def read_sweep(file: Path) -> dict[str, Runs]:
         SystemExit: with a sentence, if the file has not what is needed.
 
     """
-    rows = _rows(file, ("method", "seed", "status", METRIC))
+    rows = read_rows(file, ("method", "seed", "status", METRIC))
     found: dict[str, Runs] = {}
     for row in rows:
         runs, seed = found.setdefault(row["method"], Runs()), row["seed"]
@@ -103,7 +103,13 @@ def read_sweep(file: Path) -> dict[str, Runs]:
     return found
 
 
-def _rows(file: Path, needed: Iterable[str]) -> list[dict[str, str]]:
+def read_rows(file: Path, needed: Iterable[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file.
+
+    Raises:
+        SystemExit: with a sentence, if it cannot be read, or has not all columns that are needed.
+
+    """
     try:
         with file.open(encoding="utf-8", newline="") as opened:
             reader = csv.DictReader(opened)
@@ -243,7 +249,7 @@ def main(typed: Sequence[str] | None = None) -> None:
     given = parser.parse_args(typed)
     runs = read_sweep(given.sweep)
     others = published(given.published) if given.published else None
-    times = {row[METHOD]: row for row in _rows(given.times, (METHOD, MS))} if given.times else None
+    times = {row[METHOD]: row for row in read_rows(given.times, (METHOD, MS))} if given.times else None
     print(table(method_rows(runs, others, times)))
     if told := notes(runs):
         print("\n" + "\n".join(f"- {note}" for note in told))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,40 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     """
     with no_autocast(a):
         return a @ b
+
+
+def self_products(x: Tensor) -> Tensor:
+    """Return `x @ x.mT` in its own precision, with one product in the backward pass where autograd would take two.
+
+    Args:
+        x: (…, N, D).
+
+    Example:
+        >>> self_products(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+        tensor([[5., 2.],
+                [2., 1.]])
+
+    """
+    return _SelfProducts.apply(x)
+
+
+class _SelfProducts(torch.autograd.Function):
+    """d⟨G, x xᵀ⟩ = ⟨(G + Gᵀ) x, dx⟩."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return matmul(x, x.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return matmul(gradient + gradient.mT, x)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize, smooth_l1_loss
 
 from kd_lightning.core.errors import MatchError
 from kd_lightning.functional.chunks import CHUNK, chunked_mean
-from kd_lightning.functional.precision import matmul, widen
+from kd_lightning.functional.precision import matmul, self_products, widen
 from kd_lightning.functional.shapes import one_feature
 from kd_lightning.functional.unit import unit
 
@@ -205,8 +205,7 @@ def _cosines(rows: Tensor, vertices: Tensor, shortest: Tensor) -> Tensor:
     differences = rows[None] - rows[vertices][:, None]
     lengths = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
     is_long = lengths > shortest
-    directions = differences / torch.where(is_long, lengths, torch.inf)
-    return matmul(directions, directions.mT)
+    return self_products(differences / torch.where(is_long, lengths, torch.inf))
 
 
 def _shares(rows: Tensor, added: float | None) -> Tensor:

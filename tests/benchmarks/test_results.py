@@ -1,4 +1,4 @@
-"""Tables in RESULTS.md between markers are what their commands print now."""
+"""Tables in RESULTS.md and figures in the docs, between markers, are what their commands print now."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_no_table_of_results_is_stale(monkeypatch):
+def test_no_table_of_results_or_docs_is_stale(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    text = Path("benchmarks/RESULTS.md").read_text(encoding="utf-8")
-    stale = drawn.stale(text)
+    texts = {str(file): file.read_text(encoding="utf-8") for file in drawn.marked_files()}
+    stale = {file: found for file, text in texts.items() if (found := drawn.stale(text))}
     assert not stale, "write them anew by `python -m benchmarks.drawn`"
+    assert len([file for file, text in texts.items() if "drawn by" in text]) >= 4
 
 
 def test_a_table_that_is_what_is_printed_passes(here):
