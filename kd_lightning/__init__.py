@@ -14,20 +14,34 @@ from kd_lightning.features import FeatureTap, TappedModel
 from kd_lightning.models.bigru import register as _register_bigru
 from kd_lightning.models.export import check_exportable, export
 from kd_lightning.models.load import load
-from kd_lightning.objective import MatchScheme, Objective, Term, schedules
+from kd_lightning.objective import ExitScheme, MatchScheme, Objective, Term, sample_weights, schedules
 from kd_lightning.objective.match import Match
-from kd_lightning.teachers import BatchTeacher, CachedTeacher, EnsembleTeacher, LiveTeacher, TeacherCache, TeacherSource
+from kd_lightning.teachers import (
+    BatchTeacher,
+    CachedTeacher,
+    DelayedTeacher,
+    EMATeacher,
+    EnsembleTeacher,
+    LiveTeacher,
+    SelfTeacher,
+    TeacherCache,
+    TeacherSource,
+)
 from kd_lightning.training.callback import DistillationCallback
 from kd_lightning.training.module import DistillationModule
 from kd_lightning.training.multi_task import MultiTaskModule
+from kd_lightning.training.mutual import MutualModule
 
 __all__ = [
     "Adapter",
     "BatchTeacher",
     "CachedTeacher",
+    "DelayedTeacher",
     "DistillationCallback",
     "DistillationModule",
+    "EMATeacher",
     "EnsembleTeacher",
+    "ExitScheme",
     "FeatureTap",
     "KDError",
     "LiveTeacher",
@@ -35,8 +49,10 @@ __all__ = [
     "Match",
     "MatchScheme",
     "MultiTaskModule",
+    "MutualModule",
     "Objective",
     "RowInfo",
+    "SelfTeacher",
     "TappedModel",
     "TeacherCache",
     "TeacherSource",
@@ -50,7 +66,9 @@ __all__ = [
     "load",
     "losses",
     "metrics",
+    "sample_weights",
     "schedules",
+    "strategies",
     "students",
 ]
 
@@ -65,6 +83,7 @@ _LAZY = {
     "inspection": "models.inspection",
     "metrics": "metrics",
     "models": "models",
+    "strategies": "training.strategies",
     "students": "models",
     "tasks": "tasks",
 }

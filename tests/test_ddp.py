@@ -12,6 +12,9 @@ from . import processes
 
 pytestmark = [pytest.mark.ddp, pytest.mark.timeout(1000)]
 
+TRAINED = ["sentences", "callback", "learned_maps", "tasks", "tags", "images", "relations", "strategies", "weighted",
+           "average", "mutual"]  # fmt: skip
+
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
@@ -35,13 +38,13 @@ def close(one: dict[str, Any], other: dict[str, Any], **tolerance: float) -> Non
         torch.testing.assert_close(value, other[name], msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags", "images", "relations"])
+@pytest.mark.parametrize("case", TRAINED)
 def test_two_unequal_shares_train_like_one_process_on_the_whole_batch(results, case):
     whole, first, _ = (result[case]["state"] for result in results)
     close(whole, first, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["sentences", "callback", "learned_maps", "tasks", "tags", "images", "relations"])
+@pytest.mark.parametrize("case", TRAINED)
 def test_students_and_projections_are_equal_on_both_ranks(results, case):
     _, first, second = (result[case]["state"] for result in results)
     close(first, second, atol=0, rtol=0)
@@ -76,8 +79,9 @@ def test_different_teachers_on_the_ranks_raise_on_each(results, kind):
     assert second.startswith("The teacher's weights on rank 1 differ from those on rank 0.")
 
 
-def test_tasks_under_ddp_that_refuses_unused_parameters_raise(results):
-    whole, first, second = (result["tasks"]["refused"] for result in results)
+@pytest.mark.parametrize("case", ["tasks", "strategies"])
+def test_ddp_that_refuses_unused_parameters_is_an_error(results, case):
+    whole, first, second = (result[case]["refused"] for result in results)
     assert whole == "no error"
     assert first == second
     assert "Use Trainer(strategy='ddp_find_unused_parameters_true')" in first

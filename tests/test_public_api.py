@@ -13,8 +13,9 @@ import pytest
 import kd_lightning as kd
 
 GOLDEN = Path(__file__).parent / "golden" / "public_names.txt"
-PACKAGES = ("losses", "schedules", "students", "data", "callbacks", "metrics", "inspection", "compat")
-COMPAT = ("mdistiller", "mmrazor", "repdistiller", "textbrewer", "torchdistill", "zoo")
+PACKAGES = ("losses", "schedules", "students", "data", "callbacks", "metrics", "inspection", "compat",
+            "sample_weights", "strategies")  # fmt: skip
+COMPAT = ("mdistiller", "mmrazor", "repdistiller", "textbrewer", "tfkd", "torchdistill", "zoo")
 PACKAGES = (*PACKAGES, *(f"compat.{name}" for name in COMPAT))
 IMPORT = "import kd_lightning as kd\nassert kd.Objective and kd.losses.SoftTarget"
 

@@ -287,7 +287,60 @@ def images(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict()}
 
 
-CASES = (sentences, callback, learned_maps, tasks, tags, images, relations, no_labels, different_teachers)
+def labels_and_logits(weight: kd.sample_weights.SampleWeight | None = None) -> kd.Objective:
+    return kd.Objective(
+        {
+            "hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel()),
+            "soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(temperature=2.0), sample_weight=weight),
+        }
+    )
+
+
+def strategies(rank: int, world: int, folder: Path) -> Result:
+    """Layers of the teacher in the student's place: the same draws on both ranks, where DDP looks for unused ones."""
+
+    def build() -> kd.DistillationModule:
+        optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+        rate = kd.strategies.Theseus(kd.strategies.Replacing(0.3, 0.9))
+        return kd.DistillationModule(bert(2), bert(4, seed=1), labels_and_logits(), optimizer, strategy=rate)
+
+    batches = [share(words(seed=i), rank, world) for i in range(8)]
+    module = build()
+    fit(module, batches, folder, world, unused=True)
+    try:
+        fit(build(), batches, folder, world)
+        refused = "no error"
+    except ConfigError as error:
+        refused = str(error)
+    return {"state": module.state_dict(), "refused": refused}
+
+
+def weighted(rank: int, world: int, folder: Path) -> Result:
+    """Rows that are weighted by both models, of unequal numbers on the ranks."""
+    objective = labels_and_logits(kd.sample_weights.Entropy(hard=True))
+    module = kd.DistillationModule(bert(2), bert(4, 24, seed=1), objective, partial(torch.optim.SGD, lr=0.1))
+    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
+    return {"state": module.state_dict()}
+
+
+def average(rank: int, world: int, folder: Path) -> Result:
+    """A student that its own moving average teaches."""
+    teacher = kd.EMATeacher(0.9)
+    module = kd.DistillationModule(bert(2), teacher, labels_and_logits(), partial(torch.optim.SGD, lr=0.1))
+    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
+    return {"state": module.state_dict() | {f"average.{k}": v for k, v in teacher.model.state_dict().items()}}
+
+
+def mutual(rank: int, world: int, folder: Path) -> Result:
+    """Two students that teach each other, by earlier copies."""
+    students = {"a": bert(2), "b": bert(3, 24, seed=1)}
+    module = kd.MutualModule(students, labels_and_logits(), partial(torch.optim.SGD, lr=0.1), every=2)
+    fit(module, [share(words(seed=i), rank, world) for i in range(4)], folder, world, gradient_clip_val=0.5)
+    return {"state": module.state_dict()}
+
+
+TRAINED = (sentences, callback, learned_maps, tasks, tags, images, relations, strategies, weighted, average, mutual)
+CASES = (*TRAINED, no_labels, different_teachers)
 
 
 def environment(rank: int, world: int) -> dict[str, str]:

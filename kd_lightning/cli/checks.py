@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_lightning.cli.configs import CONFIGS
 from kd_lightning.cli.kinds import check_kind, types_of
 from kd_lightning.core.errors import ConfigError, hint
-from kd_lightning.pipeline.settings import MEAN
+from kd_lightning.pipeline.settings import MEAN, TEACHER_KEYS
 
 HOLDERS = ("callbacks", "logger", "objective.terms", "plan", "task.metrics")
 """Places whose entries are all built: one without `_target_` would be dropped in silence."""
@@ -210,7 +210,12 @@ def check_targets(cfg: DictConfig) -> None:
         _check_holder(place, OmegaConf.select(cfg, place))
     for path, node in _nodes(cfg, ""):
         if "_target_" in node:
-            _check_call(path, node)
+            _check_call(path, _without_settings(node) if path.rpartition(".")[2] == "teacher" else node)
+
+
+def _without_settings(teacher: DictConfig) -> DictConfig:
+    """Return what a teacher's target gets: the node without keys that say how it is trained, cached and so on."""
+    return OmegaConf.masked_copy(teacher, [key for key in map(str, teacher) if key not in TEACHER_KEYS])
 
 
 def _check_holder(place: str, holder: Any) -> None:

@@ -38,6 +38,8 @@ class TrainSchema:
     student: Any = field(default_factory=dict)
     objective: Any = field(default_factory=dict)
     plan: Any = field(default_factory=dict)
+    strategy: Any = None
+    curriculum: Any = None
     optimizer: Any = field(default_factory=dict)
     scheduler: Any = None
     trainer: Any = field(default_factory=dict)
@@ -53,6 +55,10 @@ class TrainSchema:
     published: Any = field(default_factory=dict)
 
 
+RESOLVERS: dict[str, Callable[..., Any]] = {"sum": lambda *values: sum(values), "times": lambda a, b: a * b}
+"""What configurations may compute: `${sum:${seed},1000}`, `${times:10,${trainer.max_epochs}}`."""
+
+
 def register(own: Path | None = None) -> None:
     """Put the schema and the generated configurations where Hydra looks for them.
 
@@ -61,6 +67,8 @@ def register(own: Path | None = None) -> None:
 
     """
     ConfigStore.instance().store(name="train_schema", node=TrainSchema)
+    for name, combine in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, combine, replace=True)
     experiments.register(CONFIGS, own)
 
 

@@ -13,9 +13,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from kd_lightning.cli.checks import check_config
 from kd_lightning.cli.configs import TrainSchema
 from kd_lightning.cli.kinds import check_kind, types_of
-from kd_lightning.core.errors import ConfigError, hint
+from kd_lightning.cli.stages import INHERITED, check_references, settle_plan, split, stage_configs
+from kd_lightning.core.errors import ConfigError, KDError, hint
 from kd_lightning.pipeline.settings import (
     MEAN,
+    NO_ARGUMENTS,
     ONE_DEVICE,
     FittingSettings,
     RunSettings,
@@ -30,9 +32,6 @@ OWN = ("data", "task")
 
 CHANGED = ("teacher", "objective", "temperature")
 """What a task may change in part."""
-
-INHERITED = ("root", "limit", "cache_dir", "num_workers")
-"""Arguments of the run's data that count for further tasks too, where these leave them null."""
 
 NAMES_OR_FOLDERS = ("path", "validation", "unlabelled")
 """Arguments of data modules that are a place, or else the name of a data set below `data.root`."""
@@ -53,23 +52,30 @@ def settle(cfg: DictConfig) -> DictConfig:
     if not 0 <= cfg.tau < float("inf"):
         raise ConfigError(f"'tau' is the exponent of the tasks' sizes, from 0, and cannot be {cfg.tau}.")
     _settle_tasks(cfg)
+    settle_plan(cfg)
+    check_kind("student.path", cfg.student.get("path"), str | None)
     with open_dict(cfg):
-        for own in (cfg, *cfg.tasks.values()):
-            teacher = own.get("teacher", {})
-            if teacher.get("precision") == "auto":
-                teacher.precision = fast_precision()
-            paths = teacher.get("path")
-            for node, key in (
-                [(paths, name) for name in paths] if isinstance(paths, DictConfig) else [(teacher, "path")]
-            ):
-                _make_absolute(node, str(key))
-            _make_absolute(own.data, "root")
-            for key in NAMES_OR_FOLDERS:
-                if own.data.get(key) is not None and Path(str(own.data[key])).expanduser().exists():
-                    _make_absolute(own.data, key)
-        check_kind("student.path", cfg.student.get("path"), str | None)
-        _make_absolute(cfg.student, "path")
+        for own in (cfg, *cfg.tasks.values(), *(stage for stage in cfg.plan.values() if stage is not None)):
+            _settle_places(own)
     return cfg
+
+
+def _settle_places(own: DictConfig) -> None:
+    """Make folders of a run, a task or a stage absolute, and its teacher's precision definite."""
+    teacher, data, student = (own.get(key) for key in ("teacher", "data", "student"))
+    if isinstance(teacher, DictConfig):
+        if teacher.get("precision") == "auto":
+            teacher.precision = fast_precision()
+        paths = teacher.get("path")
+        for node, key in [(paths, name) for name in paths] if isinstance(paths, DictConfig) else [(teacher, "path")]:
+            _make_absolute(node, str(key))
+    if isinstance(data, DictConfig):
+        _make_absolute(data, "root")
+        for key in NAMES_OR_FOLDERS:
+            if data.get(key) is not None and Path(str(data[key])).expanduser().exists():
+                _make_absolute(data, key)
+    if isinstance(student, DictConfig):
+        _make_absolute(student, "path")
 
 
 def check_root_keys(cfg: DictConfig, schema: type = TrainSchema) -> None:
@@ -211,13 +217,44 @@ def settings_of(cfg: DictConfig) -> RunSettings:
         ConfigError: for the first target, argument or value that cannot be.
 
     """
+    plan = {name: node if node is None else split(node)[0] for name, node in plain(cfg.plan).items()}
+    check_references(plan)
+    settings = _checked_settings(cfg.copy(), plan)
+    stages = {}
+    for name, own in stage_configs(cfg).items():
+        try:
+            changes = split(plain(cfg.plan[name]))[1]
+            if _follows_student(changes.get("teacher")):
+                own.cache = False  # the cache is of the run's own teachers
+            shares = not {"task", "teacher"} & changes.keys() and not changes.get("data", {}).keys() - {"unlabelled"}
+            stages[name] = dataclasses.replace(_checked_settings(own, {}), shares_cache=shares)
+        except KDError as error:
+            raise type(error)(f"In stage '{name}': {error}") from error
+    return dataclasses.replace(settings, plan=plan, stages=stages, config=settings.config | {"plan": plain(cfg.plan)})
+
+
+def _follows_student(teacher: Any) -> bool:
+    """Return whether what a stage changes of the teacher is a source that is made of the student."""
+    from hydra.utils import get_object
+
+    target = teacher.get("_target_") if isinstance(teacher, dict) else None
+    try:
+        return target is not None and bool(getattr(get_object(target), "follows_student", False))
+    except Exception:  # checked, and told of, with all other targets
+        return False
+
+
+def _checked_settings(cfg: DictConfig, plan: dict[str, Any]) -> RunSettings:
+    """Check the configuration of a run, or of one of its stages, and return its settings."""
+    with open_dict(cfg):
+        cfg.plan = plan
     check_config(cfg)
     whole = plain(cfg)
     whole.pop("kd_version", None)
     tasks = {name: _task_settings(plain(own)) for name, own in task_configs(cfg).items()}
     return RunSettings(
         tasks=tasks,
-        plan=whole["plan"],
+        plan=plan,
         fitting=_fitting_settings(whole),
         metric=whole["task"]["metric"],
         has_teacher=all(task.teacher is not None for task in tasks.values()),
@@ -228,7 +265,7 @@ def settings_of(cfg: DictConfig) -> RunSettings:
 
 
 def _task_settings(own: dict[str, Any]) -> TaskSettings:
-    names = ("task", "data", "student", "objective", "temperature", "seed", "compile", "cache")
+    names = {field.name for field in dataclasses.fields(TaskSettings)} - {"teacher", "fitting"}
     shared = {name: own[name] for name in names}
     return TaskSettings(**shared, teacher=_teacher_settings(own), fitting=_fitting_settings(own))
 
@@ -299,9 +336,6 @@ def _changed(node: dict[str, Any] | None, changes: dict[str, Any] | None) -> dic
 
 MADE_FROM = {"path", "pretrained", "architecture", "model", "source"}
 """Settings one of which says what a teacher is made from."""
-
-NO_ARGUMENTS = ("trainer", "optimizer", "scheduler", "cache", "mlm_epochs")
-"""Further keys of a teacher's configuration that are no arguments of its `_target_`."""
 
 
 def _role_of(target: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kd_lightning.data.base import DataModule
+from kd_lightning.data.curriculum import Curriculum, CurriculumBatches
 from kd_lightning.data.images.augment import Flip, ImageAugmentation, RandomCrop
 from kd_lightning.data.images.classification import ImageClassification
 from kd_lightning.data.images.colour import ColourJitter, RandAugment
@@ -30,6 +31,8 @@ __all__ = [
     "Augmentation",
     "AugmentedRows",
     "ColourJitter",
+    "Curriculum",
+    "CurriculumBatches",
     "CutMix",
     "DataModule",
     "Delete",

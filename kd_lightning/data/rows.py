@@ -11,9 +11,10 @@ import torch
 from torch.utils.data import Dataset, Subset, default_collate
 
 from kd_lightning.core.batch import VIEW_ID
-from kd_lightning.core.errors import DataError
+from kd_lightning.core.errors import ConfigError, DataError
 from kd_lightning.core.hashing import code_identity
 from kd_lightning.data.base import DataModule
+from kd_lightning.data.curriculum import Curriculum, CurriculumBatches
 from kd_lightning.data.loader import Collate, Loader, of_split
 from kd_lightning.data.mixed import MixedBatches, MixedRows
 from kd_lightning.data.sampler import Batches, EvalBatches, TrainBatches, lengths_of
@@ -81,6 +82,7 @@ class RowDataModule(DataModule):
         self._rows: dict[str, Any] = {}
         self._mixed: MixedRows | None = None
         self._made_with: Any = None
+        self._curriculum: tuple[Curriculum, np.ndarray] | None = None
 
     # -- what a subclass writes ---------------------------------------------------------------------------------------
 
@@ -208,7 +210,24 @@ class RowDataModule(DataModule):
         if isinstance(rows, MixedRows):
             mixture: dict[str, Any] = {"labelled": len(rows.labelled), "ratio": self.unlabelled_ratio}
             return MixedBatches(rows.lengths, self.batch_size, **mixture, **settings)
+        if self._curriculum is not None:
+            return CurriculumBatches(lengths_of(rows), self.batch_size, *self._curriculum, **settings)
         return TrainBatches(lengths_of(rows), self.batch_size, **settings)
+
+    def order_by(self, curriculum: Curriculum, difficulties: np.ndarray) -> None:
+        """Let training begin with easy rows.
+
+        Args:
+            curriculum: how fast the others come.
+            difficulties: of each training row.
+
+        Raises:
+            ConfigError: if there are rows without labels too, whose share of an epoch is given otherwise.
+
+        """
+        if isinstance(self.train_rows, MixedRows):
+            raise ConfigError("A curriculum orders labelled rows: leave data.unlabelled out, or curriculum.")
+        self._curriculum = curriculum, difficulties
 
     def visited_rows(self, epochs: int, limit: int | float, processes: int = 1) -> np.ndarray:
         """Return the cache ids of the rows that a run cut by `limit_train_batches` trains on."""

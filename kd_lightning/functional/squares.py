@@ -29,21 +29,28 @@ def squared_distance(student: Tensor, teacher: Tensor, mask: Tensor | None = Non
         tensor([5., 0.])
 
     """
-    return _SquaredDistance.apply(student, teacher.detach(), mask)
+    return _SquaredDistance.apply(student, teacher.detach(), mask)[0]
 
 
 class _SquaredDistance(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(student: Tensor, teacher: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the distances, and the differences for the gradient."""
         gap = widen(student) - teacher
         if mask is not None:
             gap.masked_fill_(~mask.bool().reshape(mask.shape + (1,) * (gap.dim() - mask.dim())), 0.0)
-        ctx.save_for_backward(gap)
-        ctx.dtype = student.dtype
-        return torch.linalg.vector_norm(gap, dim=-1).square()
+        return torch.linalg.vector_norm(gap, dim=-1).square(), gap
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+        ctx.dtype = inputs[0].dtype
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None, None]:
         _refuse_graphs()
         (gap,) = ctx.saved_tensors
         return (gap * (2 * grad).unsqueeze(-1)).to(ctx.dtype), None, None
@@ -73,23 +80,31 @@ def token_gram_distance(
         tensor([36.])
 
     """
-    return _TokenGramDistance.apply(a_s, b_s, a_t.detach(), None if b_t is None else b_t.detach(), mask, axis)
+    return _TokenGramDistance.apply(a_s, b_s, a_t.detach(), None if b_t is None else b_t.detach(), mask, axis)[0]
 
 
 class _TokenGramDistance(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any, a_s: Tensor, b_s: Tensor | None, a_t: Tensor, b_t: Tensor | None, mask: Tensor | None, axis: int
-    ) -> Tensor:
+        a_s: Tensor, b_s: Tensor | None, a_t: Tensor, b_t: Tensor | None, mask: Tensor | None, axis: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the distances, and the differences for the gradient."""
         gap = _gram(a_s, b_s, mask, axis).sub_(_gram(a_t, b_t, mask, axis))
         if mask is not None:
             gap.masked_fill_(~token_pairs(mask), 0.0)
-        ctx.save_for_backward(a_s, b_s, mask, gap)
-        ctx.size, ctx.symmetric = a_s.shape[axis], b_t is None
-        return torch.linalg.vector_norm(gap, dim=(1, 2)).square()
+        return torch.linalg.vector_norm(gap, dim=(1, 2)).square(), gap
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        a_s, b_s, _, b_t, mask, axis = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(a_s, b_s, mask, output[1])
+        ctx.size, ctx.symmetric = a_s.shape[axis], b_t is None
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         _refuse_graphs()
         a, b, mask, gap = ctx.saved_tensors
         gap = gap * (2 * grad / ctx.size).reshape(-1, 1, 1)

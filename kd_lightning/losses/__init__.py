@@ -6,6 +6,7 @@ To add a loss: a class in a file here, its mathematics as a pure function in `fu
 
 from __future__ import annotations
 
+from kd_lightning.losses.annealed import AnnealedLogits
 from kd_lightning.losses.attention import (
     AttentionCE,
     AttentionCEMean,
@@ -58,6 +59,7 @@ __all__ = [
     "WKDF",
     "WKDL",
     "WSLD",
+    "AnnealedLogits",
     "AttentionCE",
     "AttentionCEMean",
     "AttentionKL",

@@ -18,6 +18,7 @@ from kd_lightning.models.cifar.vgg import vgg
 from kd_lightning.models.cifar.wide_resnet import wide_resnet
 from kd_lightning.models.copy_layers import copy_layers
 from kd_lightning.models.copy_stages import copy_stages
+from kd_lightning.models.early_exit import early_exit
 from kd_lightning.models.pretrained import pretrained, saved
 from kd_lightning.models.share_body import share_body
 from kd_lightning.models.shrink import shrink
@@ -38,6 +39,7 @@ __all__ = [
     "copy_layers",
     "copy_stages",
     "deit_tiny",
+    "early_exit",
     "electra_small",
     "mobilenet_v2",
     "pretrained",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
+from kd_lightning.models.early_exit import PREFIX, early_exit_class
 from kd_lightning.models.recipe import difference, rebuild
 
 
@@ -192,6 +193,8 @@ def transformers_class(name: str, what: str) -> Any:
             yield sub
             yield from subclasses(sub)
 
+    if name.startswith(PREFIX):  # made of a class when it is asked for
+        return early_exit_class(transformers_class(name.removeprefix(PREFIX), what))
     defined = {cls.__name__: cls for cls in subclasses(transformers.PreTrainedModel)}
     found = getattr(transformers, name, None) or defined.get(name)
     if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) and found.config_class):

@@ -11,8 +11,10 @@ from transformers import AutoConfig
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.bigru import register
+from kd_lightning.models.early_exit import PREFIX
 from kd_lightning.models.heads import auto_class, build
 from kd_lightning.models.hub import from_hub, model_folder
+from kd_lightning.models.plain import transformers_class
 from kd_lightning.models.shrink import Like, given
 
 FOLDER = "as in student.name=DIR"
@@ -104,7 +106,8 @@ def saved(
     config = from_hub(AutoConfig.from_pretrained, name)
     head = given(num_labels=num_labels) | options
     # Another number of labels makes a new head.
-    model = from_hub(auto_class(task).from_pretrained, name, **head, ignore_mismatched_sizes=True, dtype="float32")
+    opened_by = _exit_class(config, task) or auto_class(task)
+    model = from_hub(opened_by.from_pretrained, name, **head, ignore_mismatched_sizes=True, dtype="float32")
     _check_vocabulary(name, model, vocab_size)
     names = options.get("id2label")
     unnamed = {number: f"LABEL_{number}" for number in config.id2label}
@@ -114,6 +117,13 @@ def saved(
     fresh = build(task, model.config)  # a head for another task, or as many labels with other names
     fresh.base_model.load_state_dict(model.base_model.state_dict())
     return fresh
+
+
+def _exit_class(config: Any, task: str) -> Any:
+    """Return the class of a saved model from which rows may leave early; None for any other, or another task's head."""
+    name = next(iter(config.architectures or ()), "")
+    is_one = task == "sequence-classification" and name.startswith(PREFIX)
+    return transformers_class(name, "The saved model") if is_one else None
 
 
 def _check_vocabulary(name: str, model: Any, vocab_size: int | None) -> None:

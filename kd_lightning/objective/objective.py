@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import NAME, Batch, Features, LossReport, ModelInfo, Rows
-from kd_lightning.objective.scheme import MatchScheme
+from kd_lightning.objective.scheme import Scheme
 from kd_lightning.objective.term import Term
 
-Terms: TypeAlias = Mapping[str, Term | MatchScheme | None]
+Terms: TypeAlias = Mapping[str, Term | Scheme | None]
 
 
 class Objective(nn.Module):
@@ -47,7 +47,7 @@ class Objective(nn.Module):
         for name, term in given.items():
             if not isinstance(name, str) or not NAME.fullmatch(name):
                 raise ConfigError(f"Expected a term's name to be letters, digits and underscores but got {name!r}.")
-            if not isinstance(term, Term | MatchScheme):
+            if not isinstance(term, Term | Scheme):
                 raise ConfigError(
                     f"Expected term '{name}' to be a Term or a MatchScheme but got {type(term).__name__}."
                 )
@@ -108,7 +108,7 @@ class Objective(nn.Module):
     @property
     def student_addresses(self) -> tuple[str, ...]:
         """Every student address, once, in order."""
-        return tuple(dict.fromkeys(a for term in self.named_terms().values() for a in term.match.student_addresses))
+        return tuple(dict.fromkeys(a for term in self.named_terms().values() for a in term.student_addresses))
 
     @property
     def teacher_addresses(self) -> tuple[str, ...]:
@@ -118,11 +118,7 @@ class Objective(nn.Module):
     @property
     def teacher_state(self) -> dict[str, tuple[str, ...]]:
         """What losses ask of the teacher's weights, by address, for a cache to keep."""
-        wanted: dict[str, tuple[str, ...]] = {}
-        for term in self.named_terms().values():
-            for address, names in term.teacher_state.items():
-                wanted[address] = tuple(sorted({*wanted.get(address, ()), *names}))
-        return wanted
+        return joined_state(self.named_terms().values())
 
     @property
     def uses_seed(self) -> bool:
@@ -171,7 +167,7 @@ class Objective(nn.Module):
         return LossReport(total, parts, weights, shown)
 
     def __repr__(self) -> str:
-        shown: Mapping[str, Term | MatchScheme] = self.named_terms() if self._bound else self.declared
+        shown: Mapping[str, Term | Scheme] = self.named_terms() if self._bound else self.declared
         return "\n".join(["Objective(", *(f"  {name}: {term!r}" for name, term in shown.items()), ")"])
 
 
@@ -185,3 +181,12 @@ def _exact_over_ranks(parts: dict[str, Tensor], counts: list[Tensor | None]) -> 
     dist.all_reduce(summed)
     scale = local * dist.get_world_size() / summed.clamp(min=1e-12)
     return {name: part * scale[i] for i, (name, part) in enumerate(parts.items())}
+
+
+def joined_state(asking: Iterable[Term | Objective]) -> dict[str, tuple[str, ...]]:
+    """Return what several terms or objectives ask of the teacher's weights, by address."""
+    wanted: dict[str, tuple[str, ...]] = {}
+    for one in asking:
+        for address, names in one.teacher_state.items():
+            wanted[address] = tuple(sorted({*wanted.get(address, ()), *names}))
+    return wanted

@@ -1,8 +1,8 @@
 """Schedules: how a weight or a temperature changes over training, and from sample to sample.
 
-`Constant`, `LinearDecay`, `LinearGrowth`, `Warmup` and `Cosine` map x = step / total steps in [0, 1] to a factor; what
-is used is base × factor. They hold no state, so a resumed run continues where it was. Any callable from float to float
-is a schedule too.
+`Constant`, `LinearDecay`, `LinearGrowth`, `Warmup`, `BurnIn` and `Cosine` map x = step / total steps in [0, 1] to a
+factor; what is used is base × factor. They hold no state, so a resumed run continues where it was. Any callable from
+float to float is a schedule too.
 
 `FLSW` and `CWSM` make temperatures that differ from sample to sample (Wen et al. 2019, 1911.07471), for `SoftTarget`.
 TextBrewer lets such a temperature fall to zero and below, where a softmax turns upside down; here it stops at a floor.
@@ -20,7 +20,7 @@ from kd_lightning.core.arguments import check_finite_number, is_finite_number
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.functional.temperatures import confidence_temperature, focal_temperature
 
-__all__ = ["CWSM", "FLSW", "Constant", "Cosine", "LinearDecay", "LinearGrowth", "Warmup"]
+__all__ = ["CWSM", "FLSW", "BurnIn", "Constant", "Cosine", "LinearDecay", "LinearGrowth", "Warmup"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,31 @@ class Warmup:
     def __call__(self, progress: float) -> float:
         """Return the factor at `progress`."""
         return min(progress / self.share, 1.0)
+
+
+@dataclass(frozen=True)
+class BurnIn:
+    """0 within the first `share` of training, then 1.
+
+    Raises:
+        ConfigError: if `share` is not in [0, 1).
+
+    Example:
+        >>> BurnIn(share=0.2)(0.1), BurnIn(share=0.2)(0.2)
+        (0.0, 1.0)
+
+    """
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the share once, not at every step."""
+        if not is_finite_number(self.share) or not 0 <= self.share < 1:
+            raise ConfigError(f"Expected argument `share` of BurnIn to be in [0, 1) but got {self.share!r}.")
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at `progress`."""
+        return 1.0 if progress >= self.share else 0.0
 
 
 @dataclass(frozen=True)

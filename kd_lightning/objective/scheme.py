@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor
@@ -16,10 +17,36 @@ from kd_lightning.losses import EMD
 from kd_lightning.objective.layer_maps import LEARNED, LayerMap, layer_map
 from kd_lightning.objective.match import Match
 from kd_lightning.objective.projections import Projection
+from kd_lightning.objective.sample_weights import SampleWeight
 from kd_lightning.objective.term import Term, one_line
 
 
-class MatchScheme:
+class Scheme(ABC):
+    """What stands in an objective like a term, and becomes several once the models are known."""
+
+    weight: float
+    """Of each term."""
+
+    @abstractmethod
+    def expand(self, name: str, student: ModelInfo, teacher: ModelInfo | None) -> dict[str, Term]:
+        """Return the named terms for two models; they are not yet bound.
+
+        Args:
+            name: of the scheme in its objective.
+            student: what is known of the student.
+            teacher: what is known of the teacher, if there is one.
+
+        Raises:
+            MatchError: if the scheme does not fit them.
+
+        """
+
+    @abstractmethod
+    def taught_by(self, teacher: str) -> Scheme:
+        """Return a copy whose teacher's side is one of several teachers."""
+
+
+class MatchScheme(Scheme):
     """One loss on many layers, written once for teachers and students of any depth and width.
 
     In an objective it stands like a term; when the objective is bound to the models it becomes one term per pair of
@@ -42,6 +69,7 @@ class MatchScheme:
         projection: used only where the two widths differ.
         projection_lr: learning rate of the projections.
         resize: of each term: how feature maps of different sizes become comparable.
+        sample_weight: of each term: how much rows count.
 
     Raises:
         ConfigError: if the loss is `losses.EMD` and `layers` is not `emd`.
@@ -69,6 +97,7 @@ class MatchScheme:
         projection: Projection = None,
         projection_lr: float | None = None,
         resize: Pooling | None = "avg",
+        sample_weight: SampleWeight | None = None,
     ) -> None:
         if isinstance(loss, EMD) and layers != LEARNED:
             raise ConfigError(f"losses.EMD learns which layers belong together: use layers='emd', not {layers!r}.")
@@ -82,6 +111,7 @@ class MatchScheme:
         self.weight, self.schedule = weight, schedule
         self.projection, self.projection_lr = projection, projection_lr
         self.resize: Pooling | None = resize
+        self.sample_weight = sample_weight
 
     def __repr__(self) -> str:
         parameters = inspect.signature(type(self)).parameters
@@ -134,13 +164,20 @@ class MatchScheme:
         learned = self.layers == LEARNED
         return {name if learned else f"{name}_{layer}": self._term(match, student, teacher) for layer, match in matches}
 
+    def taught_by(self, teacher: str) -> MatchScheme:
+        """Return a copy whose teacher's side is one of several teachers."""
+        made = copy.deepcopy(self)
+        made.teacher_feature = f"{teacher}/{self.teacher_feature}"
+        return made
+
     def _term(self, match: Match, student: ModelInfo, teacher: ModelInfo) -> Term:
         own, target = student.width(match.student_addresses[0]), teacher.width(match.teacher_addresses[0])
         projection = None if own is not None and own == target else copy.deepcopy(self.projection)
         loss = copy.deepcopy(self.loss)
         if self.layers == LEARNED and not isinstance(loss, EMD):
             loss = EMD(loss)
-        return Term(match, loss, self.weight, self.schedule, projection, self.projection_lr, self.resize)
+        options = (self.weight, self.schedule, projection, self.projection_lr, self.resize, self.sample_weight)
+        return Term(match, loss, *options)
 
     def _side(self, feature: str, layer: int) -> str | tuple[str, str]:
         address = f"{feature}.{layer}"

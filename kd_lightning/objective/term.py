@@ -29,6 +29,8 @@ from kd_lightning.objective.maps import Side, as_compared, comparable
 from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of
 from kd_lightning.objective.match import Match
 from kd_lightning.objective.projections import Projection, check_named, check_suits, check_widths, projection_between
+from kd_lightning.objective.sample_weights import SampleWeight
+from kd_lightning.objective.weighting import check_weighted, weighted
 
 
 class Term(nn.Module):
@@ -48,6 +50,7 @@ class Term(nn.Module):
         resize: how feature maps of different height and width become comparable, behind the projection: larger ones
             are pooled to the smallest, by `"avg"` or `"max"`; None: they must be equal. Where one side has maps and the
             other tokens of image patches, the tokens become a map.
+        sample_weight: how much each row counts, by both models' logits: see `kd_lightning.sample_weights`.
 
     Raises:
         ConfigError: if the weight is not a finite number, the loss or the schedule cannot be called, or `resize` is no
@@ -72,6 +75,7 @@ class Term(nn.Module):
         projection: Projection = None,
         projection_lr: float | None = None,
         resize: Pooling | None = "avg",
+        sample_weight: SampleWeight | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(match, Match):
@@ -100,18 +104,35 @@ class Term(nn.Module):
         self.projection = projection if isinstance(projection, nn.Module) else None
         self._projection_kind = None if isinstance(projection, nn.Module) else projection
         self._traits = LossTraits.of(loss)
+        self.sample_weight = sample_weight
+        if sample_weight is not None:
+            check_weighted(sample_weight, loss, self._traits)
         self._student: dict[str, FeatureInfo] = {}
         self._teacher: dict[str, FeatureInfo] = {}
 
     @property
     def teacher_addresses(self) -> tuple[str, ...]:
         """The addresses the teacher must give: its side of the match without the batch's own fields."""
+        return tuple(dict.fromkeys((*self._matched_of_teacher, *self._weighed)))
+
+    @property
+    def student_addresses(self) -> tuple[str, ...]:
+        """The addresses the student must give."""
+        return tuple(dict.fromkeys((*self.match.student_addresses, *self._weighed)))
+
+    @property
+    def _matched_of_teacher(self) -> tuple[str, ...]:
         return tuple(a for a in self.match.teacher_addresses if not is_batch_field(a))
+
+    @property
+    def _weighed(self) -> tuple[str, ...]:
+        """Addresses of what rows are weighed by."""
+        return () if self.sample_weight is None else (self.sample_weight.address,)
 
     @property
     def teacher_state(self) -> dict[str, tuple[str, ...]]:
         """What the loss asks of the teacher's weights, by address; see `DistillationLoss.teacher_state`."""
-        return dict.fromkeys(self.teacher_addresses, self._traits.teacher_state) if self._traits.teacher_state else {}
+        return dict.fromkeys(self._matched_of_teacher, self._traits.teacher_state) if self._traits.teacher_state else {}
 
     @property
     def diagnostics(self) -> Mapping[str, Tensor]:
@@ -148,14 +169,15 @@ class Term(nn.Module):
 
         """
         try:
-            student.check(self.match.student_addresses)
+            student.check(self.student_addresses)
             self._student = {a: student.feature(a) for a in self.match.student_addresses}
             self._teacher = {}
             if self.teacher_addresses:
                 if teacher is None:
-                    raise AddressError("this match needs a teacher, but none was given.")
+                    what = "match" if self._matched_of_teacher else "sample_weight"
+                    raise AddressError(f"this {what} needs a teacher, but none was given.")
                 teacher.check(self.teacher_addresses)
-                self._teacher = {a: teacher.feature(a) for a in self.teacher_addresses}
+                self._teacher = {a: teacher.feature(a) for a in self._matched_of_teacher}
             self._check_sides()
             if self._compares_pairs or (self._traits.paired and self._teacher):
                 self.match.pairs()
@@ -221,7 +243,7 @@ class Term(nn.Module):
     def _bind_features(self, rows: RowInfo | None) -> None:
         """Build or check the projection, then let the loss prepare for what it will get."""
         student = [replace(self._student[a], address=a) for a in self.match.student_addresses]
-        teacher = [replace(self._teacher[a], address=a) for a in self.teacher_addresses]
+        teacher = [replace(self._teacher[a], address=a) for a in self._matched_of_teacher]
         if isinstance(self.projection, nn.Linear):
             for info in student:
                 check_suits("linear", info.kind, f"a feature of kind '{info.kind}'")
@@ -304,8 +326,17 @@ class Term(nn.Module):
             tensors = [side[0] if len(side) == 1 else tuple(side) for side in sides]
             if self._traits.elementwise:
                 check_elementwise(self.loss, *tensors)
+            if self.sample_weight is not None:
+                weights = self._weights(self.sample_weight, student, teacher, batch)
+                return weighted(self.loss, tensors, given, weights, self.sample_weight.normalize)
             value = scalar(self.loss(*tensors, **given), match)
             return value, self.loss.count(*tensors, **given) if isinstance(self.loss, DistillationLoss) else None
+
+    def _weights(self, rule: SampleWeight, student: Features, teacher: Features, batch: Batch) -> Tensor:
+        """Return the weight of each row."""
+        logits = student[rule.address]
+        labels = labels_of(rule.address, batch) if rule.needs_labels else None
+        return rule(logits, teacher[rule.address], labels, feature_mask(rule.address, logits, batch, "classes"))
 
     def _comparable(self, own: Side, other: Side, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Return both sides with all maps in one size, or each pair of them."""
@@ -369,6 +400,7 @@ class Term(nn.Module):
         parts += [] if self.schedule is None else [f"schedule={one_line(self.schedule)}"]
         projection = self._projection_kind if self.projection is None else self.projection
         parts += [] if projection is None else [f"projection={one_line(projection)}"]
+        parts += [] if self.sample_weight is None else [f"sample_weight={self.sample_weight!r}"]
         return f"Term({', '.join(parts)})"
 
 

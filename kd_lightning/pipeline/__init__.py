@@ -2,7 +2,10 @@
 
 from kd_lightning.pipeline.cache import BuildCache
 from kd_lightning.pipeline.distil import Baseline, Distil
+from kd_lightning.pipeline.ensemble import Ensemble
+from kd_lightning.pipeline.exit_curve import ExitCurve
 from kd_lightning.pipeline.fine_tune import FineTune
+from kd_lightning.pipeline.mutual import Mutual
 from kd_lightning.pipeline.run import run
 from kd_lightning.pipeline.settings import RunSettings, TaskSettings, TeacherSettings
 from kd_lightning.pipeline.stage import Stage
@@ -11,7 +14,10 @@ __all__ = [
     "Baseline",
     "BuildCache",
     "Distil",
+    "Ensemble",
+    "ExitCurve",
     "FineTune",
+    "Mutual",
     "RunSettings",
     "Stage",
     "TaskSettings",

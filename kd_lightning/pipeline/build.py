@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from hydra.utils import instantiate
@@ -22,26 +22,27 @@ from omegaconf import ListConfig
 from torch import nn
 
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.core.files import read_json
 from kd_lightning.core.unwritable import explained
-from kd_lightning.data import DataModule, MultiTask
+from kd_lightning.data import Curriculum, DataModule, MultiTask, RowDataModule
 from kd_lightning.models import share_body
 from kd_lightning.models.export import check_exportable
 from kd_lightning.pipeline.checks import check_labels
+from kd_lightning.pipeline.difficulty import difficulties
 from kd_lightning.pipeline.environment import cluster_plugins
+from kd_lightning.pipeline.places import Folders
 from kd_lightning.pipeline.settings import ONE_DEVICE, FittingSettings, Node, RunSettings
 from kd_lightning.pipeline.setup import TaskSetup, recipe, student_setup, task_without_metrics
 from kd_lightning.pipeline.teacher_model import load_teacher
 from kd_lightning.teachers import CachedTeacher
-from kd_lightning.training import DistillationModule, MultiTaskModule
+from kd_lightning.training import DistillationModule, MultiTaskModule, MutualModule
 from kd_lightning.training.checkpoint_io import DurableCheckpointIO, is_whole, resumable
 
 log = logging.getLogger(__name__)
 
-TEACHERS = "teachers.json"
-"""The file of a run's folder that says where the teachers are: task → name → folder."""
+Module: TypeAlias = DistillationModule | MultiTaskModule | MutualModule
 
-Module: TypeAlias = DistillationModule | MultiTaskModule
+Keep: TypeAlias = Literal["best", "last"]
+"""Which weights a stage ends with: those of the best checkpoint by the main metric, or the last ones."""
 
 MakeTrainer: TypeAlias = Callable[[Path, Sequence[Callback]], Trainer]
 """Builds a Trainer of a folder and callbacks."""
@@ -74,32 +75,31 @@ class Fit:
     recipes: dict[str, Node | None]
 
 
-def read_teachers(run_dir: Path, settings: RunSettings) -> dict[str, dict[str, str]]:
-    """Return where the teachers of a run are: task → name → folder.
-
-    Raises:
-        ConfigError: the file is damaged, or of another run.
-
-    """
-    found = read_json(run_dir / TEACHERS, "Delete it, and the teachers are looked for again.")
-    if found.keys() != settings.tasks.keys() or not all(isinstance(own, dict) for own in found.values()):
-        raise ConfigError(f"{run_dir / TEACHERS} is of another run. Delete it, and the teachers are looked for again.")
-    return found
-
-
-def load_setups(settings: RunSettings, run_dir: Path, labels_only: bool = False) -> dict[str, TaskSetup]:
+def load_setups(
+    settings: RunSettings,
+    folders: Folders,
+    labels_only: bool = False,
+    starts: Folders | None = None,
+    own_models: bool = False,
+) -> dict[str, TaskSetup]:
     """Load every task's teachers and build its data; a run of one task has one setup, named "".
 
     Args:
-        settings: the run's settings.
-        run_dir: its folder, with `teachers.json`.
+        settings: of the run, or of a stage of it.
+        folders: where the teachers are.
         labels_only: without text that has no labels.
+        starts: where the students are that the new ones start from; None: from what the settings say.
+        own_models: whether the teachers are students of this run, whose recipes are trusted.
 
     """
-    folders = read_teachers(run_dir, settings)
     setups: dict[str, TaskSetup] = {}
     for name, own in settings.tasks.items():
-        trust = own.teacher is not None and own.teacher.model is not None
+        trust = own_models or (own.teacher is not None and own.teacher.model is not None)
+        if own_models and own.teacher is not None:
+            own = replace(own, teacher=replace(own.teacher, source=None, weights=None))
+        start = Path(next(iter(starts[name].values()))) if starts is not None else None
+        if start is not None and (start / "config.json").is_file():
+            own, start = replace(own, student=own.student | {"path": str(start)}), None
         task = task_without_metrics(own.task)
         loaded = {key: load_teacher(Path(path), task, trust) for key, path in folders[name].items()}
         models, processors = ({key: pair[i] for key, pair in loaded.items()} for i in (0, 1))
@@ -109,6 +109,7 @@ def load_setups(settings: RunSettings, run_dir: Path, labels_only: bool = False)
         _check_same_processors(processors, setups[name].data)
         for key, model in models.items():
             check_labels(model, setups[name].data, folders[name][key])
+        setups[name].start = start
     return setups
 
 
@@ -125,20 +126,23 @@ def _check_same_processors(processors: Mapping[str, Any], data: DataModule) -> N
 
 
 def build_fit(
-    settings: RunSettings, run_dir: Path, folder: Path, alone: bool, caches: Mapping[str, str] | None = None
+    settings: RunSettings,
+    setups: dict[str, TaskSetup],
+    folder: Path,
+    alone: bool,
+    caches: Mapping[str, str] | None = None,
 ) -> Fit:
     """Build what a stage that trains students needs.
 
     Args:
-        settings: the run's settings.
-        run_dir: the run's folder.
+        settings: of the stage.
+        setups: its tasks by name.
         folder: the stage's folder.
         alone: train on labels alone, without a teacher.
         caches: folders of teacher caches by task; a task without one has its live teacher.
 
     """
     trainer, make_trainer = build_trainer(settings.fitting, folder), quiet_trainer(settings.fitting)
-    setups = load_setups(settings, run_dir, labels_only=alone)
     modules = build_modules(setups, alone, caches)
     several: Any = {name: setup.data for name, setup in setups.items()}
     module: Module = next(iter(modules.values()))
@@ -166,7 +170,19 @@ def build_modules(
         cache = (caches or {}).get(name)
         teacher = None if alone else CachedTeacher(cache) if cache else setup.source(compile=True)
         modules[name] = setup.module(student, teacher, compile=True)
+        if cache and setup.settings.curriculum is not None:
+            _order(setup, CachedTeacher(cache, verify=False))
     return modules
+
+
+def _order(setup: TaskSetup, teacher: CachedTeacher) -> None:
+    """Let training begin with the rows that the teacher finds easy."""
+    curriculum, data = instantiate(setup.settings.curriculum), setup.data
+    if not isinstance(curriculum, Curriculum) or not isinstance(data, RowDataModule):
+        raise ConfigError(
+            f"A curriculum is a kd_lightning.data.Curriculum over the rows of a RowDataModule, got {curriculum!r}."
+        )
+    data.order_by(curriculum, difficulties(data, teacher, curriculum.by))
 
 
 # -- trainers --------------------------------------------------------------------------------------------------------
@@ -227,15 +243,15 @@ def _below(group: str, nodes: Mapping[str, Node | None], folder: Path, kind: typ
     return built
 
 
-def fit(module: Module, data: DataModule, trainer: Trainer, folder: Path) -> None:
-    """Train from the last checkpoint in `folder`, or from the start; the module ends with its best weights."""
+def fit(module: Module, data: DataModule, trainer: Trainer, folder: Path, keep: Keep = "best") -> None:
+    """Train from the last checkpoint in `folder`, or from the start; the module ends with its best or last weights."""
     last, best = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     begin = resumable(last)
     if begin is not None:
         _check_begin(module, begin, best)
     # only tensors and plain values are read, whoever wrote them
     trainer.fit(module, datamodule=data, ckpt_path=begin, weights_only=True)
-    if best.is_file():
+    if keep == "best" and best.is_file():
         _check_fits(module, best)
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.utils import get_object
 from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 
 from kd_lightning.core.errors import CacheError
 from kd_lightning.core.locks import cache_root
 from kd_lightning.objective import Objective
+from kd_lightning.objective.objective import joined_state
 from kd_lightning.pipeline.build import build_modules, load_setups, quiet_trainer
 from kd_lightning.pipeline.checks import check_views
+from kd_lightning.pipeline.places import ORIGINAL, read_teachers, teachers_file
 from kd_lightning.pipeline.settings import FittingSettings, RunSettings
 from kd_lightning.pipeline.setup import TaskSetup
 from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
@@ -47,14 +50,17 @@ class BuildCache(Stage):
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Return the caches' folders by task, and the seconds they took to build."""
         seed_everything(settings.seed, verbose=False)
-        setups, folders, seconds = load_setups(settings, run_dir), {}, 0.0
+        teachers, folders, seconds = read_teachers(teachers_file(run_dir), settings), {}, 0.0
+        learning = [load_setups(own, teachers) for own in learning_from_cache(settings)]
         folder = stage_folder(run_dir, self.name)
         whole = {"limit_predict_batches": None, "fast_dev_run": False, "overfit_batches": 0.0}
         bar = {"enable_progress_bar": settings.fitting.trainer.get("enable_progress_bar", True)}
         trainer = quiet_trainer(settings.fitting, one_device=True, **whole, **bar)
-        for name, own in build_modules(setups).items():
-            ids = None if len(setups) > 1 else _ids_of_run(settings.fitting, setups[name])
-            path, spent = _fill(setups[name], own.objective, ids, partial(trainer, folder))
+        modules = [build_modules(setups) for setups in learning]
+        for name, setup in learning[0].items():
+            ids = None if len(learning[0]) > 1 else _ids_of_all(own[name] for own in learning)
+            objectives = [own[name].objective for own in modules]
+            path, spent = _fill(setup, objectives, ids, partial(trainer, folder))
             seconds += spent
             if path is not None:
                 folders[name] = str(path)
@@ -67,6 +73,18 @@ class BuildCache(Stage):
             (stage_folder(run_dir, self.name) / "result.json").unlink()
 
 
+def learning_from_cache(settings: RunSettings) -> list[RunSettings]:
+    """Return the settings of all stages that learn from the run's own teachers on the run's own data, each once."""
+    found: list[RunSettings] = []
+    for name, node in settings.plan.items():
+        if node is None or getattr(get_object(node["_target_"]), "alone", True) or not node.get("enabled", True):
+            continue
+        own = settings.of(name)
+        if node.get("teacher", ORIGINAL) == ORIGINAL and own.shares_cache and own not in found:
+            found.append(own)
+    return found or [settings]
+
+
 def is_complete(path: Path) -> bool:
     """Tell whether a cache is finished and has all its files; what is in them is for a reader to check."""
     if not (path / MANIFEST).is_file():
@@ -75,18 +93,19 @@ def is_complete(path: Path) -> bool:
 
 
 def _fill(
-    setup: TaskSetup, objective: Objective, ids: np.ndarray | None, make_trainer: Callable[..., Trainer]
+    setup: TaskSetup, objectives: Sequence[Objective], ids: np.ndarray | None, make_trainer: Callable[..., Trainer]
 ) -> tuple[Path | None, float]:
     """Return the folder of the cache of a task's teachers, and the seconds that its building took now.
 
     Args:
         setup: the task, with its teachers and data.
-        objective: bound to them; its teacher addresses are cached. Where it has none, there is nothing to cache.
+        objectives: bound to them; their teacher addresses are cached. Where they have none, there is nothing to cache.
         ids: of the rows, or of their views, that are trained on; None: all.
         make_trainer: builds a Trainer of callbacks.
 
     """
-    start, source, wanted = time.perf_counter(), setup.source(), list(objective.teacher_addresses)
+    start, source = time.perf_counter(), setup.source()
+    wanted = list(dict.fromkeys(address for objective in objectives for address in objective.teacher_addresses))
     if not wanted:
         return None, 0.0
     data, teacher = setup.data, setup.settings.teacher
@@ -94,7 +113,7 @@ def _fill(
     data.setup("fit")
     check_views(data)
     stored: dict[str, Any] = {"top_k": teacher.cache_top_k, "dtype": teacher.cache_dtype, "data": data.cached_as}
-    stored["state"] = objective.teacher_state
+    stored["state"] = joined_state(objectives)
     expected = TeacherCache.fingerprint_of(source, wanted, **stored)
     path = _covering(expected)
     if path is None:
@@ -133,11 +152,20 @@ def _covering(expected: Fingerprint) -> Path | None:
     return None
 
 
-def _ids_of_run(fitting: FittingSettings, setup: TaskSetup) -> np.ndarray | None:
-    """Return the cache ids of what a run trains on: some rows with `limit_train_batches`, no more views than epochs.
+def _ids_of_all(setups: Iterable[TaskSetup]) -> np.ndarray | None:
+    """Return the cache ids of what any stage trains on; None: all."""
+    found = [_ids_of_stage(setup.settings.fitting, setup) for setup in setups]
+    some = [ids for ids in found if ids is not None]
+    return np.unique(np.concatenate(some)) if len(some) == len(found) > 1 else found[0] if len(found) == 1 else None
+
+
+def _ids_of_stage(fitting: FittingSettings, setup: TaskSetup) -> np.ndarray | None:
+    """Return the cache ids of what a stage trains on: some rows with `limit_train_batches`, no more views than epochs.
 
     None, which means all, where anything else in the Trainer's arguments is out of the ordinary.
     """
+    if setup.settings.curriculum is not None:  # any row may come in any epoch
+        return None
     trainer, devices = fitting.trainer, fitting.trainer.get("devices")
     limit, epochs = trainer.get("limit_train_batches"), trainer.get("max_epochs")
     if trainer.get("num_nodes") != 1 or set(trainer) - ORDINARY or not (isinstance(epochs, int) and epochs > 0):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from torch import nn
 
 from kd_lightning.core.batch import is_batch_field
@@ -32,6 +32,11 @@ def check_settings(settings: RunSettings) -> None:
             log.info("There is no teacher: the student learns from labels alone, without %s.", ", ".join(left_out))
         if own.cache:
             _check_cache(own)
+        if own.curriculum is not None and not own.cache:
+            raise ConfigError(
+                "A curriculum orders rows by the teacher's answers, which a cache has: type cache=true, or leave "
+                "curriculum out."
+            )
         if own.data.get("unlabelled") is not None:
             _check_unlabelled(own)
 
@@ -53,6 +58,10 @@ def _check_teachers(teacher: TeacherSettings) -> None:
 def _check_cache(settings: TaskSettings) -> None:
     if settings.teacher is None:
         raise ConfigError("cache=true stores a teacher's outputs, and there is no teacher: leave cache out.")
+    if follows_student(settings.teacher):
+        raise ConfigError(
+            "cache=true stores a teacher's outputs once, and this teacher changes with the student: leave cache out."
+        )
     views = settings.teacher.cache_views
     if views is not None and (not isinstance(views, int) or views < 1):
         raise ConfigError(f"'teacher.cache.views' is a number of views of each row, such as 8; got {views!r}.")
@@ -73,6 +82,12 @@ def _check_cache(settings: TaskSettings) -> None:
             "every epoch: type teacher.cache.views=8 to store so many views of each row, or leave cache out."
         )
     Codec(settings.teacher.cache_dtype, settings.teacher.cache_top_k)  # raises an error for what cannot be
+
+
+def follows_student(teacher: TeacherSettings | None) -> bool:
+    """Return whether a teacher is made of the student that it teaches: there is nothing to cache or evaluate before."""
+    source = teacher.source if teacher is not None else None
+    return source is not None and bool(getattr(get_object(source["_target_"]), "follows_student", False))
 
 
 def check_views(data: DataModule) -> None:

@@ -14,10 +14,12 @@ from kd_lightning.core.checksums import damage, write_checksums
 from kd_lightning.core.errors import DamagedError
 from kd_lightning.models.export import export
 from kd_lightning.models.inspection import latency_ms
-from kd_lightning.pipeline.build import Fit, build_fit, fit, parameters
+from kd_lightning.pipeline.build import Fit, Keep, build_fit, fit, load_setups, parameters
 from kd_lightning.pipeline.evaluate import evaluate
+from kd_lightning.pipeline.places import FRESH, ORIGINAL, TEACHER, home_of, models_of, read_teachers, teachers_file
 from kd_lightning.pipeline.report.summary import startup
 from kd_lightning.pipeline.settings import RunSettings
+from kd_lightning.pipeline.setup import TaskSetup
 from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
 
 log = logging.getLogger(__name__)
@@ -27,25 +29,77 @@ CURVES = Path("csv", "version_0")
 
 
 class Distil(Stage):
-    """Trains the students under their objectives and exports the best checkpoint into the run's `student/`."""
+    """Trains the students under their objectives and exports the best checkpoint.
 
-    inputs: ClassVar[tuple[str, ...]] = ("teacher", "cache")
+    The stage `student` exports into the run's `student/`, others into `stages/NAME/student`.
+
+    Args:
+        name: of its folder and of its entry in `metrics.json`.
+        enabled: whether this run has it.
+        student: `fresh`, or the name of the stage whose students go on here, without its projections.
+        teacher: `original`, which the run's teachers are, or the stages whose models teach: one name, or a list of
+            several, whose outputs are averaged.
+        keep: which weights are evaluated and exported: `best` by the main metric, or `last`, for a stage that does not
+            train what the metric reads.
+
+    """
 
     alone: ClassVar[bool] = False
     """Whether the students learn from labels alone."""
+
+    def __init__(
+        self,
+        name: str,
+        enabled: bool = True,
+        student: str = FRESH,
+        teacher: str | list[str] = ORIGINAL,
+        keep: Keep = "best",
+    ) -> None:
+        super().__init__(name, enabled)
+        self.start = None if student == FRESH else student
+        self.teachers = () if teacher == ORIGINAL else (teacher,) if isinstance(teacher, str) else (*teacher,)
+        self.keep = keep
+        needed = self.teachers or ((TEACHER,) if self.alone else (TEACHER, "cache"))
+        self.inputs = needed if self.start is None else (self.start, *needed)
+
+    @property
+    def refers(self) -> bool:
+        """Whether its student or its teachers are of other stages."""
+        return bool(self.start or self.teachers)
 
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Train, evaluate and export; return scores, size and latency."""
         seed_everything(settings.seed, verbose=False)
         folder = stage_folder(run_dir, self.name)
-        caches = {} if self.alone else (read_result(run_dir, "cache") or {}).get("folders", {})
-        built = build_fit(settings, run_dir, folder, self.alone, caches)
+        built = build_fit(settings, self.setups(settings, run_dir), folder, self.alone, self.caches(settings, run_dir))
         if built.trainer.is_global_zero and not self.alone:
             announce(built, built.trainer)
-        fit(built.module, built.data, built.trainer, folder)
+        fit(built.module, built.data, built.trainer, folder, self.keep)
         if built.trainer.is_global_zero and (folder / CURVES).is_dir():
             write_checksums(folder / CURVES, content=False)
-        return finish(built, folder if self.alone else run_dir)
+        return finish(built, self.home(run_dir))
+
+    def home(self, run_dir: Path) -> Path:
+        """Return the folder below which predictions and students are written."""
+        return home_of(self.name, run_dir)
+
+    def setups(self, settings: RunSettings, run_dir: Path) -> dict[str, TaskSetup]:
+        """Return the tasks with their teachers and data, and what their students start from."""
+        starts = models_of(self.start, settings, run_dir) if self.start else None
+        if not self.teachers:
+            folders = read_teachers(teachers_file(run_dir), settings)
+            return load_setups(settings, folders, labels_only=self.alone, starts=starts)
+        folders = {
+            task: {name: one for name in self.teachers for one in models_of(name, settings, run_dir)[task].values()}
+            for task in settings.tasks
+        }
+        return load_setups(settings, folders, starts=starts, own_models=True)
+
+    def caches(self, settings: RunSettings, run_dir: Path) -> dict[str, str]:
+        """Return the folders of the teachers' caches by task; none where this stage's teachers run live."""
+        if self.alone or self.teachers or not settings.shares_cache:
+            return {}
+        return (read_result(run_dir, "cache") or {}).get("folders", {})
 
     def check_own(self, run_dir: Path) -> None:
         """Check that a finished stage's student is as it was exported; warn where its curves are not as they were.
@@ -59,7 +113,7 @@ class Distil(Stage):
             return
         if (problem := damage(folder / CURVES)) is not None:
             log.warning("The curves in %s are damaged (%s): what is left of them is drawn.", folder / CURVES, problem)
-        student = (folder if self.alone else run_dir) / "student"
+        student = self.home(run_dir) / "student"
         for place in (student, *student.glob("*/")):  # of several tasks each has its own
             if (problem := damage(place)) is not None:
                 raise DamagedError(
@@ -71,7 +125,6 @@ class Distil(Stage):
 class Baseline(Distil):
     """Trains the same students on labels alone, into `stages/NAME/student`: what distillation is compared with."""
 
-    inputs = ("teacher",)
     needs_teacher = True
     alone = True
 

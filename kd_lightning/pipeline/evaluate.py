@@ -61,13 +61,16 @@ class TeacherEvaluator(LightningModule):
         self.metrics.reset()
 
 
-def evaluate_teachers(setups: Mapping[str, TaskSetup], folder: Path, make_trainer: MakeTrainer) -> dict[str, Any]:
+def evaluate_teachers(
+    setups: Mapping[str, TaskSetup], folder: Path, make_trainer: MakeTrainer, as_teachers: bool = True
+) -> dict[str, Any]:
     """Return the teachers' scores, sizes and latency, after checking that student and objective fit them.
 
     Args:
         setups: the tasks by name.
         folder: predictions are written below it.
         make_trainer: builds a Trainer of a folder and callbacks.
+        as_teachers: whether they are going to teach, and so must fit.
 
     """
     first = next(iter(setups.values()))
@@ -77,7 +80,8 @@ def evaluate_teachers(setups: Mapping[str, TaskSetup], folder: Path, make_traine
     for name, setup in setups.items():
         teacher = setup.source()
         assert teacher is not None, "a run without a teacher has nothing to evaluate"
-        setup.check(teacher, first.model if len(setups) > 1 else None)
+        if as_teachers:
+            setup.check(teacher, first.model if len(setups) > 1 else None)
         evaluator = TeacherEvaluator(teacher, setup.task.metrics_for(setup.data))
         home, recorders = folder / name, {"": setup.task.recorder(setup.data)}
         found[name] = evaluate(make_trainer, evaluator, setup.data, home, recorders)

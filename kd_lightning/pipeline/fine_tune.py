@@ -18,8 +18,10 @@ from kd_lightning.core.hashing import digest
 from kd_lightning.core.locks import build_once, cache_root
 from kd_lightning.models.export import export
 from kd_lightning.models.hub import model_folder
-from kd_lightning.pipeline.build import TEACHERS, build_trainer, fit, load_setups, quiet_trainer
+from kd_lightning.pipeline.build import build_trainer, fit, load_setups, quiet_trainer
+from kd_lightning.pipeline.checks import follows_student
 from kd_lightning.pipeline.evaluate import evaluate_teachers
+from kd_lightning.pipeline.places import read_teachers, teachers_file
 from kd_lightning.pipeline.settings import RunSettings, TaskSettings, TeacherSettings
 from kd_lightning.pipeline.setup import TaskSetup, student_setup, teacher_setup
 from kd_lightning.pipeline.stage import Stage, drop_damaged, stage_folder
@@ -41,19 +43,24 @@ class FineTune(Stage):
     def run(self, settings: RunSettings, run_dir: Path) -> dict[str, Any]:
         """Return the teachers' scores, sizes and latency."""
         folder = stage_folder(run_dir, self.name)
-        if not (run_dir / TEACHERS).is_file() or _missing(run_dir):
-            write_json(run_dir / TEACHERS, find_teachers(settings.tasks, folder))
+        places = teachers_file(run_dir, self.name)
+        fits = not settings.stages  # stages with changes were checked with their own objective, and none may have this
+        if not places.is_file() or _missing(places):
+            write_json(places, find_teachers(settings.tasks, folder, fits))
         if not settings.has_teacher:
             return {}
+        if any(follows_student(own.teacher) for own in settings.tasks.values()):
+            return {}  # it becomes what it is in the student's training
         make_trainer = quiet_trainer(settings.fitting, one_device=True)
         seed_everything(settings.seed, verbose=False)
-        return evaluate_teachers(load_setups(settings, run_dir), folder, make_trainer)
+        setups = load_setups(settings, read_teachers(places, settings))
+        return evaluate_teachers(setups, folder, make_trainer, as_teachers=fits)
 
     def check_outputs(self, run_dir: Path) -> None:
         """Remove the result where the file that says where the teachers are, or one of them, is gone or damaged."""
-        places, result = run_dir / TEACHERS, stage_folder(run_dir, self.name) / "result.json"
+        places, result = teachers_file(run_dir, self.name), stage_folder(run_dir, self.name) / "result.json"
         drop_damaged(places)
-        if (problem := _missing(run_dir)) is None:
+        if (problem := _missing(places)) is None:
             return
         if result.is_file():
             log.warning("%s, so the stage '%s' runs again.", problem, self.name)
@@ -61,11 +68,11 @@ class FineTune(Stage):
         result.unlink(missing_ok=True)
 
 
-def _missing(run_dir: Path) -> str | None:
-    """Return what is wrong with the teachers of a run; None: nothing."""
-    if not (run_dir / TEACHERS).is_file():
-        return f"{run_dir / TEACHERS} is gone"
-    tasks = read_json(run_dir / TEACHERS).values()
+def _missing(places: Path) -> str | None:
+    """Return what is wrong with the teachers that a file tells of; None: nothing."""
+    if not places.is_file():
+        return f"{places} is gone"
+    tasks = read_json(places).values()
     for folder in [Path(path) for own in tasks if isinstance(own, dict) for path in own.values()]:
         if not folder.is_dir():
             return f"The teacher in {folder} is gone"
@@ -74,22 +81,33 @@ def _missing(run_dir: Path) -> str | None:
     return None
 
 
-def find_teachers(tasks: Mapping[str, TaskSettings], folder: Path) -> dict[str, dict[str, str]]:
-    """Return where each task's teachers are, task → name → folder, after fine-tuning those that are missing."""
+def find_teachers(tasks: Mapping[str, TaskSettings], folder: Path, fits: bool = True) -> dict[str, dict[str, str]]:
+    """Return where each task's teachers are, task → name → folder, after fine-tuning those that are missing.
+
+    Args:
+        tasks: by name.
+        folder: of the stage.
+        fits: whether student and objective must fit a teacher before it is fine-tuned.
+
+    """
     for own in tasks.values() if len(tasks) > 1 else ():
         if own.teacher is not None and own.teacher.path is None and own.teacher.source is None:
             teacher_setup(own).data.setup("fit")  # a later task's data is checked before any teacher is trained
     seconds, folders = 0.0, {}
     for name, own in tasks.items():
-        start, (found, built) = time.perf_counter(), find_teacher(own)
+        start, (found, built) = time.perf_counter(), find_teacher(own, fits)
         seconds += time.perf_counter() - start if built else 0.0
         folders[name] = {teacher: str(path.resolve()) for teacher, path in found.items()}
     write_json(folder / SECONDS, {"seconds": round(seconds, 2)})
     return folders
 
 
-def find_teacher(settings: TaskSettings) -> tuple[dict[str, Path], bool]:
+def find_teacher(settings: TaskSettings, fits: bool = True) -> tuple[dict[str, Path], bool]:
     """Return the folders of a task's teachers by name, and whether one was trained for it now.
+
+    Args:
+        settings: of the task.
+        fits: whether student and objective must fit a teacher before it is fine-tuned.
 
     Raises:
         ConfigError: `teacher.path` is no model's folder.
@@ -103,7 +121,7 @@ def find_teacher(settings: TaskSettings) -> tuple[dict[str, Path], bool]:
         return {name: _given(Path(path)) for name, path in paths.items()}, False
     setup = teacher_setup(settings)
     folder = cache_root() / "teachers" / f"{teacher.name}-{digest(setup.teacher_shape())}"
-    if not folder.is_dir():
+    if fits and not folder.is_dir():
         model = setup.fresh_teacher()
         student_setup(settings, {teacher.name: model}, setup.data.processor).check(model)
     training = folder.parent / f".{folder.name}.training"

@@ -51,7 +51,7 @@ def start_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
         elif outer_rank() == 0:
             _in_its_own_process(stage, run_dir)
         wait_for(stage_folder(run_dir, stage.name) / "result.json", run_dir)
-    elif not stage.one_process and (processes := count_processes(settings)) > 1:
+    elif not stage.one_process and (processes := count_processes(settings.of(stage.name))) > 1:
         start_ranks(stage, run_dir, processes)
     else:
         run_stage(stage, settings, run_dir)
@@ -61,7 +61,7 @@ def run_stage(stage: Stage, settings: RunSettings, run_dir: Path) -> None:
     """Run a stage in this process and write its result, last of all."""
     start = time.perf_counter()
     with explained(stage_folder(run_dir, stage.name)):  # what loggers and other libraries write there
-        result = stage.run(settings, run_dir)
+        result = stage.run(settings.of(stage.name), run_dir)
     if int(os.environ.get("RANK", 0)) == 0:
         seconds = {"seconds": round(time.perf_counter() - start, 2)}
         write_json(stage_folder(run_dir, stage.name) / "result.json", seconds | result | {"kd_version": VERSION})

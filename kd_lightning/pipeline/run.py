@@ -18,6 +18,7 @@ from kd_lightning.core.files import read_json, remove_leftovers, write_json
 from kd_lightning.core.locks import check_lockable
 from kd_lightning.core.marked import read_marked, write_marked
 from kd_lightning.core.version import VERSION
+from kd_lightning.pipeline.check_plan import check_plan
 from kd_lightning.pipeline.checks import check_settings
 from kd_lightning.pipeline.environment import check_one_task
 from kd_lightning.pipeline.fine_tune import SECONDS
@@ -56,6 +57,8 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
             stage.check_own(run_dir)
         if not all(stage.is_done(run_dir) for stage in stages):
             check_settings(settings)
+        if first and not any(stage.is_done(run_dir) for stage in stages):
+            check_plan(stages, settings)
         for stage in stages if first else ():
             if any(stage.name in later.inputs and not later.is_done(run_dir) for later in stages):
                 stage.check_outputs(run_dir)

@@ -78,6 +78,13 @@ class TeacherSettings:
     combine: str = "logits"
 
 
+NO_ARGUMENTS = ("trainer", "optimizer", "scheduler", "cache", "mlm_epochs")
+"""Further keys of a teacher's configuration that are no arguments of its `_target_`."""
+
+TEACHER_KEYS = frozenset({*TeacherSettings.__dataclass_fields__, *NO_ARGUMENTS})
+"""All of them."""
+
+
 @dataclass(frozen=True)
 class TaskSettings:
     """One task of a run: its data, models and objective.
@@ -89,6 +96,8 @@ class TaskSettings:
         student: builds the student, or `path` of a saved one.
         objective: builds the objective.
         fitting: how its student is fitted.
+        curriculum: builds what says in which order rows come in; None: all from the start.
+        strategy: builds what changes the student's forward pass in training steps; None: nothing.
         temperature: at which probabilities of several teachers are averaged.
         seed: of weights and order.
         compile: whether the student runs compiled.
@@ -102,6 +111,8 @@ class TaskSettings:
     student: Node
     objective: Node
     fitting: FittingSettings
+    strategy: Node | None = None
+    curriculum: Node | None = None
     temperature: float = 1.0
     seed: int = 0
     compile: bool = False
@@ -115,6 +126,8 @@ class RunSettings:
     Args:
         tasks: by name; one task has the name "".
         plan: builds the stages, by name, in order.
+        shares_cache: whether its data and teachers are the run's, whose cached outputs count for it then.
+        stages: whole settings of the stages that change something of the run's, by name.
         fitting: how the students are fitted.
         metric: the main metric; of several tasks the mean of theirs.
         has_teacher: whether every task has a teacher.
@@ -132,6 +145,12 @@ class RunSettings:
     tau: float = 1.0
     seed: int = 0
     config: Node = field(default_factory=dict)
+    shares_cache: bool = True
+    stages: dict[str, RunSettings] = field(default_factory=dict)
+
+    def of(self, stage: str) -> RunSettings:
+        """Return the settings of a stage: the run's own where it changes nothing."""
+        return self.stages.get(stage, self)
 
 
 def merged(base: Mapping[str, Any] | None, changes: Mapping[str, Any] | None) -> Node:

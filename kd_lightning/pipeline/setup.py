@@ -21,6 +21,7 @@ from kd_lightning.data import DataModule
 from kd_lightning.models import saved, transfer_vocabulary
 from kd_lightning.models.export import check_exportable
 from kd_lightning.models.hub import model_folder
+from kd_lightning.models.load import load
 from kd_lightning.objective import Objective
 from kd_lightning.pipeline.checks import build_for_data, check_inputs, check_views
 from kd_lightning.pipeline.settings import FittingSettings, Node, TaskSettings, without_module_paths
@@ -30,6 +31,7 @@ from kd_lightning.teachers import EnsembleTeacher, LiveTeacher, TeacherSource, a
 from kd_lightning.teachers.identity import weights_hash
 from kd_lightning.training import DistillationModule
 from kd_lightning.training.optim import build_optimizer, parameter_groups
+from kd_lightning.training.strategies import Strategy
 
 TRAINER_SHAPES = (
     "max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "limit_train_batches",
@@ -48,6 +50,7 @@ class TaskSetup:
         data: the data module, with its processors.
         models: the teachers by name; none where the student learns from labels alone, or from another source.
         own_source: a teacher source that the settings build themselves.
+        start: the folder of a model of an earlier stage, no Transformers model, that the student starts from.
 
     """
 
@@ -56,6 +59,7 @@ class TaskSetup:
     data: DataModule
     models: dict[str, nn.Module] = field(default_factory=dict)
     own_source: TeacherSource | None = None
+    start: Path | None = None
 
     @property
     def model(self) -> nn.Module | None:
@@ -137,6 +141,8 @@ class TaskSetup:
 
         """
         node = {key: value for key, value in self.settings.student.items() if key != "path"}
+        if self.start is not None:
+            return load(self.start, trust=True)  # this run has built it
         if (path := self.settings.student.get("path")) is not None:
             self._check_own_processor()
             return saved(path, task=self.task.head or "", **self.task.model_options(self.data))
@@ -200,10 +206,25 @@ class TaskSetup:
         own, metrics = recipe(fitting or self.settings.fitting), self.task.metrics_for(self.data)
         compile = compile and self.settings.compile
         return DistillationModule(
-            student, teacher, objective, **own, metrics=metrics, compile=compile, rows=self._training_rows
+            student,
+            teacher,
+            objective,
+            **own,
+            metrics=metrics,
+            compile=compile,
+            rows=self.training_rows,
+            strategy=self._strategy(teacher) if fitting is None else None,
         )
 
-    def _training_rows(self) -> RowInfo:
+    def _strategy(self, teacher: object) -> Strategy | None:
+        """Return what changes the student's forward pass; one that needs a teacher is not for a student alone."""
+        made = instantiate(self.settings.strategy)
+        if made is not None and not isinstance(made, Strategy):
+            raise ConfigError(f"'strategy' builds a {type(made).__name__} and no kd_lightning.strategies.Strategy.")
+        return made if made is None or teacher is not None or not made.needs_teacher else None
+
+    def training_rows(self) -> RowInfo:
+        """Return the rows that are trained on."""
         self.data.setup("fit")
         return self.data.row_info()
 
@@ -212,19 +233,25 @@ class TaskSetup:
         term = (self.settings.objective.get("terms") or {}).get("hard")
         return self.task.hard_objective(instantiate(term["loss"]) if term and term.get("loss") else None)
 
-    def check(self, teacher: nn.Module | TeacherSource, like: nn.Module | None = None) -> None:
-        """Compare a new student with its teacher on two rows: what does not fit raises its error before any training.
+    def check(
+        self, teacher: nn.Module | TeacherSource, like: nn.Module | None = None, student: nn.Module | None = None
+    ) -> nn.Module:
+        """Compare a student with its teacher on two rows: what does not fit raises its error before any training.
 
         Args:
             teacher: a model or a source.
             like: of several tasks the first one's teacher, like which all students are built.
+            student: the student; None: a new one.
+
+        Returns:
+            The student.
 
         """
         for model in [teacher] if isinstance(teacher, nn.Module) else teacher.models():
             check_inputs(model, self.data, "teacher")
         if self.settings.cache:
             check_views(self.data)
-        student = self.student(like)
+        student = self.student(like) if student is None else student
         check_exportable(student, self.student_recipe(student), required=True)
         module = self.module(student, teacher)
         terms = module.objective.named_terms()
@@ -247,6 +274,7 @@ class TaskSetup:
                 module.compare(two)
                 module.validation_step(two, 0)  # metrics that do not fit
             break
+        return student
 
 
 def recipe(fitting: FittingSettings) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Stage(ABC):
 
     """
 
-    inputs: ClassVar[tuple[str, ...]] = ()
+    inputs: tuple[str, ...] = ()
     """The stages whose results it reads; those that this run has come before it."""
 
     needs_teacher: ClassVar[bool] = False

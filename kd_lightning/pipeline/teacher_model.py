@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from kd_lightning.core.errors import ConfigError, KDError, hint
 from kd_lightning.core.hashing import digest
 from kd_lightning.data import DataModule
+from kd_lightning.models.early_exit import PREFIX
 from kd_lightning.models.heads import build
 from kd_lightning.models.hub import from_hub, locate
 from kd_lightning.models.load import load
@@ -127,6 +129,15 @@ def origin_of(name: str) -> str:
     return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in files])
 
 
+def _has_exits(folder: Path) -> bool:
+    """Return whether a saved model has branches, with which plain Transformers would not open it."""
+    try:
+        names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+    except (OSError, ValueError, AttributeError):  # damaged: who opens it says so
+        return False
+    return bool(isinstance(names, list) and names and str(names[0]).startswith(PREFIX))
+
+
 def load_teacher(folder: Path, task: Task, trust: bool = False) -> tuple[nn.Module, Any]:
     """Load a fine-tuned teacher with its head, and the processor saved with it (see `Task.saved_processor`).
 
@@ -141,6 +152,8 @@ def load_teacher(folder: Path, task: Task, trust: bool = False) -> tuple[nn.Modu
     """
     if not (folder / "config.json").is_file():
         return load(folder, trust), task.saved_processor(folder)
+    if task.head == "sequence-classification" and _has_exits(folder):
+        return load(folder), task.saved_processor(folder)
     options: dict[str, Any] = {"output_loading_info": True, "local_files_only": True}
     model, info = from_hub(task.auto_class().from_pretrained, str(folder), **options)
     saved = model.config.architectures or [type(model).__name__]

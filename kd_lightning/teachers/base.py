@@ -51,6 +51,10 @@ class TeacherSource(ABC):
 
     """
 
+    follows_student: bool = False
+    """Whether it is made of the student that it teaches, and is attached to it: there is nothing to cache or evaluate
+    before."""
+
     @property
     @abstractmethod
     def info(self) -> ModelInfo:
@@ -87,6 +91,24 @@ class TeacherSource(ABC):
     def models(self) -> Iterator[nn.Module]:
         """Yield the models this source runs; none for a cache."""
         return iter(())
+
+    # -- of sources that change in training --------------------------------------------------------------------------
+
+    def attach(self, student: nn.Module) -> None:  # noqa: B027 - most sources know nothing of the student
+        """Know the student that is taught: called before anything else where `follows_student` is true."""
+
+    def begin(self, student: nn.Module) -> None:  # noqa: B027
+        """Prepare for training, with the weights that the student begins with or goes on with."""
+
+    def after_step(self, student: nn.Module) -> None:  # noqa: B027
+        """Follow the student after a step of its optimizer; gradients that are accumulated are one step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes in training, to be saved as `kd_teacher` in checkpoints; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Load what `state_dict` returned."""
 
 
 class DeclaredInfo(ModelInfo):

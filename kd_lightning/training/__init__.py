@@ -3,5 +3,6 @@
 from kd_lightning.training.callback import DistillationCallback
 from kd_lightning.training.module import DistillationModule
 from kd_lightning.training.multi_task import MultiTaskModule
+from kd_lightning.training.mutual import MutualModule
 
-__all__ = ["DistillationCallback", "DistillationModule", "MultiTaskModule"]
+__all__ = ["DistillationCallback", "DistillationModule", "MultiTaskModule", "MutualModule"]

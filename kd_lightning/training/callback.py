@@ -18,7 +18,7 @@ from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.core.types import Batch, LossReport, Rows
 from kd_lightning.features import FeatureTap, model_info
 from kd_lightning.objective import Objective
-from kd_lightning.teachers import TeacherSource, as_teacher
+from kd_lightning.teachers import SelfTeacher, TeacherSource, as_teacher
 from kd_lightning.training.callback_optimizer import ATTRIBUTE, with_objective
 from kd_lightning.training.checks import (
     check_adapter,
@@ -27,6 +27,7 @@ from kd_lightning.training.checks import (
     check_not_shared,
     check_objective,
     check_same_teacher,
+    check_strategy,
     check_terms_have_gradient,
     check_trainable,
     check_weights,
@@ -34,6 +35,8 @@ from kd_lightning.training.checks import (
 from kd_lightning.training.describe import describe_teacher, describe_terms
 from kd_lightning.training.progress import TrainingProgress, seed_of_step, terms_are_logged
 from kd_lightning.training.resuming import survive_kills
+from kd_lightning.training.strategies import Strategy
+from kd_lightning.training.strategies.base import strategy_applied, with_graph
 
 
 class DistillationCallback(pl.Callback):
@@ -53,6 +56,7 @@ class DistillationCallback(pl.Callback):
         adapter: its `outputs` names the student's outputs, where they are neither a tensor nor a mapping.
         task_weight: weight of the loss that `training_step` returns.
         rows: the ids and labels of all training rows, or a function that returns them, for losses that ask for them.
+        strategy: what changes the student's forward pass in training steps, such as `strategies.Theseus`.
 
     Raises:
         ConfigError: at construction if a term is named `task` or the weight is not finite; when a fit begins if the
@@ -77,7 +81,9 @@ class DistillationCallback(pl.Callback):
         adapter: Adapter | None = None,
         task_weight: float = 1.0,
         rows: Rows | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
+        check_strategy(strategy, compile=False)
         if not isinstance(teacher, TeacherSource):
             check_model("teacher", teacher)
         if not isinstance(student, str):
@@ -96,6 +102,7 @@ class DistillationCallback(pl.Callback):
         self.adapter = adapter
         self.task_weight = task_weight
         self._rows = rows
+        self.strategy = strategy
         self._bound_student: nn.Module | None = None
         self._installed = ExitStack()
         self._forwards = 0
@@ -125,6 +132,8 @@ class DistillationCallback(pl.Callback):
         self._progress = TrainingProgress()
         check_same_teacher(self.teacher)
         self.teacher.to(trainer.strategy.root_device)
+        if self.strategy is not None:
+            self.strategy.setup(trainer)
         try:
             self._install(pl_module, student)
         except BaseException:
@@ -138,6 +147,8 @@ class DistillationCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prepare to be killed more than once."""
         survive_kills(trainer)
+        if self._bound_student is not None:
+            self.teacher.begin(self._bound_student)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check what the last step made of the student's weights."""
@@ -151,6 +162,8 @@ class DistillationCallback(pl.Callback):
     def _bind(self, student: nn.Module) -> None:
         """Bind the objective to the student, once: a second fit continues with the trained projections."""
         check_not_shared(student, self._given_teacher)  # before the teacher is frozen
+        if self.teacher.follows_student and self._bound_student is not student:
+            self.teacher.attach(student)
         check_trainable(student)
         self._outputs = self.adapter.outputs if self.adapter is not None else None
         if self._bound_student is not student:
@@ -158,10 +171,15 @@ class DistillationCallback(pl.Callback):
             self.objective = self.objective.bind(info, self.teacher.info, self._rows)
             self._bound_student = student
         self.teacher.ask(self.objective.teacher_addresses)
+        if self.strategy is not None:
+            check_strategy(self.strategy, compile=hasattr(student, "_orig_mod"))
+            self.strategy.prepare(student, self.teacher, self.objective.student_addresses)
 
     def _install(self, module: pl.LightningModule, student: nn.Module) -> None:
         undo = self._installed.callback
-        self._tap = FeatureTap(student, self.objective.student_addresses, self._outputs)
+        own = self.objective.teacher_addresses if isinstance(self.teacher, SelfTeacher) else ()
+        addresses = tuple(dict.fromkeys([*self.objective.student_addresses, *own]))
+        self._tap = FeatureTap(student, addresses, self._outputs)
         undo(student.register_forward_pre_hook(self._count_forward).remove)
         if hasattr(student, "_orig_mod"):  # a compiled model ignores hooks that are installed after its first call
             self._installed.enter_context(self._tap)
@@ -171,6 +189,8 @@ class DistillationCallback(pl.Callback):
         configure = with_objective(module.configure_optimizers, self.objective)
         undo(replace_method(module, "configure_optimizers", configure))
         undo(replace_method(module, "training_step", self._with_distillation(module)))
+        if self.teacher.follows_student:
+            undo(replace_method(module, "optimizer_step", self._followed(module, student)))
 
     def _uninstall(self) -> None:
         self._installed.close()
@@ -186,19 +206,25 @@ class DistillationCallback(pl.Callback):
 
         def training_step(*args: Any, **kwargs: Any) -> Any:
             batch = _shallow_copy(args[0] if args else kwargs["batch"])  # a step may pop labels from its batch
-            teacher = self.teacher(batch) if self.objective.teacher_addresses else {}
+            first = self.objective.teacher_addresses and not isinstance(self.teacher, SelfTeacher)
+            teacher = self.teacher(batch) if first else {}
             self._forwards = 0
-            with self._tap:
+            with self._tap, strategy_applied(self.strategy, self._progress, module.trainer):
                 output = step(*args, **kwargs)
                 if output is None:
                     return None  # the user skips this batch
                 self._check_forwards()
                 student = self._tap.take()
-            check_has_gradient(student)
+            if isinstance(self.teacher, SelfTeacher):
+                self.teacher.see(student)
+                teacher = self.teacher(batch)
+            if self.strategy is None:
+                check_has_gradient(student)
             progress = self._progress.of(module.trainer) if self.objective.scheduled else 0.0
             seed = seed_of_step(module.trainer) if self.objective.uses_seed else 0
             terms = self.objective(student, teacher, batch, progress, across_ranks=True, seed=seed)
-            check_terms_have_gradient(terms)
+            if self.strategy is None:
+                check_terms_have_gradient(terms)
             task = _scalar_loss(output)
             report = LossReport(
                 task * self.task_weight + terms.total,
@@ -206,12 +232,23 @@ class DistillationCallback(pl.Callback):
                 {"task": self.task_weight, **terms.weights},
                 terms.diagnostics,
             )
+            report = with_graph(self.strategy, report)
             check_finite(report, module.trainer, batch, self.teacher)
             logs = report.logs("distillation", terms_are_logged(module.trainer))
             module.log_dict(logs, batch_size=batch_size(sub_batch(batch, "student")))
             return {**output, "loss": report.total} if isinstance(output, Mapping) else report.total
 
         return training_step
+
+    def _followed(self, module: pl.LightningModule, student: nn.Module) -> Callable[..., None]:
+        """Return an `optimizer_step` after which the teacher follows the student."""
+        step = module.optimizer_step
+
+        def optimizer_step(*args: Any, **kwargs: Any) -> None:
+            step(*args, **kwargs)
+            self.teacher.after_step(student)
+
+        return optimizer_step
 
     def _count_forward(self, *_: Any) -> None:
         self._forwards += 1
@@ -234,13 +271,16 @@ class DistillationCallback(pl.Callback):
         return f"{type(self).__qualname__}[student={self.student!r}]"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the projections' weights, as part of the trainer's checkpoint."""
-        return {"objective": self.objective.state_dict()}
+        """Return the projections' weights, and what changes in the teacher, as part of the trainer's checkpoint."""
+        state = {"objective": self.objective.state_dict()}
+        return state | ({"teacher": followed} if (followed := self.teacher.state_dict()) else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the projections' weights; `setup` has bound the objective by then."""
         with torch.no_grad():
             self.objective.load_state_dict(state_dict["objective"])
+            if "teacher" in state_dict:
+                self.teacher.load_state_dict(state_dict["teacher"])
 
 
 def replace_method(owner: Any, name: str, function: Callable[..., Any]) -> Callable[[], None]:

@@ -15,6 +15,7 @@ from kd_lightning.core.errors import ConfigError, NonFiniteLossError
 from kd_lightning.core.types import Batch, Features, LossReport
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource
+from kd_lightning.training.strategies import Strategy
 
 
 def check_not_shared(student: nn.Module, teacher: TeacherSource | nn.Module | None) -> None:
@@ -75,7 +76,7 @@ def check_same_teacher(teacher: TeacherSource) -> None:
         ConfigError: on every rank, if their teachers' weights or buffers differ.
 
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if teacher.follows_student or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
     tensors = [x for model in teacher.models() for x in (*model.parameters(), *model.buffers())]
     own = [float(x.detach().double().sum()).hex() for x in tensors]  # as text, in which not-a-number equals itself
@@ -116,6 +117,23 @@ def check_factories(optimizer: object, scheduler: object) -> None:
         if factory is not None and not callable(factory):
             got = type(factory).__name__
             raise ConfigError(f"Expected argument `{name}` to be a function, such as {example}, but got {got}.")
+
+
+def check_strategy(strategy: object, compile: bool) -> None:
+    """Refuse what is no strategy, and one whose student is compiled: each step may run other modules.
+
+    Raises:
+        ConfigError: if it is something else than a Strategy or None, or `compile` is true beside it.
+
+    """
+    if strategy is not None and not isinstance(strategy, Strategy):
+        got = type(strategy).__name__
+        raise ConfigError(f"Expected argument `strategy` to be a Strategy, such as LayerDrop(0.1), but got {got}.")
+    if strategy is not None and compile:
+        raise ConfigError(
+            f"{type(strategy).__name__} runs other modules in every step, and a compiled student would be compiled "
+            "again for each choice: leave compile out."
+        )
 
 
 def check_has_gradient(features: Features) -> None:

@@ -18,7 +18,7 @@ from kd_lightning.core.types import Batch, Features, LossReport, Rows
 from kd_lightning.features.runner import Runner
 from kd_lightning.metrics import Scores
 from kd_lightning.objective import Objective
-from kd_lightning.teachers import TeacherSource, as_teacher
+from kd_lightning.teachers import SelfTeacher, TeacherSource, as_teacher
 from kd_lightning.training.checks import (
     check_adapter,
     check_factories,
@@ -26,6 +26,7 @@ from kd_lightning.training.checks import (
     check_not_shared,
     check_objective,
     check_same_teacher,
+    check_strategy,
     check_terms_have_gradient,
     check_trainable,
     check_weights,
@@ -40,6 +41,8 @@ from kd_lightning.training.optim import (
 )
 from kd_lightning.training.progress import TrainingProgress, seed_of_step, terms_are_logged
 from kd_lightning.training.resuming import survive_kills
+from kd_lightning.training.strategies import Strategy
+from kd_lightning.training.strategies.base import strategy_applied, with_graph
 
 
 class DistillationModule(LightningModule):
@@ -60,6 +63,7 @@ class DistillationModule(LightningModule):
         adapter: how to call a student that does not follow the usual forms, and what its outputs are called.
         compile: run the student and its taps as one compiled graph.
         rows: the ids and labels of all training rows, or a function that returns them, for losses that ask for them.
+        strategy: what changes the student's forward pass in training steps, such as `strategies.Theseus`.
 
     Raises:
         AddressError, MatchError: if a term does not fit the models.
@@ -85,8 +89,10 @@ class DistillationModule(LightningModule):
         adapter: Adapter | None = None,
         compile: bool = False,
         rows: Rows | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         super().__init__()
+        check_strategy(strategy, compile)
         check_model("student", student)
         check_adapter(adapter)
         check_factories(optimizer, scheduler)
@@ -94,6 +100,8 @@ class DistillationModule(LightningModule):
         check_not_shared(student, teacher)  # before the teacher is frozen
         check_trainable(student)
         self.teacher = as_teacher(teacher) if teacher is not None else None
+        if self.teacher is not None and self.teacher.follows_student:
+            self.teacher.attach(student)
         self.student = student if any(m.training for m in student.modules()) else student.train()
         self._runner = Runner(student, adapter, compile)
         self.objective = objective.bind(self._runner.info, self.teacher.info if self.teacher else None, rows)
@@ -105,10 +113,15 @@ class DistillationModule(LightningModule):
         self._make_scheduler = scheduler
         self._progress = TrainingProgress()
         self._select_features()
+        self.strategy = strategy
+        if strategy is not None:
+            strategy.prepare(self.student, self.teacher, self._runner.addresses)
+            check_trainable(self.student)
 
     def _select_features(self) -> None:
         metrics = self.metrics.addresses if self.metrics is not None else ()
-        self._runner.ask(list(dict.fromkeys([*self.objective.student_addresses, *metrics])))
+        own = self.objective.teacher_addresses if isinstance(self.teacher, SelfTeacher) else ()
+        self._runner.ask(list(dict.fromkeys([*self.objective.student_addresses, *own, *metrics])))
         if self.teacher is not None:
             self.teacher.ask(self.objective.teacher_addresses)
 
@@ -119,7 +132,8 @@ class DistillationModule(LightningModule):
 
         The terms are logged when loggers write (`Trainer(log_every_n_steps=…)`) and at an epoch's first step.
         """
-        report = self.compare(batch, across_ranks=True)
+        with strategy_applied(self.strategy, self._progress, self.trainer):
+            report = with_graph(self.strategy, self.compare(batch, across_ranks=True))
         check_terms_have_gradient(report)
         check_finite(report, self.trainer, batch, self.teacher)
         self.log_dict(
@@ -133,8 +147,15 @@ class DistillationModule(LightningModule):
 
     def compare(self, batch: Batch, across_ranks: bool = False) -> LossReport:
         """Evaluate the objective on one batch."""
-        teacher = self.teacher(batch) if self.teacher is not None and self.objective.teacher_addresses else {}
-        return self.objective(self.forward(batch), teacher, batch, self.progress, across_ranks, self.seed)
+        asked = self.teacher is not None and bool(self.objective.teacher_addresses)
+        if isinstance(self.teacher, SelfTeacher):
+            student = self.forward(batch)
+            self.teacher.see(student)
+            teacher = self.teacher(batch)
+        else:
+            teacher = self.teacher(batch) if self.teacher is not None and asked else {}
+            student = self.forward(batch)
+        return self.objective(student, teacher, batch, self.progress, across_ranks, self.seed)
 
     def forward(self, batch: Batch) -> Features:
         """Return the student's features on a batch, by address."""
@@ -204,6 +225,8 @@ class DistillationModule(LightningModule):
         self._progress = TrainingProgress()
         self._select_features()  # the teacher may have been used with another student since
         self._runner.open()
+        if self.strategy is not None:
+            self.strategy.setup(self.trainer)
         if self.teacher is not None:
             check_same_teacher(self.teacher)
             self.teacher.to(self.trainer.strategy.root_device)
@@ -212,6 +235,14 @@ class DistillationModule(LightningModule):
     def on_train_start(self) -> None:
         """Prepare to be killed more than once."""
         survive_kills(self.trainer)
+        if self.teacher is not None:
+            self.teacher.begin(self.student)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Let the teacher follow the student: before callbacks save a checkpoint of this step."""
+        super().optimizer_step(*args, **kwargs)
+        if self.teacher is not None:
+            self.teacher.after_step(self.student)
 
     def on_train_end(self) -> None:
         """Check what the last step made of the student's weights."""
@@ -236,7 +267,7 @@ class DistillationModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over student and projections, and the scheduler, stepped every step."""
-        if self.objective.scheduled:
+        if self.objective.scheduled or self.strategy is not None:
             self.total_steps()  # fails here, not in the first step
         groups = parameter_groups(self.student, self.objective)
         return configure(
@@ -250,6 +281,13 @@ class DistillationModule(LightningModule):
         if hasattr(config, "to_json_string"):
             plain = json.loads(config.to_json_string(use_diff=False))
             checkpoint["kd_student"] = {"class": type(student).__name__, "config": plain}
+        if self.teacher is not None and (state := self.teacher.state_dict()):
+            checkpoint["kd_teacher"] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load what changes in the teacher."""
+        if self.teacher is not None and "kd_teacher" in checkpoint:
+            self.teacher.load_state_dict(checkpoint["kd_teacher"])
 
     def extra_repr(self) -> str:
         """Name the teacher, which is no submodule, and the terms with their weights."""

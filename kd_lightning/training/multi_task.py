@@ -71,6 +71,12 @@ class MultiTaskModule(LightningModule):
             for other in tasks.values():
                 check_not_shared(task.student, other.teacher)
             check_trainable(task.student)
+            if task.strategy is not None:
+                raise ConfigError(f"{type(task.strategy).__name__} trains one task: leave the strategy out.")
+            if task.teacher is not None and task.teacher.follows_student:
+                raise ConfigError(
+                    f"{type(task.teacher).__name__} follows the student of one task: take another teacher."
+                )
         self.tasks = nn.ModuleDict(tasks)
         self._make_optimizer = optimizer or default_optimizer
         self._make_scheduler = scheduler

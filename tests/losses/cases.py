@@ -158,6 +158,10 @@ CASES = [
         temperature=2.0,
         temperature_schedule=partial(schedules.Constant, factor=2.0),
     ),
+    case("annealed_logits", losses.AnnealedLogits, oracles.annealed_logits(0.1), logits),
+    case(
+        "annealed_logits_tokens", losses.AnnealedLogits, oracles.annealed_logits(0.25), token_logits, max_temperature=4
+    ),
     case("hidden_mse", losses.HiddenMSE, oracles.hidden_mse, hidden),
     case("hidden_mse_unmasked", losses.HiddenMSE, oracles.hidden_mse, partial(hidden, masked=False)),
     case("hidden_cosine", losses.HiddenCosine, oracles.hidden_cosine, hidden),

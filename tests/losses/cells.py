@@ -42,6 +42,7 @@ CELLS = {
     "WKDF": Cells(PASSES, IN_EVAL, PASSES),
     "WKDL": Cells(PASSES, PASSES, PASSES),
     "WSLD": Cells(PASSES, PASSES, PASSES),
+    "AnnealedLogits": Cells(PASSES, PASSES, PASSES),
     "AttentionCE": Cells(PASSES, PASSES, PASSES),
     "AttentionCEMean": Cells(PASSES, PASSES, PASSES),
     "AttentionKL": Cells(PASSES, PASSES, PASSES),

@@ -40,6 +40,7 @@ LOGITS_LOSSES = {
     losses.DKD(): ROWS,
     losses.HardTeacher(): ROWS,
     losses.LogitMSE(): ROWS,
+    losses.AnnealedLogits(): ROWS,
     losses.LogitStandardized(): ROWS,
     losses.NKD(): ROWS,
     losses.ProbabilityShift(losses.SoftTarget()): ROWS,

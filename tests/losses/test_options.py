@@ -152,7 +152,7 @@ def test_shapes_that_do_not_fit_are_an_error_that_names_both(
 
 def test_only_losses_that_compare_widths_ask_for_equal_ones() -> None:
     asking = {name for name in losses.__all__ if getattr(losses, name).equal_widths}
-    logits = {"SoftTarget", "SoftCrossEntropy", "SoftLabels", "LogitMSE"}
+    logits = {"SoftTarget", "SoftCrossEntropy", "SoftLabels", "LogitMSE", "AnnealedLogits"}
     logits |= {"DIST", "DKD", "HardTeacher", "LogitStandardized", "NKD", "TTM", "WKDL", "WSLD"}
     assert asking == {"AFD", "ChannelWise", "FSP", "HiddenCosine", "HiddenMSE", "PKD", "VkD", *logits}
     assert losses.ProbabilityShift(nn.MSELoss()).equal_widths

@@ -18,6 +18,7 @@ from kd_lightning.core.hashing import digest
 from kd_lightning.core.version import VERSION
 from kd_lightning.pipeline import fine_tune as stage
 from kd_lightning.pipeline.checks import check_settings
+from kd_lightning.pipeline.places import TEACHERS
 from kd_lightning.pipeline.setup import teacher_setup
 from kd_lightning.pipeline.teacher_model import load_teacher
 
@@ -274,7 +275,7 @@ def test_a_teacher_that_was_damaged_since_is_looked_for_again(tmp_path: Path, ca
     teacher.mkdir()
     (teacher / "model.safetensors").write_bytes(b"weights")
     write_checksums(teacher)
-    write_json(tmp_path / "run" / stage.TEACHERS, {"": {"tiny": str(teacher)}})
+    write_json(tmp_path / "run" / TEACHERS, {"": {"tiny": str(teacher)}})
     write_json(result, {"seconds": 0.0, "kd_version": VERSION})
     fine_tune = stage.FineTune("teacher")
     fine_tune.check_outputs(tmp_path / "run")

@@ -10,6 +10,18 @@ ROLES = ("teacher", "alone", "student")
 """The models of a run, in the order they are made: the student alone only where `baseline=true`."""
 
 
+def roles_of(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the models of a run, in the order of its plan where it has further ones.
+
+    Example:
+        >>> roles_of({"teacher": {"metrics": {}}, "features": {"metrics": {}}, "student": {"metrics": {}}})
+        ['teacher', 'features', 'student']
+
+    """
+    named = [name for name, entry in metrics.items() if name in ROLES or "metrics" in (entry or ())]
+    return named if {*named} - {*ROLES} else [role for role in ROLES if role in named]
+
+
 @dataclass(frozen=True)
 class Metric:
     """The metric that picks the best checkpoint and the best run.

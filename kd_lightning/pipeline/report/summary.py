@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import nn
 
 from kd_lightning.objective import Objective, Term
-from kd_lightning.pipeline.report.results import ROLES, Metric, main_metric, metric_of, selection_of, share_kept
+from kd_lightning.pipeline.report.results import Metric, main_metric, metric_of, roles_of, selection_of, share_kept
 
 TITLES = {"teacher": "teacher", "alone": "student alone", "student": "student distilled"}
 """How each entry of `metrics.json` is called on the terminal."""
@@ -154,7 +154,7 @@ def final_table(console: Console, metrics: Mapping[str, Any]) -> None:
         metrics: the object of `metrics.json`; roles that did not run are absent and have no row.
 
     """
-    main, roles = main_metric(metrics), [role for role in ROLES if role in metrics]
+    main, roles = main_metric(metrics), roles_of(metrics)
     names = list(dict.fromkeys(name for role in roles for name in metrics[role].get("metrics", {})))
     rows = [["", *names, *SOMETIMES, "parameters", "latency", "time"]]
     rows += [_final_row(metrics, role, names, main) for role in roles]
@@ -202,7 +202,7 @@ def _final_row(metrics: Mapping[str, Any], role: str, names: list[str], main: Me
     kept = share_kept(metrics, role, main) if main is None or main.mode == "max" else None  # 90 % of a loss is better
     latency = entry.get("latency_ms")
     return [
-        TITLES[role] if "teacher" in metrics else "student",
+        "student" if role == "student" and "teacher" not in metrics else TITLES.get(role, role.replace("_", " ")),
         *(_number(entry.get("metrics", {}).get(name)) for name in names),
         _number(selection_of(metrics, role, main)),
         "" if kept is None or role == "teacher" else f"{100 * kept:.1f} %",

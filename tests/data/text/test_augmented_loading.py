@@ -48,7 +48,7 @@ def same_weights(one: Recorder, other: Recorder) -> bool:
     return all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
 
 
-@pytest.mark.parametrize(("workers", "die_at"), [(0, 5), (0, 14), (2, 17)])
+@pytest.mark.parametrize(("workers", "die_at"), [(0, 5), (0, 14), pytest.param(2, 17, marks=pytest.mark.slow)])
 def test_a_run_stopped_in_an_epoch_and_resumed_ends_bit_equal(root, tokenizer, tmp_path, whole, workers, die_at):
     with pytest.raises(RuntimeError, match="cut"):
         trainer(tmp_path / "cut").fit(Recorder(die_at), films(root, tokenizer, workers))

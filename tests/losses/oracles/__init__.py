@@ -24,6 +24,7 @@ from .hidden import (
 )
 from .labelled import dkd, hard_label, hard_labels, label_mse, nkd, shifted, wkdl, wsld
 from .logits import (
+    annealed_logits,
     dist,
     hard_teacher,
     identity,
@@ -41,6 +42,7 @@ __all__ = [
     "Array",
     "Oracle",
     "afd",
+    "annealed_logits",
     "attention_divergence",
     "attention_mse",
     "attention_transfer",

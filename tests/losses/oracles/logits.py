@@ -50,6 +50,18 @@ def logit_mse(temperature: float = 1.0) -> Oracle:
     return oracle
 
 
+def annealed_logits(share: float) -> Oracle:
+    """At the beginning of training, where the teacher's logits have so large a share of their size."""
+
+    def oracle(student: Array, teacher: Array, mask: Array | None) -> float:
+        losses = [
+            (student[row][c] - share * teacher[row][c]) ** 2 for row, e in distributions(student, mask) for c in e
+        ]
+        return average(losses)
+
+    return oracle
+
+
 def identity(student: Array, teacher: Array, mask: Array | None) -> float:
     return float(student)
 
