@@ -61,9 +61,20 @@ def settle_plan(cfg: DictConfig) -> None:
     resolved = _plain(cfg)
     for name, node, changes in list(_changing(cfg)):
         own = _plain(_changed(cfg, changes))
+        if own["trainer"].get("strategy") == "ddp" and not _trains_the_head(own):
+            own["trainer"]["strategy"] = "ddp_find_unused_parameters_true"
         explicit = {key: _difference(resolved[key], own[key]) for key in CHANGED if own[key] != resolved[key]}
         with open_dict(cfg):
             cfg.plan[name] = node | {key: value for key, value in explicit.items() if key not in node}
+
+
+def _trains_the_head(own: Node) -> bool:
+    """Return whether a term that counts reads the task's outputs; the head of a model has no gradient otherwise."""
+    outputs = own["task"].get("outputs", "logits")
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    terms = [term for term in (own["objective"].get("terms") or {}).values() if term and term.get("weight", 1.0)]
+    sides = [side for term in terms if (side := (term.get("match") or {}).get("student")) is not None]
+    return any(address in outputs for side in sides for address in (side if isinstance(side, list) else [side]))
 
 
 def stage_configs(cfg: DictConfig) -> dict[str, DictConfig]:

@@ -67,6 +67,12 @@ def test_what_follows_from_a_changed_value_follows() -> None:
     assert settings.tasks[""].data["seed"] == 4
 
 
+def test_a_stage_that_does_not_train_the_head_looks_for_unused_parameters() -> None:
+    settings = settled("plan=tinybert", "trainer=ddp_cpu")
+    found = {name: settings.of(name).fitting.trainer["strategy"] for name in ("features", "student")}
+    assert found == {"features": "ddp_find_unused_parameters_true", "student": "ddp"}
+
+
 def test_another_target_replaces_the_whole() -> None:
     loss = "{_target_: kd_lightning.losses.HardTeacher}"
     own = settled(f"+plan.student.objective.terms.logits.loss={loss}").of("student").tasks[""]
