@@ -32,6 +32,7 @@ def check_settings(settings: RunSettings) -> None:
             log.info("There is no teacher: the student learns from labels alone, without %s.", ", ".join(left_out))
         if own.cache:
             _check_cache(own)
+        _check_row_weights(own)
         if own.curriculum is not None and not own.cache:
             raise ConfigError(
                 "A curriculum orders rows by the teacher's answers, which a cache has: type cache=true, or leave "
@@ -39,6 +40,17 @@ def check_settings(settings: RunSettings) -> None:
             )
         if own.data.get("unlabelled") is not None:
             _check_unlabelled(own)
+
+
+def _check_row_weights(settings: TaskSettings) -> None:
+    """Refuse weights that are divided by their mean where a batch has one row, whose weight is then 1."""
+    alone = settings.data.get("batch_size") == 1 and settings.fitting.trainer.get("devices") == 1
+    for name, term in (settings.objective.get("terms") or {}).items() if alone else ():
+        if term and term.get("sample_weight") and instantiate(term["sample_weight"]).normalize:
+            raise ConfigError(
+                f"Rows of the term '{name}' are weighted relative to their batch, and data.batch_size=1 leaves one: "
+                f"type a larger one, or objective.terms.{name}.sample_weight.normalize=false."
+            )
 
 
 def _check_teachers(teacher: TeacherSettings) -> None:

@@ -130,6 +130,7 @@ def test_a_student_that_goes_on_is_what_it_was() -> None:
         (["plan=tinybert", "+plan.student.epochs=3"], "plan.student.epochs.*no argument"),
         (["+plan.more=3"], "'plan.more' cannot be 3"),
         (["curriculum=loss"], "cache=true"),
+        (["sample_weight=entropy", "data.batch_size=1"], "relative to their batch"),
         (["teacher=ema", "cache=true"], "changes with the student"),
         (["sample_weight=entropy", "objective.terms.logits.loss._target_=kd_lightning.losses.RKDAngle"], "temperature"),
     ],
