@@ -15,6 +15,7 @@ from kd_lightning.cli.configs import TrainSchema
 from kd_lightning.cli.kinds import check_kind, types_of
 from kd_lightning.cli.stages import INHERITED, check_references, settle_plan, split, stage_configs
 from kd_lightning.core.errors import ConfigError, KDError, hint
+from kd_lightning.pipeline.checks import follows_student
 from kd_lightning.pipeline.settings import (
     MEAN,
     NO_ARGUMENTS,
@@ -224,24 +225,13 @@ def settings_of(cfg: DictConfig) -> RunSettings:
     for name, own in stage_configs(cfg).items():
         try:
             changes = split(plain(cfg.plan[name]))[1]
-            if _follows_student(changes.get("teacher")):
+            if follows_student(changes.get("teacher")):
                 own.cache = False  # the cache is of the run's own teachers
             shares = not {"task", "teacher"} & changes.keys() and not changes.get("data", {}).keys() - {"unlabelled"}
             stages[name] = dataclasses.replace(_checked_settings(own, {}), shares_cache=shares)
         except KDError as error:
             raise type(error)(f"In stage '{name}': {error}") from error
     return dataclasses.replace(settings, plan=plan, stages=stages, config=settings.config | {"plan": plain(cfg.plan)})
-
-
-def _follows_student(teacher: Any) -> bool:
-    """Return whether what a stage changes of the teacher is a source that is made of the student."""
-    from hydra.utils import get_object
-
-    target = teacher.get("_target_") if isinstance(teacher, dict) else None
-    try:
-        return target is not None and bool(getattr(get_object(target), "follows_student", False))
-    except Exception:  # checked, and told of, with all other targets
-        return False
 
 
 def _checked_settings(cfg: DictConfig, plan: dict[str, Any]) -> RunSettings:

@@ -70,7 +70,7 @@ def _check_teachers(teacher: TeacherSettings) -> None:
 def _check_cache(settings: TaskSettings) -> None:
     if settings.teacher is None:
         raise ConfigError("cache=true stores a teacher's outputs, and there is no teacher: leave cache out.")
-    if follows_student(settings.teacher):
+    if follows_student(settings.teacher.source):
         raise ConfigError(
             "cache=true stores a teacher's outputs once, and this teacher changes with the student: leave cache out."
         )
@@ -96,10 +96,19 @@ def _check_cache(settings: TaskSettings) -> None:
     Codec(settings.teacher.cache_dtype, settings.teacher.cache_top_k)  # raises an error for what cannot be
 
 
-def follows_student(teacher: TeacherSettings | None) -> bool:
-    """Return whether a teacher is made of the student that it teaches: there is nothing to cache or evaluate before."""
-    source = teacher.source if teacher is not None else None
-    return source is not None and bool(getattr(get_object(source["_target_"]), "follows_student", False))
+def follows_student(source: object) -> bool:
+    """Return whether what builds a teacher makes it of the student: there is nothing to cache or evaluate before.
+
+    Example:
+        >>> follows_student({"_target_": "kd_lightning.EMATeacher"}), follows_student(None)
+        (True, False)
+
+    """
+    target = source.get("_target_") if isinstance(source, Mapping) else None
+    try:
+        return target is not None and bool(getattr(get_object(str(target)), "follows_student", False))
+    except Exception:  # a target that is not there is told of where all targets are checked
+        return False
 
 
 def check_views(data: DataModule) -> None:

@@ -49,7 +49,7 @@ class FineTune(Stage):
             write_json(places, find_teachers(settings.tasks, folder, fits))
         if not settings.has_teacher:
             return {}
-        if any(follows_student(own.teacher) for own in settings.tasks.values()):
+        if any(own.teacher is not None and follows_student(own.teacher.source) for own in settings.tasks.values()):
             return {}  # it becomes what it is in the student's training
         make_trainer = quiet_trainer(settings.fitting, one_device=True)
         seed_everything(settings.seed, verbose=False)

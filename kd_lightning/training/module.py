@@ -147,13 +147,12 @@ class DistillationModule(LightningModule):
 
     def compare(self, batch: Batch, across_ranks: bool = False) -> LossReport:
         """Evaluate the objective on one batch."""
-        asked = self.teacher is not None and bool(self.objective.teacher_addresses)
         if isinstance(self.teacher, SelfTeacher):
             student = self.forward(batch)
             self.teacher.see(student)
             teacher = self.teacher(batch)
         else:
-            teacher = self.teacher(batch) if self.teacher is not None and asked else {}
+            teacher = self.teacher(batch) if self.teacher is not None and self.objective.teacher_addresses else {}
             student = self.forward(batch)
         return self.objective(student, teacher, batch, self.progress, across_ranks, self.seed)
 
