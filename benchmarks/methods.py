@@ -1,12 +1,15 @@
 """Methods set beside each other, drawn from a sweep's file: what each gains, and whether seeds can tell it.
 
-python -m benchmarks.methods SWEEP.csv [--published EXPERIMENT] [--times ZOO.csv] [--picture FILE.png]
+python -m benchmarks.methods SWEEP.csv [--column way --base plain] [--published EXPERIMENT] [--times ZOO.csv]
+    [--picture FILE.png]
 
-SWEEP.csv is the `sweep.csv` of `python train.py -m experiment=… method=alone,st,at,… seed=0,1,2`. One row per method,
-the best mean first. Accuracies are in percent, of the test images, and ± is the sample deviation over seeds. Gains are
-differences of two runs with one seed, and their deviation is that of the differences; a method is told apart from `st`
-where its mean gain is more than two standard errors from zero. `--published` takes accuracies from
-`published.accuracy` of an experiment, `--times` what a step costs from the CSV file of `benchmarks.zoo`.
+SWEEP.csv is the `sweep.csv` of `python train.py -m experiment=… method=alone,st,at,… seed=0,1,2`, or of a sweep over
+what another column names, such as `+way=plain,tinybert,…`. One row per method, the best mean first. Accuracies are in
+percent, of the test rows, and ± is the sample deviation over seeds. Gains are differences of two runs with one seed,
+over `alone` and over the base (`st`), and their deviation is that of the differences; a method is told apart from the
+base where its mean gain is more than two standard errors from zero. Seconds are those of all stages that train a
+student. `--published` takes accuracies from `published.accuracy` of an experiment, `--times` what a step costs from the
+CSV file of `benchmarks.zoo`.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from kd_lightning.pipeline.report import pictures
 
 ALONE, ST = "alone", "st"
 METRIC = "student/accuracy"
+SECONDS, NO_STUDENT = "seconds/", ("teacher", "cache", ALONE)
 
 
 class Mean(NamedTuple):
@@ -75,32 +79,42 @@ class Runs:
         return Mean.of([self.scores[seed] - other.scores[seed] for seed in seeds]) if other and seeds else None
 
 
-def read_sweep(file: Path) -> dict[str, Runs]:
+def read_sweep(file: Path, column: str = METHOD) -> dict[str, Runs]:
     """Return the runs of each method in a sweep's file.
+
+    Args:
+        file: a sweep's `sweep.csv`.
+        column: the one that names methods.
 
     Raises:
         SystemExit: with a sentence, if the file has not what is needed.
 
     """
-    rows = read_rows(file, ("method", "seed", "status", METRIC))
+    rows = read_rows(file, (column, "seed", "status", METRIC))
     found: dict[str, Runs] = {}
     for row in rows:
-        runs, seed = found.setdefault(row["method"], Runs()), row["seed"]
+        runs, seed = found.setdefault(row[column], Runs()), row["seed"]
         score = _number(row[METRIC])
         if row["status"] != "ok" or score is None:
             told = row["status"] if row["status"] != "ok" else f"no {METRIC}"
             runs.lost[seed] = ": ".join(filter(None, [told, row.get("error") or ""]))
         elif seed in runs.scores:
-            raise SystemExit(f"{file} has two results of method {row['method']} with seed {seed}: leave one out.")
+            raise SystemExit(f"{file} has two results of {column} {row[column]} with seed {seed}: leave one out.")
         else:
             runs.scores[seed] = 100 * score
-            seconds = _number(row.get("seconds/student") or row.get("seconds"))
+            seconds = _seconds(row)
             runs.seconds |= {} if seconds is None else {seed: seconds}
     for runs in found.values():
         for seed in dict.fromkeys(row["seed"] for row in rows):
             if seed not in runs.scores:
                 runs.lost.setdefault(seed, "not run")
     return found
+
+
+def _seconds(row: Mapping[str, str]) -> float | None:
+    stages = [column for column in row if column.startswith(SECONDS) and column[len(SECONDS) :] not in NO_STUDENT]
+    spent = [seconds for seconds in map(_number, map(row.get, stages)) if seconds is not None]
+    return sum(spent) if spent else _number(row.get("seconds"))
 
 
 def read_rows(file: Path, needed: Iterable[str]) -> list[dict[str, str]]:
@@ -155,6 +169,8 @@ def method_rows(
     runs: Mapping[str, Runs],
     others: Mapping[str, float] | None = None,
     times: Mapping[str, Mapping[str, str]] | None = None,
+    column: str = METHOD,
+    base: str = ST,
 ) -> list[Row]:
     """Return a row per method.
 
@@ -162,9 +178,11 @@ def method_rows(
         runs: by method.
         others: published accuracies by method.
         times: rows of `benchmarks.zoo` by method.
+        column: what a method is called in the table.
+        base: the method that gains are over, beside `alone`.
 
     """
-    return [_method_row(name, runs, others, times) for name in ranked(runs)]
+    return [{column: name} | _method_row(name, runs, others, times, base) for name in ranked(runs)]
 
 
 def _method_row(
@@ -172,15 +190,16 @@ def _method_row(
     runs: Mapping[str, Runs],
     others: Mapping[str, float] | None,
     times: Mapping[str, Mapping[str, str]] | None,
+    base: str,
 ) -> Row:
     own = runs[name]
-    row: Row = {"method": name, "runs": _count(own), "accuracy": None}
+    row: Row = {"runs": _count(own), "accuracy": None}
     if own.scores:
         row["accuracy"] = Mean.of([*own.scores.values()]).text()
-    gains = {base: own.gain(runs.get(base)) if name != base else None for base in (ALONE, ST)}
-    row |= {f"gain over {base}": gain.text("+") if gain else None for base, gain in gains.items()}
-    over_st = gains[ST]
-    row[f"told apart from {ST}"] = None if over_st is None or over_st.is_zero is None else not over_st.is_zero
+    gains = {other: own.gain(runs.get(other)) if name != other else None for other in (ALONE, base)}
+    row |= {f"gain over {other}": gain.text("+") if gain else None for other, gain in gains.items()}
+    over = gains[base]
+    row[f"told apart from {base}"] = None if over is None or over.is_zero is None else not over.is_zero
     row["seconds"] = round(statistics.fmean(own.seconds.values())) if own.seconds else None
     if times is not None:
         told = times.get(name, {})
@@ -195,21 +214,21 @@ def _count(runs: Runs) -> str:
     return f"{len(runs.scores)} of {len(runs.scores) + lost}" if lost else str(len(runs.scores))
 
 
-def notes(runs: Mapping[str, Runs]) -> list[str]:
+def notes(runs: Mapping[str, Runs], base: str = ST) -> list[str]:
     """Return a sentence for each run without a result, and for a base of gains that is not there."""
     found = [
         f"{name}, seed {seed}: {what.rstrip('.')}{'; another run has a result' if seed in runs[name].scores else ''}."
         for name in ranked(runs)
         for seed, what in runs[name].lost.items()
     ]
-    missing = [base for base in (ALONE, ST) if base not in runs or not runs[base].scores]
-    return found + [f"There is no result of {base}, and so no gain over it." for base in missing]
+    missing = [other for other in (ALONE, base) if other not in runs or not runs[other].scores]
+    return found + [f"There is no result of {other}, and so no gain over it." for other in missing]
 
 
-def draw(runs: Mapping[str, Runs], others: Mapping[str, float] | None, file: Path) -> None:
-    """Draw the gains over `st` with two standard errors, and published ones beside them, into a PNG file."""
-    names = [name for name in reversed(ranked(runs)) if name != ST]
-    gains = {name: runs[name].gain(runs.get(ST)) for name in names}
+def draw(runs: Mapping[str, Runs], others: Mapping[str, float] | None, file: Path, base: str = ST) -> None:
+    """Draw the gains over the base with two standard errors, and published ones beside them, into a PNG file."""
+    names = [name for name in reversed(ranked(runs)) if name != base]
+    gains = {name: runs[name].gain(runs.get(base)) for name in names}
     figure = pictures.new_figure(7.0, 1.4 + 0.3 * len(names))
     axes = figure.add_subplot()
     axes.axvline(0, color=pictures.TEACHER, linewidth=1)
@@ -224,14 +243,14 @@ def draw(runs: Mapping[str, Runs], others: Mapping[str, float] | None, file: Pat
             width = 0.0 if math.isnan(gain.deviation) else 2 * gain.error
             label = "ours, ± 2 standard errors" if name == next(n for n in names if gains[n]) else None
             axes.errorbar(gain.mean, place, xerr=width, fmt="o", color=pictures.STUDENT, capsize=3, label=label)
-    if others and ST in others:
+    if others and base in others:
         places = [place for place, name in enumerate(names) if name in others]
-        told = [others[names[place]] - others[ST] for place in places]
+        told = [others[names[place]] - others[base] for place in places]
         axes.scatter(
             told, places, marker="D", s=26, color=pictures.ALONE, label="published" if told else None, zorder=3
         )
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel=f"gain over {ST}, percentage points", ylim=(-0.7, len(names) - 0.3))
+    axes.set(xlabel=f"gain over {base}, percentage points", ylim=(-0.7, len(names) - 0.3))
     pictures.tidy(axes)
     pictures.legend(axes)
     write_figure(file, figure)
@@ -243,18 +262,20 @@ def main(typed: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sweep", type=Path, help="a sweep's sweep.csv")
+    parser.add_argument("--column", default=METHOD, help="the one that names methods (default: %(default)s)")
+    parser.add_argument("--base", default=ST, help="what gains are over, beside alone (default: %(default)s)")
     parser.add_argument("--published", metavar="EXPERIMENT", help="whose published.accuracy to set beside")
     parser.add_argument("--times", type=Path, help="a CSV file of benchmarks.zoo")
     parser.add_argument("--picture", type=Path, help="a PNG file to draw")
     given = parser.parse_args(typed)
-    runs = read_sweep(given.sweep)
+    runs = read_sweep(given.sweep, given.column)
     others = published(given.published) if given.published else None
     times = {row[METHOD]: row for row in read_rows(given.times, (METHOD, MS))} if given.times else None
-    print(table(method_rows(runs, others, times)))
-    if told := notes(runs):
+    print(table(method_rows(runs, others, times, given.column, given.base)))
+    if told := notes(runs, given.base):
         print("\n" + "\n".join(f"- {note}" for note in told))
     if given.picture:
-        draw(runs, others, given.picture)
+        draw(runs, others, given.picture, given.base)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,17 @@ def test_a_method_with_a_seed_less_is_compared_on_those_it_has(sweep):
     assert at["gain over alone"] == "+5.50 ± 2.12"
 
 
+def test_a_sweep_over_something_else_has_its_own_column_and_base(tmp_path, capsys):
+    """`tinybert` trains in two stages, of 20 and 10 seconds, after a teacher's 99."""
+    file = tmp_path / "sweep.csv"
+    header = "way,seed,status,student/accuracy,seconds/teacher,seconds/features,seconds/student,seconds"
+    file.write_text(f"{header}\nplain,0,ok,0.5,99,,40,139\ntinybert,0,ok,0.6,99,20,10,129\n")
+    methods.main([str(file), "--column", "way", "--base", "plain"])
+    first, _, best, *_ = capsys.readouterr().out.splitlines()
+    assert first == "| way | runs | accuracy | gain over alone | gain over plain | told apart from plain | seconds |"
+    assert best == "| tinybert | 1 | 60.00 | – | +10.00 | – | 30 |"
+
+
 def test_one_seed_tells_nothing_apart(sweep):
     sp = row_of("sp", sweep)
     assert (sp["accuracy"], sp["gain over st"], sp["told apart from st"]) == ("83.00", "+0.00", None)
