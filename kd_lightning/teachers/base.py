@@ -55,6 +55,9 @@ class TeacherSource(ABC):
     """Whether it is made of the student that it teaches, and is attached to it: there is nothing to cache or evaluate
     before."""
 
+    sees_features: bool = False
+    """Whether it teaches with what the student computed on the same batch, which `see` is given first."""
+
     @property
     @abstractmethod
     def info(self) -> ModelInfo:
@@ -96,6 +99,9 @@ class TeacherSource(ABC):
 
     def attach(self, student: nn.Module) -> None:  # noqa: B027 - most sources know nothing of the student
         """Know the student that is taught: called before anything else where `follows_student` is true."""
+
+    def see(self, features: Features) -> None:  # noqa: B027
+        """Take the student's features of the batch that comes next, where `sees_features` is true."""
 
     def begin(self, student: nn.Module) -> None:  # noqa: B027
         """Prepare for training, with the weights that the student begins with or goes on with."""

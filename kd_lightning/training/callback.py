@@ -18,7 +18,7 @@ from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.core.types import Batch, LossReport, Rows
 from kd_lightning.features import FeatureTap, model_info
 from kd_lightning.objective import Objective
-from kd_lightning.teachers import SelfTeacher, TeacherSource, as_teacher
+from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.training.callback_optimizer import ATTRIBUTE, with_objective
 from kd_lightning.training.checks import (
     check_adapter,
@@ -177,7 +177,7 @@ class DistillationCallback(pl.Callback):
 
     def _install(self, module: pl.LightningModule, student: nn.Module) -> None:
         undo = self._installed.callback
-        own = self.objective.teacher_addresses if isinstance(self.teacher, SelfTeacher) else ()
+        own = self.objective.teacher_addresses if self.teacher.sees_features else ()
         addresses = tuple(dict.fromkeys([*self.objective.student_addresses, *own]))
         self._tap = FeatureTap(student, addresses, self._outputs)
         undo(student.register_forward_pre_hook(self._count_forward).remove)
@@ -206,7 +206,7 @@ class DistillationCallback(pl.Callback):
 
         def training_step(*args: Any, **kwargs: Any) -> Any:
             batch = _shallow_copy(args[0] if args else kwargs["batch"])  # a step may pop labels from its batch
-            first = self.objective.teacher_addresses and not isinstance(self.teacher, SelfTeacher)
+            first = self.objective.teacher_addresses and not self.teacher.sees_features
             teacher = self.teacher(batch) if first else {}
             self._forwards = 0
             with self._tap, strategy_applied(self.strategy, self._progress, module.trainer):
@@ -215,7 +215,7 @@ class DistillationCallback(pl.Callback):
                     return None  # the user skips this batch
                 self._check_forwards()
                 student = self._tap.take()
-            if isinstance(self.teacher, SelfTeacher):
+            if self.teacher.sees_features:
                 self.teacher.see(student)
                 teacher = self.teacher(batch)
             if self.strategy is None:

@@ -18,7 +18,7 @@ from kd_lightning.core.types import Batch, Features, LossReport, Rows
 from kd_lightning.features.runner import Runner
 from kd_lightning.metrics import Scores
 from kd_lightning.objective import Objective
-from kd_lightning.teachers import SelfTeacher, TeacherSource, as_teacher
+from kd_lightning.teachers import TeacherSource, as_teacher
 from kd_lightning.training.checks import (
     check_adapter,
     check_factories,
@@ -120,7 +120,7 @@ class DistillationModule(LightningModule):
 
     def _select_features(self) -> None:
         metrics = self.metrics.addresses if self.metrics is not None else ()
-        own = self.objective.teacher_addresses if isinstance(self.teacher, SelfTeacher) else ()
+        own = self.objective.teacher_addresses if self.teacher is not None and self.teacher.sees_features else ()
         self._runner.ask(list(dict.fromkeys([*self.objective.student_addresses, *own, *metrics])))
         if self.teacher is not None:
             self.teacher.ask(self.objective.teacher_addresses)
@@ -147,7 +147,7 @@ class DistillationModule(LightningModule):
 
     def compare(self, batch: Batch, across_ranks: bool = False) -> LossReport:
         """Evaluate the objective on one batch."""
-        if isinstance(self.teacher, SelfTeacher):
+        if self.teacher is not None and self.teacher.sees_features:
             student = self.forward(batch)
             self.teacher.see(student)
             teacher = self.teacher(batch)

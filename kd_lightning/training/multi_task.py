@@ -6,26 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from kd_lightning.core.batch import batch_size, sub_batch, task_of
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.core.types import NAME, Batch, Features
-from kd_lightning.training.checks import check_factories, check_finite, check_not_shared, check_trainable, check_weights
-from kd_lightning.training.module import TRANSFER_HOOK, CloseOnException, DistillationModule, prepare_before_transfer
-from kd_lightning.training.optim import (
-    OptimizerFactory,
-    SchedulerFactory,
-    configure,
-    default_optimizer,
-    parameter_groups,
-)
-from kd_lightning.training.progress import TrainingProgress, terms_are_logged
+from kd_lightning.core.types import Batch, Features
+from kd_lightning.training.checks import check_finite, check_not_shared, check_trainable
+from kd_lightning.training.module import DistillationModule
+from kd_lightning.training.optim import OptimizerFactory, SchedulerFactory
+from kd_lightning.training.progress import terms_are_logged
+from kd_lightning.training.several import SeveralModules, check_name, own_modules
 
 
-class MultiTaskModule(LightningModule):
+class MultiTaskModule(SeveralModules):
     """Trains students of several tasks in one run; parameters that they share are trained by all of them.
 
     Each task is a complete `DistillationModule`: a student, a teacher source, an objective and metrics. Students that
@@ -63,8 +57,7 @@ class MultiTaskModule(LightningModule):
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
-        super().__init__()
-        check_factories(optimizer, scheduler)
+        super().__init__(optimizer, scheduler)
         _check_tasks(tasks)
         _check_metrics(tasks)
         for task in tasks.values():
@@ -78,14 +71,17 @@ class MultiTaskModule(LightningModule):
                     f"{type(task.teacher).__name__} follows the student of one task: take another teacher."
                 )
         self.tasks = nn.ModuleDict(tasks)
-        self._make_optimizer = optimizer or default_optimizer
-        self._make_scheduler = scheduler
-        self._progress = TrainingProgress()
         self._updated: set[str] = set()
 
-    def named_tasks(self) -> dict[str, DistillationModule]:
-        """Return the tasks' modules by name, in order."""
-        return {name: task for name, task in self.tasks.items() if isinstance(task, DistillationModule)}
+    @property
+    def members(self) -> dict[str, DistillationModule]:
+        """The tasks' modules by name, in order."""
+        return own_modules(self.tasks)
+
+    @property
+    def main_metric(self) -> str:
+        """The mean of the tasks' first metrics."""
+        return "mean"
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
@@ -117,25 +113,13 @@ class MultiTaskModule(LightningModule):
         return task.validation_step(batch, batch_idx)
 
     def _task_of(self, batch: Batch) -> tuple[str, DistillationModule]:
-        tasks = self.named_tasks()
+        tasks = self.members
         name = task_of(batch, tasks)
         return name, tasks[name]
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
-        """Do what `validation_step` does."""
-        return self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log every task's metrics as `val/<task>/<name>`, and their mean as `val/mean`."""
-        self.log_dict({f"val/{name}": value for name, value in self.scores().items()}, prog_bar=True)
-
-    def on_test_epoch_end(self) -> None:
-        """Log every task's metrics as `test/<task>/<name>`, and their mean as `test/mean`."""
-        self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
-
     def scores(self) -> dict[str, Tensor]:
         """Return `<task>/<metric>` of every task that had batches, and `mean` over these tasks' first metrics."""
-        tasks = self.named_tasks()
+        tasks = self.members
         scores = {name: task.scores() for name, task in tasks.items() if name in self._updated}
         self._updated.clear()
         flat = {f"{name}/{metric}": value for name, own in scores.items() for metric, value in own.items()}
@@ -146,50 +130,8 @@ class MultiTaskModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Set up every task, with its teacher on the trainer's device."""
-        self._progress = TrainingProgress()
         _check_strategy(self.trainer.strategy)
-        for task in self.named_tasks().values():
-            task.trainer = self.trainer  # Lightning sets it on direct children only
-            task.setup(stage)
-        prepare_before_transfer(self, [task.teacher for task in self.named_tasks().values()])
-
-    def on_train_end(self) -> None:
-        """Check what the last steps made of the students' weights."""
-        for task in self.named_tasks().values():
-            check_weights(task.student)
-
-    def teardown(self, stage: str) -> None:
-        """Remove the taps of all tasks, and move their teachers back to the CPU."""
-        self.__dict__.pop(TRANSFER_HOOK, None)
-        for task in self.named_tasks().values():
-            task.teardown(stage)
-
-    def close(self) -> None:
-        """Remove the taps of compiled models."""
-        for task in self.named_tasks().values():
-            task.close()
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Close the module after an exception too: a trainer calls no teardown then."""
-        return [CloseOnException()]
-
-    def configure_optimizers(self) -> Any:
-        """Build one optimizer over all students and projections, and the scheduler, stepped every step."""
-        tasks = self.named_tasks().values()
-        if any(task.objective.scheduled for task in tasks):
-            self.total_steps()  # fails here, not in the first step
-        students = nn.ModuleList([task.student for task in tasks])
-        groups = parameter_groups(students, *(task.objective for task in tasks))
-        return configure(self._make_optimizer, self._make_scheduler, groups, self.total_steps, "val/mean")
-
-    def total_steps(self) -> int:
-        """Return the optimizer steps of the whole run.
-
-        Raises:
-            ConfigError: if the loader is endless and `max_steps` is not set.
-
-        """
-        return self._progress.steps(self.trainer)
+        super().setup(stage)
 
 
 def check_task_name(name: object) -> None:
@@ -199,8 +141,7 @@ def check_task_name(name: object) -> None:
         ConfigError: if it is no text of letters, digits and underscores, or is an attribute of `nn.ModuleDict`.
 
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
-        raise ConfigError(f"A task cannot be named {name!r}: take letters, digits and underscores, such as 'sst2'.")
+    check_name(name, "A task", "sst2")
 
 
 def _check_tasks(tasks: Mapping[str, DistillationModule]) -> None:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
@@ -16,24 +15,19 @@ from torchmetrics import Metric, MetricCollection
 from kd_lightning.core.adapter import Adapter
 from kd_lightning.core.batch import batch_size, sub_batch
 from kd_lightning.core.errors import ConfigError
-from kd_lightning.core.types import NAME, Batch, Features, LossReport, Rows
+from kd_lightning.core.types import Batch, Features, LossReport, Rows
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import DelayedTeacher, EnsembleTeacher, SelfTeacher, TeacherSource
-from kd_lightning.training.checks import check_factories, check_finite, check_not_shared, check_weights
-from kd_lightning.training.module import CloseOnException, DistillationModule
-from kd_lightning.training.optim import (
-    OptimizerFactory,
-    SchedulerFactory,
-    configure,
-    default_optimizer,
-    parameter_groups,
-)
+from kd_lightning.training.checks import check_finite, check_not_shared
+from kd_lightning.training.module import DistillationModule
+from kd_lightning.training.optim import OptimizerFactory, SchedulerFactory
 from kd_lightning.training.peer_objective import peer_objective
-from kd_lightning.training.progress import TrainingProgress, terms_are_logged
+from kd_lightning.training.progress import terms_are_logged
 from kd_lightning.training.resuming import survive_kills
+from kd_lightning.training.several import SeveralModules, check_name, own_modules
 
 
-class MutualModule(LightningModule):
+class MutualModule(SeveralModules):
     """Trains K students that teach each other: L_k = hard_k + 1/(K − 1) Σ_{l≠k} KL(p_l ‖ p_k), peers detached.
 
     Deep mutual learning, Zhang et al. 2018 (1706.00384): for each batch all students run first, then each has its
@@ -86,12 +80,8 @@ class MutualModule(LightningModule):
         rows: Rows | None = None,
         every: int | None = None,
     ) -> None:
-        super().__init__()
-        check_factories(optimizer, scheduler)
+        super().__init__(optimizer, scheduler)
         _check_students(students)
-        self._make_optimizer = optimizer or default_optimizer
-        self._make_scheduler = scheduler
-        self._progress = TrainingProgress()
         teachers = {name: _peers(name, students, adapter, every) for name in students}
         self.peers = nn.ModuleDict()
         for name, student in students.items():
@@ -106,19 +96,20 @@ class MutualModule(LightningModule):
         assert isinstance(found, DistillationModule)
         return found
 
-    def named_peers(self) -> dict[str, DistillationModule]:
-        """Return the students' modules by name, in order."""
-        return {name: self.peer(name) for name in self.peers}
+    @property
+    def members(self) -> dict[str, DistillationModule]:
+        """The students' modules by name, in order."""
+        return own_modules(self.peers)
 
     @property
     def students(self) -> dict[str, nn.Module]:
         """The students by name."""
-        return {name: peer.student for name, peer in self.named_peers().items()}
+        return {name: peer.student for name, peer in self.members.items()}
 
     def _ask(self) -> None:
         """Let each student collect what the others ask of it as well."""
-        for name, peer in self.named_peers().items():
-            others = [other.teacher for key, other in self.named_peers().items() if key != name]
+        for name, peer in self.members.items():
+            others = [other.teacher for key, other in self.members.items() if key != name]
             asked = [member.addresses for t in others if isinstance(member := _member(t, name), SelfTeacher)]
             peer._runner.ask(list(dict.fromkeys([*peer._runner.addresses, *(a for own in asked for a in own)])))
 
@@ -139,13 +130,13 @@ class MutualModule(LightningModule):
 
     def compare(self, batch: Batch, across_ranks: bool = False) -> dict[str, LossReport]:
         """Evaluate every student's objective on one batch, all of them on the students as they are now."""
-        peers = self.named_peers()
+        peers = self.members
         features = {name: peer.forward(batch) for name, peer in peers.items()}
         reports = {}
         for name, peer in peers.items():
             assert isinstance(peer.teacher, EnsembleTeacher)
             for other, member in peer.teacher.teachers.items():
-                if isinstance(member, SelfTeacher):
+                if member.sees_features:
                     member.see(features[other])
             given: Any = (peer.progress, across_ranks, peer.seed)
             reports[name] = peer.objective(features[name], peer.teacher(batch), batch, *given)
@@ -153,28 +144,16 @@ class MutualModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
         """Update every student's metrics."""
-        for name, peer in self.named_peers().items():
+        for name, peer in self.members.items():
             if peer.metrics is None:
                 peer._val_loss.update(self.compare(batch)[name].total, batch_size(sub_batch(batch, "student")))
             else:
                 peer.metrics.update(peer.forward(batch), batch)
         return None
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Features | None:
-        """Do what `validation_step` does."""
-        return self.validation_step(batch, batch_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/PEER/METRIC` of every student, and `val/METRIC`, their mean."""
-        self.log_dict({f"val/{name}": value for name, value in self.scores().items()}, prog_bar=True)
-
-    def on_test_epoch_end(self) -> None:
-        """Log `test/PEER/METRIC` of every student, and `test/METRIC`, their mean."""
-        self.log_dict({f"test/{name}": value for name, value in self.scores().items()}, prog_bar=True)
-
     def scores(self) -> dict[str, Tensor]:
-        """Return each metric of every student over all batches since the last call, and the mean over students."""
-        own = {name: peer.scores() for name, peer in self.named_peers().items()}
+        """Return `METRIC`, the mean over students, and `PEER/METRIC`, over all batches since the last call."""
+        own = {name: peer.scores() for name, peer in self.members.items()}
         first = next(iter(own.values()))
         mean = {metric: torch.stack([scores[metric] for scores in own.values()]).mean() for metric in first}
         return mean | {f"{name}/{metric}": value for name, scores in own.items() for metric, value in scores.items()}
@@ -184,14 +163,11 @@ class MutualModule(LightningModule):
     @property
     def main_metric(self) -> str:
         """The first metric."""
-        return next(iter(self.named_peers().values())).main_metric
+        return next(iter(self.members.values())).main_metric
 
     def setup(self, stage: str) -> None:
         """Set up every student."""
-        self._progress = TrainingProgress()
-        for peer in self.named_peers().values():
-            peer.trainer = self.trainer  # Lightning sets it on direct children only
-            peer.setup(stage)
+        super().setup(stage)
         self._ask()
 
     def on_train_start(self) -> None:
@@ -205,7 +181,7 @@ class MutualModule(LightningModule):
         self._each_copy(lambda member, student: member.after_step(student))
 
     def _each_copy(self, do: Any) -> None:
-        for peer in self.named_peers().values():
+        for peer in self.members.values():
             assert isinstance(peer.teacher, EnsembleTeacher)
             for other, member in peer.teacher.teachers.items():
                 do(member, self.peer(other).student)
@@ -219,50 +195,12 @@ class MutualModule(LightningModule):
         """Clip each student's gradients by themselves: one optimizer is then as good as one for each."""
         if not gradient_clip_val:
             return
-        for peer in self.named_peers().values():
+        for peer in self.members.values():
             owned = [p for p in (*peer.student.parameters(), *peer.objective.parameters()) if p.grad is not None]
             if gradient_clip_algorithm == "value":
                 nn.utils.clip_grad_value_(owned, gradient_clip_val)
             else:
                 nn.utils.clip_grad_norm_(owned, gradient_clip_val)
-
-    def on_train_end(self) -> None:
-        """Check what the last step made of the students' weights."""
-        for student in self.students.values():
-            check_weights(student)
-
-    def teardown(self, stage: str) -> None:
-        """Remove the taps of all students."""
-        for peer in self.named_peers().values():
-            peer.teardown(stage)
-
-    def close(self) -> None:
-        """Remove the taps of all students."""
-        for peer in self.named_peers().values():
-            peer.close()
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Close the module after an exception too: a trainer calls no teardown then."""
-        return [CloseOnException()]
-
-    def configure_optimizers(self) -> Any:
-        """Build one optimizer over all students and projections, and the scheduler, stepped every step."""
-        peers = self.named_peers().values()
-        if any(peer.objective.scheduled for peer in peers):
-            self.total_steps()  # fails here, not in the first step
-        students = nn.ModuleList([peer.student for peer in peers])
-        groups = parameter_groups(students, *(peer.objective for peer in peers))
-        monitor = f"val/{self.main_metric}"
-        return configure(self._make_optimizer, self._make_scheduler, groups, self.total_steps, monitor)
-
-    def total_steps(self) -> int:
-        """Return the optimizer steps of the whole run.
-
-        Raises:
-            ConfigError: if the loader is endless and `max_steps` is not set.
-
-        """
-        return self._progress.steps(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the copies."""
@@ -278,7 +216,7 @@ class MutualModule(LightningModule):
     def _copies(self) -> list[tuple[str, str, DelayedTeacher]]:
         found = [
             (name, other, member)
-            for name, peer in self.named_peers().items()
+            for name, peer in self.members.items()
             if isinstance(peer.teacher, EnsembleTeacher)
             for other, member in peer.teacher.teachers.items()
         ]
@@ -300,15 +238,14 @@ def _member(teacher: TeacherSource | None, name: str) -> TeacherSource | None:
 
 
 def _sees(teacher: TeacherSource | None) -> bool:
-    return isinstance(teacher, EnsembleTeacher) and any(isinstance(t, SelfTeacher) for t in teacher.teachers.values())
+    return isinstance(teacher, EnsembleTeacher) and any(t.sees_features for t in teacher.teachers.values())
 
 
 def _check_students(students: Mapping[str, nn.Module]) -> None:
     if not isinstance(students, Mapping) or len(students) < 2:
         raise ConfigError("Mutual learning needs at least two students by name, such as {'a': …, 'b': …}.")
     for name in students:
-        if not isinstance(name, str) or not NAME.fullmatch(name) or hasattr(nn.ModuleDict(), name):
-            raise ConfigError(f"A student cannot be named {name!r}: take letters, digits and underscores, such as 'a'.")
+        check_name(name, "A student", "a")
     names = list(students)
     for number, name in enumerate(names):
         for other in names[number + 1 :]:
