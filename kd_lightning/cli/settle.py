@@ -13,7 +13,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from kd_lightning.cli.checks import check_config
 from kd_lightning.cli.configs import TrainSchema
 from kd_lightning.cli.kinds import check_kind, types_of
-from kd_lightning.cli.stages import INHERITED, check_references, settle_plan, split, stage_configs
+from kd_lightning.cli.stages import (
+    FIND_UNUSED,
+    INHERITED,
+    check_references,
+    settle_plan,
+    skips_parameters,
+    split,
+    stage_configs,
+)
 from kd_lightning.core.errors import ConfigError, KDError, hint
 from kd_lightning.pipeline.checks import follows_student
 from kd_lightning.pipeline.settings import (
@@ -53,6 +61,8 @@ def settle(cfg: DictConfig) -> DictConfig:
     if not 0 <= cfg.tau < float("inf"):
         raise ConfigError(f"'tau' is the exponent of the tasks' sizes, from 0, and cannot be {cfg.tau}.")
     _settle_tasks(cfg)
+    if cfg.trainer.get("strategy") == "ddp" and skips_parameters(plain(cfg)):
+        cfg.trainer.strategy = FIND_UNUSED
     settle_plan(cfg)
     check_kind("student.path", cfg.student.get("path"), str | None)
     with open_dict(cfg):
@@ -146,7 +156,7 @@ def _settle_tasks(cfg: DictConfig) -> None:
         cfg.tasks = settled
         cfg.task = {"metric": MEAN, "mode": modes[name], "metrics": {MEAN: None}}
         if cfg.trainer.strategy == "ddp":  # a step trains one task's head only
-            cfg.trainer.strategy = "ddp_find_unused_parameters_true"
+            cfg.trainer.strategy = FIND_UNUSED
         run = plain(cfg)
         for task, node in named.items():
             own = plain(_of_task(cfg, node))

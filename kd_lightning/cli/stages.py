@@ -25,6 +25,9 @@ CHANGED = (
 INHERITED = ("root", "limit", "cache_dir", "num_workers")
 """Arguments of the run's data that count for other data too, where that leaves them null."""
 
+FIND_UNUSED = "ddp_find_unused_parameters_true"
+"""The Trainer's name for DDP that looks for parameters without gradient in every step."""
+
 REFERRED = ("student", "teacher")
 """Keys that may also name a stage instead, whose student goes on or whose models teach: arguments of the stage then."""
 
@@ -61,11 +64,26 @@ def settle_plan(cfg: DictConfig) -> None:
     resolved = _plain(cfg)
     for name, node, changes in list(_changing(cfg)):
         own = _plain(_changed(cfg, changes))
-        if own["trainer"].get("strategy") == "ddp" and not _trains_the_head(own):
-            own["trainer"]["strategy"] = "ddp_find_unused_parameters_true"
+        if own["trainer"].get("strategy") == "ddp" and skips_parameters(own):
+            own["trainer"]["strategy"] = FIND_UNUSED
         explicit = {key: _difference(resolved[key], own[key]) for key in CHANGED if own[key] != resolved[key]}
         with open_dict(cfg):
             cfg.plan[name] = node | {key: value for key, value in explicit.items() if key not in node}
+
+
+def skips_parameters(own: Node) -> bool:
+    """Return whether trainable parameters have no gradient in some steps, which DDP treats as an error.
+
+    Args:
+        own: the configuration of a run or of a stage, plain.
+
+    """
+    target = (own.get("strategy") or {}).get("_target_")
+    try:
+        skipped = target is not None and get_object(target).skips_parameters
+    except Exception:  # what is wrong with the target is said where it is built
+        skipped = False
+    return skipped or not _trains_the_head(own)
 
 
 def _trains_the_head(own: Node) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,16 +13,16 @@ from rich.console import Console
 from torch import nn
 
 from kd_lightning.core.checksums import damage, write_checksums
-from kd_lightning.core.errors import DamagedError
+from kd_lightning.core.errors import ConfigError, DamagedError
 from kd_lightning.models.export import export
 from kd_lightning.models.inspection import latency_ms
 from kd_lightning.pipeline.build import Fit, Keep, build_fit, fit, load_setups, parameters
 from kd_lightning.pipeline.evaluate import evaluate
 from kd_lightning.pipeline.places import FRESH, ORIGINAL, TEACHER, home_of, models_of, read_teachers, teachers_file
 from kd_lightning.pipeline.report.summary import startup
-from kd_lightning.pipeline.settings import RunSettings
-from kd_lightning.pipeline.setup import TaskSetup
-from kd_lightning.pipeline.stage import Stage, read_result, stage_folder
+from kd_lightning.pipeline.settings import RunSettings, TaskSettings
+from kd_lightning.pipeline.setup import TaskSetup, student_setup
+from kd_lightning.pipeline.stage import Made, Stage, read_result, stage_folder
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,42 @@ class Distil(Stage):
         if built.trainer.is_global_zero and (folder / CURVES).is_dir():
             write_checksums(folder / CURVES, content=False)
         return finish(built, self.home(run_dir))
+
+    def check(self, settings: RunSettings, made: Mapping[str, Made]) -> Made:
+        """Compare untrained students with their untrained teachers on two rows, and return the students.
+
+        Raises:
+            KDError: where they do not go together.
+
+        """
+        found: Made = {}
+        first: TaskSetup | None = None
+        for task, own in settings.tasks.items():
+            setup = self._untrained(task, own, made, first)
+            first = first or setup
+            like = first.model if len(settings.tasks) > 1 else None
+            if self.start and setup.model is None:  # it goes on as it was built: like the run's own teacher
+                like = next(iter(setup.models.values()), None)
+            source = None if self.alone else setup.source()
+            student = setup.student(like) if source is None else setup.check(source, like)
+            found[task] = {self.name: student}, setup.data.saved_processor
+        return found
+
+    def _untrained(self, task: str, own: TaskSettings, made: Mapping[str, Made], first: TaskSetup | None) -> TaskSetup:
+        """Return a task with the models that are going to teach it."""
+        for name in (*self.teachers, *([self.start] if self.start else [])):
+            if name not in made:
+                raise ConfigError(
+                    f"The stage '{name}' makes no model: it cannot teach, and no student goes on from it."
+                )
+        taught_by = [made[name][task] for name in self.teachers or (TEACHER,) if name in made]
+        models = {name: model for several, _ in taught_by for name, model in several.items()}
+        if self.teachers and own.teacher is None:
+            raise ConfigError(f"It is taught by {', '.join(self.teachers)}, and teacher=none leaves every teacher out.")
+        if self.teachers and own.teacher is not None:
+            own = replace(own, teacher=replace(own.teacher, source=None, weights=None))
+        processor = next((one for _, one in taught_by), None)
+        return student_setup(own, models, processor, first.data.processor if first else None, labels_only=self.alone)
 
     def home(self, run_dir: Path) -> Path:
         """Return the folder below which predictions and students are written."""

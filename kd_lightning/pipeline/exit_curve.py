@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import CombinedLoader
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.files import write_figure, write_text
@@ -26,7 +26,7 @@ from kd_lightning.pipeline.places import STUDENT, TEACHER, models_of, read_teach
 from kd_lightning.pipeline.report import pictures
 from kd_lightning.pipeline.settings import RunSettings
 from kd_lightning.pipeline.setup import TaskSetup
-from kd_lightning.pipeline.stage import Stage, stage_folder
+from kd_lightning.pipeline.stage import Made, Stage, stage_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,12 +85,13 @@ class ExitCurve(Stage):
         write_figure(folder / PNG, _picture(points, metric))
         return {"metric": metric, "points": [asdict(point) for point in points]}
 
-    def check(self, settings: RunSettings, students: dict[str, nn.Module]) -> None:
-        """Check what it is going to measure, before the first stage begins.
+    @property
+    def refers(self) -> bool:
+        """It measures another stage's student."""
+        return True
 
-        Args:
-            settings: of the stage.
-            students: the untrained students of its stage, by task.
+    def check(self, settings: RunSettings, made: Mapping[str, Made]) -> Made:
+        """Check what it is going to measure.
 
         Raises:
             ConfigError: for several tasks, or a student without exits.
@@ -98,8 +99,9 @@ class ExitCurve(Stage):
         """
         if len(settings.tasks) > 1:
             raise ConfigError("Exits are measured on one task, and this run has several: leave the stage out.")
-        for student in students.values():
-            check_has_exits(student)
+        for models, _ in made.get(self.student, {}).values():
+            check_has_exits(next(iter(models.values())))
+        return {}
 
 
 def _limited(loader: Any, limit: int | float | None) -> Iterator[Batch]:

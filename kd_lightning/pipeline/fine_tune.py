@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
+from torch import nn
 
 from kd_lightning.core.checksums import damage
 from kd_lightning.core.files import read_json, remove_leftovers, write_json
@@ -23,8 +24,9 @@ from kd_lightning.pipeline.checks import follows_student
 from kd_lightning.pipeline.evaluate import evaluate_teachers
 from kd_lightning.pipeline.places import read_teachers, teachers_file
 from kd_lightning.pipeline.settings import RunSettings, TaskSettings, TeacherSettings
-from kd_lightning.pipeline.setup import TaskSetup, student_setup, teacher_setup
-from kd_lightning.pipeline.stage import Stage, drop_damaged, stage_folder
+from kd_lightning.pipeline.setup import TaskSetup, student_setup, task_without_metrics, teacher_setup
+from kd_lightning.pipeline.stage import Made, Stage, drop_damaged, stage_folder
+from kd_lightning.pipeline.teacher_model import load_teacher
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,10 @@ class FineTune(Stage):
         setups = load_setups(settings, read_teachers(places, settings))
         return evaluate_teachers(setups, folder, make_trainer, as_teachers=fits)
 
+    def check(self, settings: RunSettings, made: Mapping[str, Made]) -> Made:
+        """Return the teachers, untrained where they are to be fine-tuned."""
+        return {task: _untrained(own) for task, own in settings.tasks.items()}
+
     def check_outputs(self, run_dir: Path) -> None:
         """Remove the result where the file that says where the teachers are, or one of them, is gone or damaged."""
         places, result = teachers_file(run_dir, self.name), stage_folder(run_dir, self.name) / "result.json"
@@ -66,6 +72,19 @@ class FineTune(Stage):
             log.warning("%s, so the stage '%s' runs again.", problem, self.name)
         places.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
+
+
+def _untrained(settings: TaskSettings) -> tuple[dict[str, nn.Module], Any]:
+    teacher = settings.teacher
+    if teacher is None or teacher.source is not None:
+        return {}, None
+    if teacher.path is None:
+        setup = teacher_setup(settings)
+        return {teacher.name: setup.fresh_teacher()}, setup.data.processor
+    paths = teacher.path if isinstance(teacher.path, dict) else {teacher.name: teacher.path}
+    task, trust = task_without_metrics(settings.task), teacher.model is not None
+    loaded = {name: load_teacher(Path(path), task, trust) for name, path in paths.items()}
+    return {name: model for name, (model, _) in loaded.items()}, next((own for _, own in loaded.values()), None)
 
 
 def _missing(places: Path) -> str | None:

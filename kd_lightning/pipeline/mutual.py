@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
-from torch import nn
+from lightning.pytorch.utilities import CombinedLoader
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
 
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.models.export import check_exportable, export
@@ -18,8 +21,8 @@ from kd_lightning.pipeline.build import build_trainer, fit, load_setups, paramet
 from kd_lightning.pipeline.evaluate import evaluate
 from kd_lightning.pipeline.places import TEACHER, home_of, read_teachers, teachers_file
 from kd_lightning.pipeline.settings import Node, RunSettings, merged
-from kd_lightning.pipeline.setup import TaskSetup, recipe
-from kd_lightning.pipeline.stage import Stage, stage_folder
+from kd_lightning.pipeline.setup import TaskSetup, recipe, student_setup
+from kd_lightning.pipeline.stage import Made, Stage, stage_folder
 from kd_lightning.training import MutualModule
 
 SEEDS = 1000
@@ -79,6 +82,24 @@ class Mutual(Stage):
             "best": best,
             "peers": {name: scores["metrics"] for name, scores in found.items()},
         }
+
+    @property
+    def refers(self) -> bool:
+        """Its students are of its own making, which nothing else checks."""
+        return True
+
+    def check(self, settings: RunSettings, made: Mapping[str, Made]) -> Made:
+        """Compare untrained students with each other on two rows, and return the first of them."""
+        (own,) = settings.tasks.values()
+        models, processor = made.get(TEACHER, {}).get("", ({}, None))
+        setup = student_setup(own, models, processor, labels_only=True)
+        module, _ = self.module(settings, setup)
+        setup.data.setup("fit")
+        for batch, _, _ in CombinedLoader(setup.data.val_dataloader(), "sequential"):
+            with torch.no_grad():
+                module.compare(apply_to_collection(batch, Tensor, lambda x: x[:2]))
+            break
+        return {"": ({self.name: next(iter(module.students.values()))}, setup.data.saved_processor)}
 
     def module(self, settings: RunSettings, setup: TaskSetup) -> tuple[MutualModule, dict[str, TaskSetup]]:
         """Build the students, each from its own seed, and put them together.

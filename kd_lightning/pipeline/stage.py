@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
+
+from torch import nn
 
 from kd_lightning.core.errors import ConfigError, DamagedError
 from kd_lightning.core.files import read_json
@@ -13,6 +16,9 @@ from kd_lightning.core.version import VERSION, is_readable
 from kd_lightning.pipeline.settings import RunSettings
 
 log = logging.getLogger(__name__)
+
+Made: TypeAlias = dict[str, tuple[dict[str, nn.Module], Any]]
+"""What a stage makes, untrained: task → models by name, and the processor saved with them."""
 
 
 class Stage(ABC):
@@ -55,6 +61,24 @@ class Stage(ABC):
             run_dir: the run's folder.
 
         """
+
+    @property
+    def refers(self) -> bool:
+        """Whether it names other stages, with which it is checked before the first one begins."""
+        return False
+
+    def check(self, settings: RunSettings, made: Mapping[str, Made]) -> Made:
+        """Raise an error where settings and models do not go together, before the first stage begins.
+
+        Args:
+            settings: of this stage.
+            made: what earlier stages are going to make, untrained, by stage.
+
+        Returns:
+            What this stage is going to make, untrained; nothing by default.
+
+        """
+        return {}
 
     def is_done(self, run_dir: Path) -> bool:
         """Return whether the stage is finished in a run's folder."""

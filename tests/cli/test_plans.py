@@ -73,6 +73,12 @@ def test_a_stage_that_does_not_train_the_head_looks_for_unused_parameters() -> N
     assert found == {"features": "ddp_find_unused_parameters_true", "student": "ddp"}
 
 
+@pytest.mark.parametrize(("typed", "found"), [("theseus", "_find_unused_parameters_true"), ("freeze", "")])
+def test_a_strategy_that_skips_layers_looks_for_unused_parameters(typed: str, found: str) -> None:
+    settings = settled(f"strategy={typed}", "trainer=ddp_cpu", "match=[]")
+    assert settings.of("student").fitting.trainer["strategy"] == f"ddp{found}"
+
+
 def test_another_target_replaces_the_whole() -> None:
     loss = "{_target_: kd_lightning.losses.HardTeacher}"
     own = settled(f"+plan.student.objective.terms.logits.loss={loss}").of("student").tasks[""]

@@ -112,7 +112,7 @@ def test_a_stage_checks_its_student_and_the_number_of_tasks():
     with pytest.raises(ConfigError, match="several"):
         ExitCurve("curve").check(settings, {})
     with pytest.raises(ConfigError, match="student=early_exit"):
-        ExitCurve("curve").check(run_settings(["experiment=sst2_t3"]), {"": nn.Linear(2, 2)})
+        ExitCurve("curve").check(run_settings(["experiment=sst2_t3"]), {"student": {"": ({"": nn.Linear(2, 2)}, None)}})
 
 
 # -- the function ------------------------------------------------------------------------------------------------------

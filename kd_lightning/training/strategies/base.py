@@ -28,6 +28,9 @@ class Strategy(ABC):
     needs_teacher: bool = True
     """Whether students that learn from labels alone go without it."""
 
+    skips_parameters: bool = False
+    """Whether some trainable parameters have no gradient in some steps, for which DDP must be told to look."""
+
     @abstractmethod
     def prepare(self, student: nn.Module, teacher: TeacherSource | None, addresses: Sequence[str] = ()) -> None:
         """Check that the models fit, and prepare for them, before the optimizer is made.

@@ -45,6 +45,8 @@ class LayerReplacement(Strategy):
 
     """
 
+    skips_parameters = True
+
     def __init__(self) -> None:
         self.layers: list[nn.Module] = []
 
