@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.core.arguments import is_finite_number
 from kd_lightning.core.batch import field, is_batch_field, logits_mask, token_mask
 from kd_lightning.core.errors import AddressError, ConfigError, MatchError, closest
 from kd_lightning.core.types import Batch, FeatureInfo, Features, Kind, ModelInfo, RowInfo, Rows, Schedule
@@ -21,9 +19,18 @@ from kd_lightning.features import module_widths
 from kd_lightning.functional.maps import Pooling
 from kd_lightning.functional.precision import no_autocast, widen
 from kd_lightning.functional.shapes import one_feature
-from kd_lightning.losses.base import ARGUMENTS, DistillationLoss, LossTraits, bind_loss, check_elementwise
+from kd_lightning.losses.base import DistillationLoss, LossTraits, bind_loss, check_elementwise
 from kd_lightning.losses.options import check_choice
 from kd_lightning.objective.alignment import Aligned, by_word, word_ids_of
+from kd_lightning.objective.checks import (
+    check_loss,
+    check_match,
+    check_not_next,
+    check_numbers,
+    check_schedule,
+    check_sides,
+    needed_rows,
+)
 from kd_lightning.objective.given import mean_of, of_all_ranks, pick, scalar
 from kd_lightning.objective.maps import Side, as_compared, comparable
 from kd_lightning.objective.masks import described, feature_mask, kind_of, labels_of
@@ -78,23 +85,12 @@ class Term(nn.Module):
         sample_weight: SampleWeight | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(match, Match):
-            raise ConfigError(f"Expected argument `match` to be a Match, such as {_match_like(match)}, got {match!r}.")
+        check_match(match)
         check_named(projection)
         check_choice("resize", resize, ("avg", "max", None))
-        if not callable(loss):
-            raise ConfigError(f"Expected argument `loss` of a term to be an nn.Module or a function but got {loss!r}.")
-        if isinstance(loss, type):
-            name = loss.__name__
-            raise ConfigError(f"Expected argument `loss` to be a loss but got the class {name}: write {name}().")
-        if schedule is not None and (isinstance(schedule, type) or not callable(schedule)):
-            raise ConfigError(
-                f"Expected argument `schedule` to be a function of progress, such as Cosine(), got {schedule!r}."
-            )
-        if projection_lr is not None and not (is_finite_number(projection_lr) and projection_lr >= 0):
-            raise ConfigError(f"Expected argument `projection_lr` not to be negative but got {projection_lr!r}.")
-        if not is_finite_number(weight):
-            raise ConfigError(f"Expected argument `weight` of a term to be a finite number but got {weight!r}.")
+        check_loss(loss)
+        check_schedule(schedule)
+        check_numbers(weight, projection_lr)
         self.match = match
         self.loss = loss
         self.weight = float(weight)
@@ -178,12 +174,12 @@ class Term(nn.Module):
                     raise AddressError(f"this {what} needs a teacher, but none was given.")
                 teacher.check(self.teacher_addresses)
                 self._teacher = {a: teacher.feature(a) for a in self._matched_of_teacher}
-            self._check_sides()
+            check_sides(self.loss, self._traits, has_teacher=bool(self.match.teacher_addresses))
             if self._compares_pairs or (self._traits.paired and self._teacher):
                 self.match.pairs()
             if any(map(is_batch_field, self.match.teacher_addresses)):
-                self._check_not_next("labels of the batch stand beside the wrong logits")
-            self._bind_features(self._rows(rows))
+                check_not_next(self._student.values(), "labels of the batch stand beside the wrong logits")
+            self._bind_features(needed_rows(self.loss, rows) if self._traits.needs_rows else None)
             for side in (self._student, self._teacher):  # a copy of a term must not copy models
                 side.update((address, replace(info, module=None, state={})) for address, info in side.items())
             if self._traits.elementwise:
@@ -195,50 +191,6 @@ class Term(nn.Module):
             )
             also = " The batch's own field is 'labels'." if near else ""
             raise type(error)(f"Term '{name}' ({self.match}): {error}{also}") from None
-
-    def _check_sides(self) -> None:
-        """Raise an error for a loss of two sides where the match has one, or the other way round."""
-        forward = self.loss.forward if isinstance(self.loss, nn.Module) else self.loss
-        has_teacher, name = bool(self.match.teacher_addresses), getattr(self.loss, "__name__", type(self.loss).__name__)
-        try:
-            signature = inspect.signature(forward)
-        except (TypeError, ValueError):  # a builtin, which says nothing of its arguments
-            return
-        try:
-            signature.bind(*["side"] * (1 + has_teacher), **dict.fromkeys(self._traits.arguments))
-        except TypeError as error:
-            sides = {p.name for p in signature.parameters.values()} - set(ARGUMENTS)
-            if len(sides) != 2 - has_teacher:
-                given = "both sides" if has_teacher else "the student's side"
-                message = (
-                    f"the loss {name} cannot be called with {given} ({error}): it may name, beside them, any of "
-                    f"{', '.join(ARGUMENTS)}."
-                )
-            elif has_teacher:
-                message = f"the loss {name} takes the student's side alone: leave the match's teacher out."
-            else:
-                message = (
-                    f"the loss {name} compares two sides, and this match has one: give it a teacher's, or 'labels'."
-                )
-            raise MatchError(message) from None
-
-    def _check_not_next(self, what: str) -> None:
-        """Raise an error where the student's logits are of the next token, and labels are not shifted likewise."""
-        if any(info.predicts_next for info in self._student.values()):
-            raise MatchError(
-                f"the student is a causal language model, whose logits at a token are of the next one: {what}. Give "
-                "shifted labels by another name to a loss of your own, or a `logits_mask` to one that compares logits."
-            )
-
-    def _rows(self, rows: Rows | None) -> RowInfo | None:
-        if not self._traits.needs_rows:
-            return None
-        if rows is None:
-            raise MatchError(
-                f"the loss {type(self.loss).__name__} keeps something of every training row, and the rows are "
-                "not known: give DistillationModule, or DistillationCallback, rows=RowInfo(ids, labels)."
-            )
-        return rows if isinstance(rows, RowInfo) else rows()
 
     def _bind_features(self, rows: RowInfo | None) -> None:
         """Build or check the projection, then let the loss prepare for what it will get."""
@@ -392,7 +344,7 @@ class Term(nn.Module):
         if known.predicts_next and logits_mask(batch) is None:
             labels = field(batch, "labels")
             if isinstance(labels, Tensor) and labels.shape == feature.shape[:2]:
-                self._check_not_next("labels of −100 would leave out the wrong ones")
+                check_not_next([known], "labels of −100 would leave out the wrong ones")
         return feature_mask(address, feature, batch, known.kind, decoder=known.stack == "decoder")
 
     def __repr__(self) -> str:
@@ -402,13 +354,6 @@ class Term(nn.Module):
         parts += [] if projection is None else [f"projection={one_line(projection)}"]
         parts += [] if self.sample_weight is None else [f"sample_weight={self.sample_weight!r}"]
         return f"Term({', '.join(parts)})"
-
-
-def _match_like(given: object) -> str:
-    sides = given if isinstance(given, tuple | list) and len(given) == 2 else (given, given)
-    return (
-        f"Match({sides[0]!r}, {sides[1]!r})" if isinstance(given, str | tuple | list) else "Match('logits', 'logits')"
-    )
 
 
 def one_line(thing: object) -> str:
