@@ -13,7 +13,7 @@ from . import processes
 pytestmark = [pytest.mark.ddp, pytest.mark.timeout(1000)]
 
 TRAINED = ["sentences", "callback", "learned_maps", "tasks", "tags", "images", "relations", "strategies", "weighted",
-           "average", "mutual"]  # fmt: skip
+           "average", "mutual", "exits"]  # fmt: skip
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 

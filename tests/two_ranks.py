@@ -331,6 +331,17 @@ def average(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict() | {f"average.{k}": v for k, v in teacher.model.state_dict().items()}}
 
 
+def exits(rank: int, world: int, folder: Path) -> Result:
+    """Branches that the last classifier teaches, and labels beside them."""
+    torch.manual_seed(0)
+    student = kd.models.early_exit(bert(3).config, exit_width=8)
+    hard = kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())
+    objective = kd.Objective({"hard": hard, "exits": kd.ExitScheme(kd.losses.SoftTarget())})
+    module = kd.DistillationModule(student, kd.SelfTeacher(), objective, partial(torch.optim.SGD, lr=0.1))
+    fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world)
+    return {"state": module.state_dict()}
+
+
 def mutual(rank: int, world: int, folder: Path) -> Result:
     """Two students that teach each other, by earlier copies."""
     students = {"a": bert(2), "b": bert(3, 24, seed=1)}
@@ -339,7 +350,20 @@ def mutual(rank: int, world: int, folder: Path) -> Result:
     return {"state": module.state_dict()}
 
 
-TRAINED = (sentences, callback, learned_maps, tasks, tags, images, relations, strategies, weighted, average, mutual)
+TRAINED = (
+    sentences,
+    callback,
+    learned_maps,
+    tasks,
+    tags,
+    images,
+    relations,
+    strategies,
+    weighted,
+    average,
+    mutual,
+    exits,
+)
 CASES = (*TRAINED, no_labels, different_teachers)
 
 
