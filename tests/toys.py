@@ -92,6 +92,20 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+class OfAUser(pl.LightningModule):
+    """A user's own module around a Transformers classifier, without any distillation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = bert(2)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        return self.model(**batch).loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
+
+
 class Spy(pl.Callback):
     """Calls a function after every training batch."""
 

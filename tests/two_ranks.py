@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from pyarrow import parquet
 from torch import Tensor, distributed, nn
-from toys import bert, mlp, pairs, ready, trainer, words
+from toys import OfAUser, bert, mlp, pairs, ready, trainer, words
 
 import kd_lightning as kd
 from kd_lightning.core.errors import ConfigError
@@ -127,20 +127,6 @@ class Seed(pl.Callback):
         torch.manual_seed(0)
 
 
-class Classifier(pl.LightningModule):
-    """A user's own module."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = bert(2)
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        return self.model(**batch).loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
 def callback(rank: int, world: int, folder: Path) -> Result:
     """The callback on a user's module, whose own loss, a mean over each rank's rows, has weight 0 here."""
     objective = kd.Objective(
@@ -151,7 +137,7 @@ def callback(rank: int, world: int, folder: Path) -> Result:
     )
     torch.manual_seed(rank)
     added = kd.DistillationCallback(bert(4, 24, seed=1), objective, task_weight=0.0)
-    module = Classifier()
+    module = OfAUser()
     fit(module, [share(words(seed=i), rank, world) for i in range(3)], folder, world, callbacks=[Seed(), added])
     return {"state": module.state_dict() | objective.state_dict(prefix="objective.")}
 

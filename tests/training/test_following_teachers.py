@@ -6,7 +6,6 @@ import copy
 from functools import partial
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,7 +15,7 @@ import kd_lightning as kd
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.training.callbacks import StepSeed
 
-from ..toys import Spy, bert, ready, trainer, words
+from ..toys import OfAUser, Spy, bert, ready, trainer, words
 
 
 def objective() -> kd.Objective:
@@ -125,18 +124,6 @@ def test_a_checkpoint_within_an_epoch_has_the_average_of_its_step(tmp_path):
     for step in (2, 4):
         saved = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)["kd_teacher"]
         assert all(torch.equal(value, saved[key]) for key, value in seen[step - 1].items())
-
-
-class OfAUser(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = bert(2)
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        return self.model(**batch).loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def test_the_callback_lets_the_average_follow_and_saves_it(tmp_path):

@@ -7,12 +7,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.image import imread
-from torch import Tensor
 
 import kd_lightning as kd
 from kd_lightning.training.callbacks.layer_flow import LayerFlow, draw_flow
 
-from ..toys import bert, ready, trainer, words
+from ..toys import OfAUser, bert, ready, trainer, words
 
 
 def objective() -> kd.Objective:
@@ -23,18 +22,6 @@ def objective() -> kd.Objective:
             "states": kd.MatchScheme("hidden", kd.losses.HiddenMSE(), layers="emd", projection="linear"),
         }
     )
-
-
-class Classifier(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = bert(2)
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        return self.model(**batch).loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def fit(module: Any, folder: Any, *callbacks: pl.Callback, **options: Any) -> None:
@@ -48,7 +35,7 @@ NAMES = ["layer_flow_maps.png", "layer_flow_states.png"]
 def test_every_learned_map_becomes_a_picture_with_the_callback_too(tmp_path, callback):
     teacher = bert(3, 24, seed=1)
     if callback:
-        fit(Classifier(), tmp_path, kd.DistillationCallback(teacher, objective()))
+        fit(OfAUser(), tmp_path, kd.DistillationCallback(teacher, objective()))
     else:
         fit(kd.DistillationModule(bert(2), teacher, objective()), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == NAMES

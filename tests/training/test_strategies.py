@@ -18,7 +18,7 @@ import kd_lightning as kd
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.training.strategies import LayerDrop, LayerReplacement, Replacing, Theseus
 
-from ..toys import bert, mlp, ready, trainer, words
+from ..toys import OfAUser, bert, mlp, ready, trainer, words
 
 
 def distilbert(layers: int, seed: int = 0) -> Any:
@@ -252,18 +252,6 @@ def test_progress_reaches_the_rate(tmp_path):
     strategy = Theseus(lambda progress: seen.append(progress) or 1.0)
     trainer(tmp_path, max_steps=4).fit(module_of(strategy), ready([words(seed=i) for i in range(4)]))
     assert seen == [0.0, 0.25, 0.5, 0.75]
-
-
-class OfAUser(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = bert(2)
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        return self.model(**batch).loss
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
 
 
 def test_the_callback_applies_a_strategy_and_restores_the_module(tmp_path):
