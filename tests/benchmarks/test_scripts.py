@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -14,15 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from pyarrow import parquet
+from torch.utils.data import DataLoader
 from transformers import BertTokenizerFast
 
 import kd_lightning as kd
 from benchmarks import contenders, ours, report
 from benchmarks.corpus import Corpus
-from benchmarks.models import make_teacher
+from benchmarks.images import QUIET
+from benchmarks.models import make_batches, make_teacher
 
 
 def run(name: str, folder: Any, *typed: str) -> Any:
@@ -253,3 +256,24 @@ def test_a_method_that_fails_does_not_keep_others_from_being_measured(monkeypatc
     assert alone["ours ms"] > 0
     assert [row["target"] for row in zoo.largest([st, alone])] == ["ours / by hand, the largest of 1 methods (alone)"]
     assert zoo.largest([st]) == []
+
+
+def test_strategies(tmp_path):
+    found = run("strategies", tmp_path)
+    assert len(column(found, "contender")) == 2 * len(found["targets"]) == 12
+    assert all(row["min ms"] > 0 for row in found["rows"])
+
+
+def test_strategies_and_loops_by_hand_train_the_same_weights():
+    from benchmarks import strategies
+
+    trained = strategies.contenders("tiny", partial(torch.optim.SGD, lr=0.1))  # Adam makes much of tiny gradients
+    for module in trained.values():
+        loader = DataLoader(make_batches(3, 4, 6, "tiny"), batch_size=None)  # type: ignore[arg-type]
+        Trainer(max_steps=3, **QUIET).fit(module, loader)
+    for way in ("soft targets", "rows by entropy", "moving average"):
+        ours, theirs = (trained[name].student.state_dict() for name in (way, way + strategies.BY_HAND))
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+    peers = trained["two peers"].students, trained["two peers" + strategies.BY_HAND]
+    for ours, theirs in ((peers[0]["a"], peers[1].student), (peers[0]["b"], peers[1].peer)):
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), atol=1e-6, rtol=1e-4)
