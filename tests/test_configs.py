@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from kd_lightning.data import Augmentation, ImageAugmentation, Mixing
 from kd_lightning.objective import MatchScheme, Objective, Scheme, Term
 from kd_lightning.objective.match import Match
 
-GROUPS = ("experiment", "data", "teacher", "student", "objective", "optimizer", "scheduler", "trainer", "logger",
+GROUPS = ("data", "teacher", "student", "objective", "optimizer", "scheduler", "trainer", "logger",
           "callbacks", "debug")  # fmt: skip
 GOLDEN = Path(__file__).parent / "golden" / "experiments.yaml"
 
@@ -30,7 +31,11 @@ def names(group: str) -> list[str]:
 MADE = experiments(CONFIGS)
 """Experiments without a file, by name."""
 
-CHOICES = [f"{group}={name}" for group in GROUPS for name in names(group)]
+CHOICES = [[f"experiment={name}"] for name in names("experiment")] + [
+    [f"{group}={name}" for group, name in zip(GROUPS, together, strict=True) if name is not None]
+    for together in zip_longest(*map(names, GROUPS))
+]
+"""Each choice of each group in one of these: one of every group composes together, and experiments by themselves."""
 
 
 @cache
@@ -42,23 +47,38 @@ def composed(*overrides: str) -> Any:
     return cfg
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes_and_its_targets_take_its_arguments(choice: str) -> None:
-    assert plain(composed(choice))["task"]["metric"]  # and every interpolation resolves
+@pytest.mark.parametrize("choices", CHOICES, ids=" ".join)
+def test_every_choice_composes_and_its_targets_take_its_arguments(choices: list[str]) -> None:
+    assert plain(composed(*choices))["task"]["metric"]  # and every interpolation resolves
 
 
-@pytest.mark.parametrize("name", names("match"))
+def schemes_of(*matches: str) -> dict[str, Any]:
+    terms = composed(f"match=[{','.join(matches)}]").objective.terms
+    return {key: node for key, node in terms.items() if key not in ("hard", "logits")}
+
+
+@pytest.mark.parametrize("name", [name for name in names("match") if not name.startswith("textbrewer/")])
 def test_every_match_makes_schemes(name: str) -> None:
-    cfg = composed(f"match={name}")
-    feature_terms = {key: node for key, node in cfg.objective.terms.items() if key not in ("hard", "logits")}
-    assert feature_terms
-    for node in feature_terms.values():
+    made = schemes_of(name)
+    assert made
+    for node in made.values():
         assert isinstance(instantiate(node), Scheme)
 
 
-@pytest.mark.parametrize("name", names("match/textbrewer"))
-def test_textbrewers_names_of_matches_need_no_folder(name: str) -> None:
-    assert plain(composed(f"match={name}").objective) == plain(composed(f"match=textbrewer/{name}").objective)
+TEXTBREWERS: dict[str, list[str]] = {}
+"""TextBrewer's names by their student, as L3 or small: those of one have terms of different names."""
+for name in names("match/textbrewer"):
+    TEXTBREWERS.setdefault(name.partition("_")[0], []).append(name)
+
+
+@pytest.mark.parametrize("student", TEXTBREWERS)
+def test_textbrewers_matches_make_schemes_and_need_no_folder(student: str) -> None:
+    short = TEXTBREWERS[student]
+    made = schemes_of(*short)
+    assert len(made) == len(short)
+    assert plain(OmegaConf.create(made)) == plain(OmegaConf.create(schemes_of(*(f"textbrewer/{n}" for n in short))))
+    for node in made.values():
+        assert isinstance(instantiate(node), Scheme)
 
 
 def test_a_name_of_textbrewers_stands_beside_others() -> None:
@@ -99,6 +119,7 @@ def test_augmentations_combine_in_the_order_they_are_typed() -> None:
 
 def test_groups_are_all_tried_here() -> None:
     untried = {
+        "experiment",
         "match",
         "augment",
         "mix",
