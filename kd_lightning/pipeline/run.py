@@ -52,21 +52,45 @@ def run(settings: RunSettings, run_dir: Path) -> dict[str, Any]:
             save_config(settings.config, run_dir)
         wait_for(run_dir / CONFIG, run_dir)
         stages = stages_of(settings)
-        for stage in stages if first else ():
-            drop_damaged(stage_folder(run_dir, stage.name) / "result.json")
-            stage.check_own(run_dir)
-        if not all(stage.is_done(run_dir) for stage in stages):
-            check_settings(settings)
-        if first and not any(stage.is_done(run_dir) for stage in stages):
-            check_plan(stages, settings)
-        for stage in stages if first else ():
-            if any(stage.name in later.inputs and not later.is_done(run_dir) for later in stages):
-                stage.check_outputs(run_dir)
+        with nullcontext() if resumed or not first else config_if_right(run_dir):
+            check(stages, settings, run_dir, first)
         if resumed and first:
             log.info("%s", where_it_goes_on(stages, run_dir))
         for stage in stages:
             start_stage(stage, settings, run_dir)
         return report(settings.config, run_dir, stages)
+
+
+def check(stages: Sequence[Stage], settings: RunSettings, run_dir: Path, first: bool) -> None:
+    """Check settings and stages before any is started, as far as they are not finished.
+
+    Args:
+        stages: of the run, in order.
+        settings: of the run.
+        run_dir: its folder.
+        first: whether this process is rank 0, which checks the stages.
+
+    """
+    for stage in stages if first else ():
+        drop_damaged(stage_folder(run_dir, stage.name) / "result.json")
+        stage.check_own(run_dir)
+    if not all(stage.is_done(run_dir) for stage in stages):
+        check_settings(settings)
+    if first and not any(stage.is_done(run_dir) for stage in stages):
+        check_plan(stages, settings)
+    for stage in stages if first else ():
+        if any(stage.name in later.inputs and not later.is_done(run_dir) for later in stages):
+            stage.check_outputs(run_dir)
+
+
+@contextmanager
+def config_if_right(run_dir: Path) -> Iterator[None]:
+    """Remove the configuration that was just saved where checks fail, so that what is corrected can be typed again."""
+    try:
+        yield
+    except Exception:
+        (run_dir / CONFIG).unlink(missing_ok=True)
+        raise
 
 
 def make_folder(run_dir: Path) -> None:

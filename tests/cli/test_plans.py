@@ -273,6 +273,7 @@ def test_a_wrong_later_stage_is_told_before_the_first_begins(runs: dict[str, Any
     assert runs["ends_late"]["code"] == 1
     assert "In stage 'student'" in runs["ends_late"]["error"]
     assert not list(runs["ends_late"]["folder"].glob("stages/*/result.json"))
+    assert not (runs["ends_late"]["folder"] / "config.yaml").exists()  # so that it can be typed again, corrected
 
 
 def test_a_finished_run_has_nothing_left_to_do(runs: dict[str, Any], command: Any, tmp_path: Path) -> None:
