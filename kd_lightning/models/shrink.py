@@ -63,7 +63,10 @@ def shrink(
 
     """
     if layers is not None and not isinstance(like, nn.Module):
-        raise ConfigError("Starting from a teacher's weights needs the teacher itself, but `like` is a configuration.")
+        raise ConfigError(
+            f"layers={layers!r} starts from a teacher's weights, but `like` is a configuration and no model: give a "
+            "teacher, or layers=None (student.layers=null)."
+        )
     changes = given(vocab_size=vocab_size, pad_token_id=pad_token_id) | overrides
     student = build(task, resized(config_of(like), num_labels, changes))
     if isinstance(like, nn.Module) and layers is not None:

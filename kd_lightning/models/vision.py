@@ -78,7 +78,10 @@ def vision_student(
 
 def _start(like: Like, student: nn.Module, layers: str | Sequence[int]) -> None:
     if not isinstance(like, nn.Module):
-        raise ConfigError("Starting from a teacher's weights needs the teacher itself, but `like` is a configuration.")
+        raise ConfigError(
+            f"layers={layers!r} starts from a teacher's weights, but `like` is a configuration and no model: give a "
+            "teacher, or layers=None (student.layers=null)."
+        )
     if layers != "uniform":
         raise ConfigError(f"Blocks of stages are spread evenly, so `layers` is uniform or null, but got {layers!r}.")
     theirs, ours = (getattr(model.config, "embed_dim", None) for model in (like, student))

@@ -14,6 +14,7 @@ from kd_lightning.core.errors import ConfigError, KDError, hint
 from kd_lightning.data import DataModule
 from kd_lightning.pipeline.settings import Node, RunSettings, TaskSettings, TeacherSettings
 from kd_lightning.teachers.cache.columns import Codec
+from kd_lightning.training.strategies import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def check_settings(settings: RunSettings) -> None:
         if own.cache:
             _check_cache(own)
         _check_row_weights(own)
+        _check_strategy(own)
         if own.curriculum is not None and not own.cache:
             raise ConfigError(
                 "A curriculum orders rows by the teacher's answers, which a cache has: type cache=true, or leave "
@@ -51,6 +53,15 @@ def _check_row_weights(settings: TaskSettings) -> None:
                 f"Rows of the term '{name}' are weighted relative to their batch, and data.batch_size=1 leaves one: "
                 f"type a larger one, or objective.terms.{name}.sample_weight.normalize=false."
             )
+
+
+def _check_strategy(settings: TaskSettings) -> None:
+    """Refuse a strategy that runs layers of a teacher of which only a cache runs."""
+    made = instantiate(settings.strategy)
+    if settings.cache and isinstance(made, Strategy) and made.needs_teacher:
+        raise ConfigError(
+            f"{type(made).__name__} runs layers of the teacher, and a cache has only its outputs: leave cache=true out."
+        )
 
 
 def _check_teachers(teacher: TeacherSettings) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import seed_everything
 
+from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.pipeline.build import load_setups, quiet_trainer
 from kd_lightning.pipeline.evaluate import evaluate_teachers
 from kd_lightning.pipeline.places import models_of
 from kd_lightning.pipeline.settings import RunSettings
-from kd_lightning.pipeline.stage import Stage, stage_folder
+from kd_lightning.pipeline.stage import Made, Stage, stage_folder
 
 
 class Ensemble(Stage):
@@ -38,3 +39,22 @@ class Ensemble(Stage):
         folders = {task: {name: own[task][name] for name, own in made.items()} for task in settings.tasks}
         setups, make_trainer = load_setups(settings, folders, own_models=True), quiet_trainer(settings.fitting, True)
         return evaluate_teachers(setups, stage_folder(run_dir, self.name), make_trainer, as_teachers=False)
+
+    @property
+    def refers(self) -> bool:
+        """It names its members."""
+        return True
+
+    def check(self, settings: RunSettings, made: Mapping[str, Made]) -> Made:
+        """Check that its members are there.
+
+        Raises:
+            ConfigError: for one that makes no model, or none at all.
+
+        """
+        if not self.inputs:
+            raise ConfigError(f"An ensemble has members: type 'plan.{self.name}.members=[NAME,NAME]'.")
+        for name in self.inputs:
+            if name not in made:
+                raise ConfigError(f"The member '{name}' is no stage that makes a model. {hint(name, made)}")
+        return {}

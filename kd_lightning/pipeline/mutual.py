@@ -110,6 +110,9 @@ class Mutual(Stage):
         """
         if len(settings.tasks) > 1:
             raise ConfigError("Students that teach each other learn one task: leave tasks out.")
+        for key in ("strategy", "curriculum"):
+            if getattr(setup.settings, key) is not None:
+                raise ConfigError(f"Students that teach each other have no {key}: leave {key} out.")
         setups, students = {}, dict[str, nn.Module]()
         for number, (name, changes) in enumerate(self.peers.items()):
             own = replace(setup.settings, student=merged(setup.settings.student, changes))

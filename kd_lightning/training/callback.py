@@ -28,6 +28,7 @@ from kd_lightning.training.checks import (
     check_objective,
     check_same_teacher,
     check_strategy,
+    check_teaches_others,
     check_terms_have_gradient,
     check_trainable,
     check_weights,
@@ -169,6 +170,7 @@ class DistillationCallback(pl.Callback):
         if self._bound_student is not student:
             info = model_info(student, has_outputs=self._outputs is not None)
             self.objective = self.objective.bind(info, self.teacher.info, self._rows)
+            check_teaches_others(self.teacher, self.objective)
             self._bound_student = student
         self.teacher.ask(self.objective.teacher_addresses)
         if self.strategy is not None:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from kd_lightning.core.adapter import Adapter
-from kd_lightning.core.errors import ConfigError, NonFiniteLossError
+from kd_lightning.core.errors import ConfigError, MatchError, NonFiniteLossError
 from kd_lightning.core.types import Batch, Features, LossReport
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import TeacherSource
@@ -237,3 +237,22 @@ def _non_finite(value: object, place: str = "") -> str | None:
         return place if value.is_floating_point() and not torch.isfinite(value).all() else None
     parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
     return next((found for key, part in parts if (found := _non_finite(part, f"'{key}'")) is not None), None)
+
+
+def check_teaches_others(teacher: TeacherSource | None, objective: Objective) -> None:
+    """Refuse a term by which features teach themselves, where the teacher's are the student's own of the same pass.
+
+    Raises:
+        MatchError: if there is one whose weight is not 0.
+
+    """
+    if teacher is None or not teacher.sees_features:
+        return
+    for name, term in objective.named_terms().items():
+        match, counts = term.match, term.weight != 0 or term.schedule is not None
+        if counts and match.teacher is not None and match.teacher_addresses == match.student_addresses:
+            raise MatchError(
+                f"Term '{name}' ({match}): features cannot teach themselves, and a {type(teacher).__name__} has the "
+                "student's own. Match an earlier layer with a later one, such as Match('hidden.1', 'hidden.2'), or "
+                "give this term the weight 0."
+            )

@@ -27,6 +27,7 @@ from kd_lightning.training.checks import (
     check_objective,
     check_same_teacher,
     check_strategy,
+    check_teaches_others,
     check_terms_have_gradient,
     check_trainable,
     check_weights,
@@ -105,6 +106,7 @@ class DistillationModule(LightningModule):
         self.student = student if any(m.training for m in student.modules()) else student.train()
         self._runner = Runner(student, adapter, compile)
         self.objective = objective.bind(self._runner.info, self.teacher.info if self.teacher else None, rows)
+        check_teaches_others(self.teacher, self.objective)
         self.metrics = Scores(metrics) if metrics else None
         self.main_metric = self.metrics.names[0] if self.metrics is not None else "loss"
         self.main_best_value = self.metrics.best_values[self.main_metric] if self.metrics is not None else 1.0

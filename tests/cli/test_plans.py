@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,8 @@ def test_a_student_that_goes_on_is_what_it_was() -> None:
         (["curriculum=loss"], "cache=true"),
         (["sample_weight=entropy", "data.batch_size=1"], "relative to their batch"),
         (["teacher=ema", "cache=true"], "changes with the student"),
+        (["strategy=theseus", "cache=true"], "Theseus runs layers of the teacher"),
+        (["plan=theseus", "cache=true"], "Theseus runs layers of the teacher"),
         (["sample_weight=entropy", "objective.terms.logits.loss._target_=kd_lightning.losses.RKDAngle"], "temperature"),
     ],
 )
@@ -145,7 +148,9 @@ def test_mistakes_are_told_before_anything_runs(typed: list[str], said: str) -> 
     from kd_lightning.pipeline.checks import check_settings
 
     with pytest.raises(ConfigError, match=f"(?s){said}"):
-        check_settings(settled(*typed))
+        settings = settled(*typed)
+        for name in ("student", *settings.stages):
+            check_settings(settings.of(name))
 
 
 @pytest.mark.parametrize("rule", sorted(file.stem for file in (CONFIGS / "sample_weight").glob("*.yaml")))
@@ -160,7 +165,7 @@ def test_every_row_weight_is_one_of_the_logits_term(rule: str) -> None:
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 
-FEW = ("mutual", "takd", "cached", "ends_late")
+FEW = ("mutual", "takd", "cached", "ends_late", "mutual_strategy", "strange_member")
 """Runs of the fast tests; those of all plans and groups are slow ones."""
 
 
@@ -179,7 +184,16 @@ def commands_of(on_films: list[str]) -> dict[str, list[str]]:
     commands["weighted"] = [*small, "sample_weight=wsld", "baseline=false"]
     commands["twice"] = [*small, "plan=takd", "plan.student.teacher=[assistant,alone]", "match=[]"]
     commands["ends_late"] = [*small, "plan=takd", "+plan.student.student={hidden_size: 7}"]
+    commands["mutual_strategy"] = [*small, "plan=mutual", "strategy=layer_drop"]
+    commands["strange_member"] = [*small, "plan=born_again", "plan.ensemble.members=[student,generation_9]"]
     return commands
+
+
+REFUSED = {
+    "ends_late": "In stage 'student'",
+    "mutual_strategy": "leave strategy out",
+    "strange_member": "In stage 'ensemble': The member 'generation_9' is no stage.*Closest: generation_2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +208,7 @@ def every(many: Any, on_films: list[str]) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_all_of_them_run(every: dict[str, Any]) -> None:
-    wrong = {name: run["error"] for name, run in every.items() if run["code"] and name != "ends_late"}
+    wrong = {name: run["error"] for name, run in every.items() if run["code"] and name not in REFUSED}
     assert wrong == {}
 
 
@@ -269,11 +283,12 @@ def test_theseus_leaves_a_plain_student(every: dict[str, Any]) -> None:
     assert len(student.bert.encoder.layer) == 2  # type: ignore[union-attr, arg-type]
 
 
-def test_a_wrong_later_stage_is_told_before_the_first_begins(runs: dict[str, Any]) -> None:
-    assert runs["ends_late"]["code"] == 1
-    assert "In stage 'student'" in runs["ends_late"]["error"]
-    assert not list(runs["ends_late"]["folder"].glob("stages/*/result.json"))
-    assert not (runs["ends_late"]["folder"] / "config.yaml").exists()  # so that it can be typed again, corrected
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_later_stage_is_told_before_the_first_begins(name: str, runs: dict[str, Any]) -> None:
+    assert runs[name]["code"] == 1
+    assert re.search(REFUSED[name], runs[name]["error"])
+    assert not list(runs[name]["folder"].glob("stages/*/result.json"))
+    assert not (runs[name]["folder"] / "config.yaml").exists()  # so that it can be typed again, corrected
 
 
 def test_a_finished_run_has_nothing_left_to_do(runs: dict[str, Any], command: Any, tmp_path: Path) -> None:

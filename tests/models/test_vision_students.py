@@ -173,7 +173,7 @@ def test_what_a_family_cannot_have_is_an_error(family: str, arguments: dict[str,
 def test_other_families_and_configurations_without_weights_are_errors() -> None:
     with pytest.raises(ConfigError, match="A bert teacher has no student by depth and width"):
         students.vision_student(transformers.BertConfig())
-    with pytest.raises(ConfigError, match="`like` is a configuration"):
+    with pytest.raises(ConfigError, match="starts from a teacher's weights, but `like` is a configuration"):
         students.vision_student(make("resnet").config, layers="uniform")
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 import kd_lightning as kd
-from kd_lightning.core.errors import ConfigError
+from kd_lightning.core.errors import ConfigError, MatchError
 from kd_lightning.training.callbacks import StepSeed
 
 from ..toys import OfAUser, Spy, bert, ready, trainer, words
@@ -185,3 +185,14 @@ def test_own_features_in_training_and_by_the_callback(tmp_path):
     trainer(tmp_path, max_epochs=1, callbacks=[added]).fit(module, ready(batches(2)))
     both = kd.DistillationModule(bert(2), kd.SelfTeacher(), own, partial(torch.optim.SGD, lr=0.1))
     trainer(tmp_path, max_epochs=1).fit(both, ready(batches(2)), ready(batches(1)))
+
+
+def test_features_cannot_teach_themselves():
+    def module(weight):
+        terms = {"hard": kd.Term(kd.Match("logits", "labels"), kd.losses.HardLabel())}
+        terms["logits"] = kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget(), weight=weight)
+        return kd.DistillationModule(bert(2), kd.SelfTeacher(), kd.Objective(terms))
+
+    with pytest.raises(MatchError, match=r"Term 'logits' .* cannot teach themselves"):
+        module(1.0)
+    assert module(0.0).compare(words()).total.requires_grad

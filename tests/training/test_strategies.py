@@ -336,6 +336,7 @@ def albert() -> Any:
         (lambda: bert(2, labels=2), lambda: kd.LiveTeacher(bert(4)), "give both models one head"),
         (lambda: bert(2), lambda: None, "there is no teacher"),
         (lambda: bert(2), lambda: kd.EnsembleTeacher({"a": bert(4), "b": bert(4)}), "EnsembleTeacher, which runs 2"),
+        (lambda: bert(2), kd.EMATeacher, "are the student's"),
     ],
 )
 def test_models_that_do_not_fit_are_refused(student, teacher, said):
@@ -371,6 +372,7 @@ def test_several_tasks_are_refused():
         (lambda: LayerDrop("much"), "in \\[0, 1\\)"),
         (lambda: Replacing(start=1.5), "in \\[0, 1\\]"),
         (lambda: Replacing(until=0.0), "in \\(0, 1\\]"),
+        (lambda: Theseus(rate=0.5), "function of progress"),
     ],
 )
 def test_numbers_that_cannot_be(make, said):

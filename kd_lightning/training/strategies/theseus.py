@@ -36,7 +36,8 @@ class Theseus(LayerReplacement):
         train_rest: whether embeddings, pooler and head are trained too.
 
     Raises:
-        ConfigError: in `prepare`, for a teacher that is not one live model as wide as the student and of its kind.
+        ConfigError: if `rate` is no function; in `prepare`, for a teacher that is not one live model, as wide as the
+            student and of its kind.
 
     Example:
         >>> from transformers import BertConfig, BertModel
@@ -53,6 +54,11 @@ class Theseus(LayerReplacement):
 
     def __init__(self, rate: Callable[[float], float] | None = None, train_rest: bool = False) -> None:
         super().__init__()
+        if rate is not None and not callable(rate):
+            raise ConfigError(
+                "Expected argument `rate` of Theseus to be a function of progress, such as Replacing(start=0.5, "
+                f"constant=True), but got {rate!r}."
+            )
         self.rate = Replacing() if rate is None else rate
         self.train_rest = train_rest
         self.replaced: list[list[nn.Module]] = []
@@ -132,6 +138,10 @@ class Replacing:
 
 
 def _only_model(teacher: TeacherSource | None) -> nn.Module:
+    if teacher is not None and teacher.follows_student:
+        raise ConfigError(
+            f"Theseus runs a teacher's layers, and those of a {type(teacher).__name__} are the student's."
+        )
     models = list(teacher.models()) if teacher is not None else []
     if len(models) != 1:
         what = "no teacher" if teacher is None else f"{type(teacher).__name__}, which runs {len(models)} models"
