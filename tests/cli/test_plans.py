@@ -124,6 +124,14 @@ def test_a_student_that_goes_on_is_what_it_was() -> None:
     assert (stage.start, stage.inputs) == ("first", ("first", "teacher", "cache"))
 
 
+def check_all(typed: list[str]) -> None:
+    from kd_lightning.pipeline.checks import check_settings
+
+    settings = settled(*typed)
+    for name in ("student", *settings.stages):
+        check_settings(settings.of(name))
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
@@ -145,12 +153,8 @@ def test_a_student_that_goes_on_is_what_it_was() -> None:
     ],
 )
 def test_mistakes_are_told_before_anything_runs(typed: list[str], said: str) -> None:
-    from kd_lightning.pipeline.checks import check_settings
-
     with pytest.raises(ConfigError, match=f"(?s){said}"):
-        settings = settled(*typed)
-        for name in ("student", *settings.stages):
-            check_settings(settings.of(name))
+        check_all(typed)
 
 
 @pytest.mark.parametrize("rule", sorted(file.stem for file in (CONFIGS / "sample_weight").glob("*.yaml")))
