@@ -168,7 +168,7 @@ def test_modes_are_restored_after_an_error_and_parts_within_parts_are_told_apart
     [
         (Freeze(["bert.encodr"]), r"no module 'bert\.encodr'.*Closest: bert\.encoder"),
         (Freeze(but=["exits"]), r"no module 'exits'.*Closest: exit"),
-        (Freeze(), "no trainable parameter"),
+        (Freeze(), "leaves nothing to train"),
     ],
 )
 def test_what_cannot_be_frozen(strategy, said):

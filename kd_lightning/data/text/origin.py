@@ -55,8 +55,8 @@ class Origin:
     def __post_init__(self) -> None:
         if self.path is None and self.hub is None:
             raise DataError(
-                "There is no text: give data.path=FILE, a folder, or data.hub=NAME; for a plan that learns the language "
-                "first, data.unlabelled=FILE."
+                "There is no text: give data.path=FILE, a folder, or data.hub=NAME; for a plan that learns the "
+                "language first, data.unlabelled=FILE."
             )
         if self.holdout is not None:
             check_share(self.holdout, "documents")

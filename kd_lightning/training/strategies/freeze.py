@@ -54,7 +54,7 @@ class Freeze(Strategy):
         """Find the modules, and freeze their parameters.
 
         Raises:
-            ConfigError: if the student has no such module.
+            ConfigError: if the student has no such module, or nothing is left to train.
 
         """
         nodes = tree(student)
@@ -68,6 +68,8 @@ class Freeze(Strategy):
         for module in self._frozen:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in student.parameters()):
+            raise ConfigError(f"{self} leaves nothing to train: give `but` what is trained, such as ['classifier'].")
 
     def applied(self, progress: float, seed: int) -> AbstractContextManager[None]:
         """Return a context in which what is frozen is in eval mode."""
