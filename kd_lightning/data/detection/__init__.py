@@ -1,0 +1,1 @@
+"""Images with boxes: annotations as COCO's JSON and YOLO's text files have them."""
