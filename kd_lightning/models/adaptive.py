@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.functional.precision import widen
 
-OF_ROWS = ("mask", "position")
+OF_ROWS = ("mask", "position", "lang")
 """Parts of the names of those arguments of a layer that have an entry for each row, beside its hidden states."""
 
 

@@ -41,6 +41,8 @@ class SampleWeight(ABC):
     needs_labels: ClassVar[bool] = False
     needs_classes: ClassVar[bool] = True
     """Whether the logits must be of one class per row."""
+    compares: ClassVar[bool] = False
+    """Whether a weight depends on how the two models differ."""
 
     def __init__(self, normalize: bool = True, address: str = "logits") -> None:
         self.normalize = normalize
@@ -98,6 +100,7 @@ class WSLD(SampleWeight):
 
     """
 
+    compares = True
     needs_labels = True
 
     def __init__(self, normalize: bool = False, address: str = "logits") -> None:
@@ -198,6 +201,7 @@ class Gap(SampleWeight):
 
     """
 
+    compares = True
     needs_classes = False
 
     def __init__(

@@ -44,6 +44,7 @@ class DelayedTeacher(StudentCopy):
 
     def begin(self, student: nn.Module) -> None:
         """Copy the student where training begins, whatever it was loaded with since it was attached."""
+        self.check_follows(student)
         if self.steps == 0:
             self._renew(student)
 

@@ -70,6 +70,7 @@ class EMATeacher(StudentCopy):
 
     def begin(self, student: nn.Module) -> None:
         """Copy the student where training begins, whatever it was loaded with since it was attached."""
+        self.check_follows(student)
         if self.averaged.n_averaged == 1:
             self.averaged.module.load_state_dict(unwrap(student).state_dict())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,6 +30,11 @@ class StudentCopy(TeacherSource):
     def __init__(self, adapter: Adapter | None = None) -> None:
         self.adapter = adapter
         self._live: LiveTeacher | None = None
+        self._followed: int | None = None
+        """Which student it was attached to, in this process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_followed": None}  # a copy's student is a copy too
 
     @abstractmethod
     def copied(self, student: nn.Module) -> nn.Module:
@@ -37,6 +43,18 @@ class StudentCopy(TeacherSource):
     def attach(self, student: nn.Module) -> None:
         """Begin with a copy of a student."""
         self._live = LiveTeacher(self.copied(unwrap(student)), adapter=self.adapter)
+        self._followed = id(unwrap(student))
+
+    def check_follows(self, student: nn.Module) -> None:
+        """Refuse to go on with a student that is not the one it was attached to last.
+
+        Raises:
+            ConfigError: if another module took it in between.
+
+        """
+        if self._followed not in (None, id(unwrap(student))):
+            name = type(self).__name__
+            raise ConfigError(f"This {name} follows the student of another module by now: make a {name} for each.")
 
     @property
     def live(self) -> LiveTeacher:

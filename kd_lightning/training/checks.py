@@ -250,6 +250,12 @@ def check_teaches_others(teacher: TeacherSource | None, objective: Objective) ->
         return
     for name, term in objective.named_terms().items():
         match, counts = term.match, term.weight != 0 or term.schedule is not None
+        if counts and term.sample_weight is not None and term.sample_weight.compares:
+            rule = type(term.sample_weight).__name__
+            raise MatchError(
+                f"Term '{name}' ({match}): {rule} weighs rows by how far the student is from its teacher, and a "
+                f"{type(teacher).__name__} is the student: take Entropy or Confidence."
+            )
         if counts and match.teacher is not None and match.teacher_addresses == match.student_addresses:
             raise MatchError(
                 f"Term '{name}' ({match}): features cannot teach themselves, and a {type(teacher).__name__} has the "

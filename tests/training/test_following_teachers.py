@@ -196,3 +196,19 @@ def test_features_cannot_teach_themselves():
     with pytest.raises(MatchError, match=r"Term 'logits' .* cannot teach themselves"):
         module(1.0)
     assert module(0.0).compare(words()).total.requires_grad
+
+
+def test_rows_are_not_weighted_by_how_far_the_student_is_from_itself():
+    term = kd.Term(kd.Match("hidden.1", "hidden.2"), kd.losses.HiddenMSE(), sample_weight=kd.sample_weights.Gap())
+    with pytest.raises(MatchError, match="take Entropy or Confidence"):
+        kd.DistillationModule(bert(2), kd.SelfTeacher(), kd.Objective({"deeper": term}))
+
+
+@pytest.mark.parametrize("make", [kd.EMATeacher, kd.DelayedTeacher])
+def test_a_teacher_of_two_modules_is_refused(make, tmp_path):
+    shared = make()
+    first, second = module_of(shared), module_of(shared)
+    with pytest.raises(ConfigError, match="follows the student of another module"):
+        trainer(tmp_path, max_epochs=1).fit(first, ready(batches(2)))
+    trainer(tmp_path, max_epochs=1).fit(second, ready(batches(2)))
+    trainer(tmp_path, max_epochs=1).fit(copy.deepcopy(second), ready(batches(2)))

@@ -355,6 +355,18 @@ def test_a_compiled_student_is_refused():
         module_of(LayerDrop(), compile=True)
 
 
+@pytest.mark.parametrize("options", [{"modules": 5}, {"modules": [None]}, {"but": 3}, {"but": [""]}])
+def test_paths_that_cannot_be(options):
+    with pytest.raises(ConfigError, match=r"Expected argument `(modules|but)` of Freeze"):
+        kd.strategies.Freeze(**options)
+
+
+def test_theseus_trains_in_bfloat16_throughout(tmp_path):
+    module = module_of(Theseus(PREDECESSORS, train_rest=True))
+    trainer(tmp_path, max_epochs=1, precision="bf16-true").fit(module, ready([words()]))
+    assert next(module.student.parameters()).dtype == torch.bfloat16
+
+
 def test_what_is_no_strategy_is_refused():
     with pytest.raises(ConfigError, match="to be a Strategy"):
         module_of("theseus")

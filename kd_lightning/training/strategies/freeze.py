@@ -42,9 +42,9 @@ class Freeze(Strategy):
 
     needs_teacher = False
 
-    def __init__(self, modules: Sequence[str] | str | None = None, but: Sequence[str] | str = ()) -> None:
-        self.modules = None if modules is None else _listed(modules)
-        self.but = _listed(but)
+    def __init__(self, modules: Sequence[str] | str | None = None, but: Sequence[str] | str | None = ()) -> None:
+        self.modules = None if modules is None else _listed("modules", modules)
+        self.but = _listed("but", () if but is None else but)
         self._frozen: list[nn.Module] = []
 
     def __repr__(self) -> str:
@@ -61,7 +61,9 @@ class Freeze(Strategy):
         for path in (*(self.modules or ()), *self.but):
             if path not in nodes:
                 name = type(student).__name__
-                raise ConfigError(f"There is no module '{path}' in this {name} to freeze. {hint(path, nodes)}")
+                raise ConfigError(
+                    f"There is no module '{path}' in this {name} to freeze. {hint(path, filter(None, nodes))}"
+                )
         within = [path for path in nodes if self.modules is None or _is_within(path, self.modules)]
         trained = {id(node.module) for path, node in nodes.items() if path not in within or _is_within(path, self.but)}
         self._frozen = [nodes[path].module for path in within if id(nodes[path].module) not in trained]
@@ -76,8 +78,14 @@ class Freeze(Strategy):
         return in_eval_mode(self._frozen)
 
 
-def _listed(paths: Sequence[str] | str) -> list[str]:
-    return [paths] if isinstance(paths, str) else list(paths)
+def _listed(argument: str, paths: Sequence[str] | str) -> list[str]:
+    listed = [paths] if isinstance(paths, str) else list(paths) if isinstance(paths, Sequence) else [paths]
+    if not all(isinstance(path, str) and path for path in listed):
+        raise ConfigError(
+            f"Expected argument `{argument}` of Freeze to be paths of modules, such as ['classifier'], but got "
+            f"{paths!r}."
+        )
+    return listed
 
 
 def _is_within(path: str, modules: Sequence[str]) -> bool:

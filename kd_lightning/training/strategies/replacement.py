@@ -78,9 +78,7 @@ class LayerReplacement(Strategy):
 
         """
         self.layers = [layer.module for layer in only_stack(student, "student").layers]
-        inside = next(
-            (a for a in addresses if a.split(".")[0] in ("attention", "scores", "query", "key", "value")), None
-        )
+        inside = next((a for a in addresses if a.split(".")[0] in INSIDE), None)
         if inside is not None:
             raise ConfigError(
                 f"{type(self).__name__} runs other modules in the place of layers, which have no '{inside}': match "

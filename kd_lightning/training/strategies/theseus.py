@@ -82,15 +82,18 @@ class Theseus(LayerReplacement):
         _take_rest(student, model, own, theirs, self.train_rest)
 
     def setup(self, trainer: Any) -> None:
-        """Move the teacher's layers to the device, in the precision of the student's."""
+        """Move the teacher's layers to the device."""
         super().setup(trainer)
-        dtype = next(p.dtype for p in self.layers[0].parameters() if p.is_floating_point())
         for layers in self.replaced:
             for layer in layers:
-                layer.to(trainer.strategy.root_device, dtype)
+                layer.to(trainer.strategy.root_device)
 
     def replacement(self, index: int, own: Forward) -> Forward:
         """Return what runs the teacher's layers one after the other."""
+
+        dtype = next(p.dtype for p in self.layers[index].parameters() if p.is_floating_point())
+        for layer in self.replaced[index]:
+            layer.to(dtype)  # bf16-true converts the student after `setup`
 
         def chain(*args: Any, **kwargs: Any) -> Any:
             call = first_argument(own, args, kwargs)
