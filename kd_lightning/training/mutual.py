@@ -13,12 +13,13 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from kd_lightning.core.adapter import Adapter
+from kd_lightning.core.arguments import check_model
 from kd_lightning.core.batch import batch_size, sub_batch
 from kd_lightning.core.errors import ConfigError
 from kd_lightning.core.types import Batch, Features, LossReport, Rows
 from kd_lightning.objective import Objective
 from kd_lightning.teachers import DelayedTeacher, EnsembleTeacher, SelfTeacher, TeacherSource
-from kd_lightning.training.checks import check_finite, check_not_shared
+from kd_lightning.training.checks import check_finite, check_not_shared, check_objective
 from kd_lightning.training.module import DistillationModule
 from kd_lightning.training.optim import OptimizerFactory, SchedulerFactory
 from kd_lightning.training.peer_objective import peer_objective
@@ -82,6 +83,7 @@ class MutualModule(SeveralModules):
     ) -> None:
         super().__init__(optimizer, scheduler)
         _check_students(students)
+        check_objective(objective)
         teachers = {name: _peers(name, students, adapter, every) for name in students}
         self.peers = nn.ModuleDict()
         for name, student in students.items():
@@ -246,6 +248,7 @@ def _check_students(students: Mapping[str, nn.Module]) -> None:
         raise ConfigError("Mutual learning needs at least two students by name, such as {'a': …, 'b': …}.")
     for name in students:
         check_name(name, "A student", "a")
+        check_model(name, students[name])
     names = list(students)
     for number, name in enumerate(names):
         for other in names[number + 1 :]:

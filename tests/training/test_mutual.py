@@ -205,3 +205,16 @@ def shared() -> dict[str, nn.Module]:
 def test_mistakes_are_told(make, said):
     with pytest.raises(ConfigError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    ("students", "objective", "said"),
+    [
+        ({"a": bert(2), "b": 5}, "right", "`b` to be an nn.Module but got 5"),
+        ({"a": bert(2), "b": bert(3)}, None, "objective"),
+    ],
+)
+def test_arguments_that_cannot_be(students, objective, said):
+    right = kd.Objective({"soft": kd.Term(kd.Match("logits", "logits"), kd.losses.SoftTarget())})
+    with pytest.raises(ConfigError, match=said):
+        kd.MutualModule(students, right if objective == "right" else objective)
