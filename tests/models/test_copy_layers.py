@@ -125,7 +125,7 @@ def test_the_log_says_where_a_student_starts(make_teacher: Make, caplog: pytest.
 
 
 def test_layers_without_a_teacher_are_refused(make_teacher: Make) -> None:
-    with pytest.raises(ConfigError, match="needs the teacher itself"):
+    with pytest.raises(ConfigError, match="starts from a teacher"):
         students.t3(make_teacher().config, layers="uniform")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig
 
 import kd_lightning as kd
 from kd_lightning.core.errors import ConfigError
@@ -167,3 +168,12 @@ def test_a_model_without_exits_and_no_rows(model):
         exit_curve(bert(2), [words()])
     with pytest.raises(ConfigError, match="no rows"):
         exit_curve(model, [])
+
+
+@pytest.mark.parametrize("options", [{"timed_rows": -1}, {"repeats": 0}, {"batch_sizes": [0]}, {"timed_rows": 2.5}])
+def test_numbers_that_cannot_be(options):
+    sizes = {"vocab_size": 30, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    model = kd.students.early_exit(BertConfig(**sizes), num_hidden_layers=2, num_labels=2, exit_width=4)
+    batch = {"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.zeros(1, dtype=torch.long)}
+    with pytest.raises(ConfigError, match=f"Expected argument `{next(iter(options))}`"):
+        kd.inspection.exit_curve(model, [batch], **options)

@@ -81,7 +81,7 @@ def exit_curve(
         batch_sizes: how many rows are timed together.
 
     Raises:
-        ConfigError: if the model has no exits, or there are no batches.
+        ConfigError: if the model has no exits, there are no batches, or a number cannot be.
 
     Example:
         >>> import kd_lightning as kd
@@ -94,6 +94,7 @@ def exit_curve(
 
     """
     check_has_exits(model)
+    _check_numbers(timed_rows=(timed_rows, 0), repeats=(repeats, 1), batch_sizes=(batch_sizes, 1))
     rule, device = ArgumentRule(model), next(model.parameters()).device
     own = [sub_batch(batch, "student") for batch in batches]
     if not own:
@@ -121,6 +122,14 @@ def check_has_exits(model: nn.Module) -> None:
         raise ConfigError(
             f"A {type(model).__name__} has no exits to measure: build it by kd.students.early_exit, student=early_exit."
         )
+
+
+def _check_numbers(**given: tuple[Any, int]) -> None:
+    """Refuse what is no whole number of at least so much, or no sequence of them."""
+    for name, (value, least) in given.items():
+        for number in value if isinstance(value, Sequence) else [value]:
+            if not isinstance(number, int) or number < least:
+                raise ConfigError(f"Expected argument `{name}` to be a whole number, at least {least}, got {value!r}.")
 
 
 def _answers(model: Any, inputs: Sequence[Inputs], speed: float) -> tuple[Tensor, float]:
