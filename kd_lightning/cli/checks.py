@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_lightning.cli.configs import CONFIGS
 from kd_lightning.cli.kinds import check_kind, types_of
+from kd_lightning.cli.stages import CHANGED
 from kd_lightning.core.errors import ConfigError, hint
 from kd_lightning.pipeline.settings import MEAN, TEACHER_KEYS
 
@@ -210,7 +211,9 @@ def check_targets(cfg: DictConfig) -> None:
         _check_holder(place, OmegaConf.select(cfg, place))
     for path, node in _nodes(cfg, ""):
         if "_target_" in node:
-            _check_call(path, _without_settings(node) if path.rpartition(".")[2] == "teacher" else node)
+            stage = path.rpartition(".")[0] == "plan"
+            own = _without_settings(node) if path.rpartition(".")[2] == "teacher" else node
+            _check_call(path, own, CHANGED if stage else ())
 
 
 def _without_settings(teacher: DictConfig) -> DictConfig:
@@ -251,7 +254,8 @@ def _nodes(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
             yield from _nodes(node._get_node(key), inner)
 
 
-def _check_call(path: str, node: DictConfig) -> None:
+def _check_call(path: str, node: DictConfig, beside: Sequence[str] = ()) -> None:
+    """Check the arguments of one target, and name the nearest of those and of what else may stand beside them."""
     target = node["_target_"]
     if not isinstance(target, str):
         raise ConfigError(f"'{path}._target_' is {target!r}, but must be the dotted name of a class or function.")
@@ -271,7 +275,7 @@ def _check_call(path: str, node: DictConfig) -> None:
         if name in takes.named and name not in free:
             raise ConfigError(f"'{path}.{name}' is given twice to {target}: by name, and by '{path}._args_'.")
         if name not in free and not takes.anything:
-            raise ConfigError(f"'{path}.{name}' is no argument of {target}. {hint(name, free)}")
+            raise ConfigError(f"'{path}.{name}' is no argument of {target}. {hint(name, [*free, *beside])}")
         if name in takes.named and not OmegaConf.is_missing(node, name):
             _check_value(f"{path}.{name}", node, name, takes.named[name])
 

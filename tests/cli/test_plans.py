@@ -143,6 +143,7 @@ def check_all(typed: list[str]) -> None:
         (["plan=tinybert", "+plan.student.trainer.max_epoch=3"], "In stage 'student'.*max_epochs"),
         (["plan=tinybert", "+plan.student.keep=worst"], "keep"),
         (["plan=tinybert", "+plan.student.epochs=3"], "plan.student.epochs.*no argument"),
+        (["plan=tinybert", "+plan.student.optimzer.lr=3"], "plan.student.optimzer.*no argument.*optimizer"),
         (["+plan.more=3"], "'plan.more' cannot be 3"),
         (["curriculum=loss"], "cache=true"),
         (["sample_weight=entropy", "data.batch_size=1"], "relative to their batch"),
