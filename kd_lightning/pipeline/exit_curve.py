@@ -48,7 +48,7 @@ class ExitCurve(Stage):
         timed_rows: on how many rows latencies are measured; 0: none.
 
     Raises:
-        ConfigError: for speeds that cannot be.
+        ConfigError: for speeds, or a number of rows, that cannot be.
 
     """
 
@@ -65,6 +65,10 @@ class ExitCurve(Stage):
         super().__init__(name, enabled)
         if not speeds or not all(isinstance(speed, int | float) and 0 <= speed <= 1 for speed in speeds):
             raise ConfigError(f"'plan.{name}.speeds' are numbers in [0, 1], and cannot be {speeds!r}.")
+        if not isinstance(timed_rows, int) or timed_rows < 0:
+            raise ConfigError(
+                f"'plan.{name}.timed_rows' is a number of rows, or 0 for none, and cannot be {timed_rows!r}."
+            )
         self.student, self.speeds, self.timed_rows = student, list(speeds), timed_rows
         self.inputs = (student, TEACHER)
 

@@ -177,3 +177,9 @@ def test_numbers_that_cannot_be(options):
     batch = {"input_ids": torch.ones(1, 3, dtype=torch.long), "labels": torch.zeros(1, dtype=torch.long)}
     with pytest.raises(ConfigError, match=f"Expected argument `{next(iter(options))}`"):
         kd.inspection.exit_curve(model, [batch], **options)
+
+
+@pytest.mark.parametrize("options", [{"timed_rows": -1}, {"timed_rows": 2.5}, {"speeds": [2]}])
+def test_the_stage_refuses_numbers_before_anything_runs(options):
+    with pytest.raises(ConfigError, match=r"'plan\.curve\.(timed_rows|speeds)'"):
+        ExitCurve("curve", **options)
